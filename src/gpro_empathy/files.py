@@ -1,0 +1,119 @@
+"""Read and write the project's files: atomically, in a fixed order, with errors that name file and line."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: shown as one line, without a traceback."""
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's entry point; print a UserError or a full disk as one line and exit with 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {place}{error.strerror.lower()}")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which becomes `path` if the block succeeds and is removed if it fails.
+
+    The block may create a file or a folder there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        yield workspace / path.name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        os.replace(workspace / path.name, path)
+    finally:
+        shutil.rmtree(workspace)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as sorted, indented JSON, atomically.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    write_text(path, json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Write one JSON object a line, keys sorted, atomically.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    lines = [json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in rows]
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises:
+        UserError: If the file is missing or not UTF-8, naming it and the offending byte.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `make reproduce`, which makes what is missing") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value.
+
+    Raises:
+        UserError: If the file is missing or not JSON, naming the line.
+    """
+    return _parse(read_text(path), path, 1)
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Read one JSON object a line.
+
+    Raises:
+        UserError: If the file is missing, or a line is not a JSON object, naming the line.
+    """
+    # Not str.splitlines: JSON strings may hold U+2028 and other separators unescaped.
+    lines = read_text(path).split("\n")
+    rows = [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object, got {row!r}")
+    return rows
+
+
+def _parse(text: str, path: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UserError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg.lower()})") from None

@@ -1,0 +1,114 @@
+"""GRPO's log-probabilities with each group as one sequence: the prompt once, then all its completions.
+
+A stock trainer runs every completion with its own copy of the prompt, padded to the longest of the batch. Here a
+group becomes
+
+    prompt | completion 1 | completion 2 | ... | completion K
+
+in which every completion's positions continue the prompt's, and a mask lets each see the prompt and itself alone.
+Attention then sees for each token exactly what it sees in separate copies, so the numbers are the same up to rounding,
+and logits are computed for completion tokens only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from trl.trainer.utils import selective_log_softmax_and_entropy
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Groups as padded sequences, N groups of T tokens, and where each completion token's prediction stands.
+
+    ids_NT, positions_NT: token ids and their positions. mask_N1TT: True where a query sees a key.
+    group_M, predictor_M: for each of the M completion tokens, the group and the index of the token that predicts it.
+    row_M, column_M: its place in the (B, C) matrix of completions; target_M: its id.
+    """
+
+    ids_NT: torch.Tensor
+    positions_NT: torch.Tensor
+    mask_N1TT: torch.Tensor
+    group_M: torch.Tensor
+    predictor_M: torch.Tensor
+    row_M: torch.Tensor
+    column_M: torch.Tensor
+    target_M: torch.Tensor
+
+
+def pack(prompts: list[list[int]], completions: list[list[int]]) -> Packing:
+    """Pack B completions, those of equal prompts into one sequence.
+
+    Args:
+        prompts: Token ids of each completion's prompt, ragged (B, ...), each at least one token long.
+        completions: Token ids of the completions, ragged (B, ...).
+    """
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows_of.setdefault(tuple(prompt), []).append(row)
+    lengths = [len(prompt) + sum(len(completions[row]) for row in rows) for prompt, rows in rows_of.items()]
+    shape = (len(rows_of), max(lengths))
+    ids_NT, positions_NT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    segment_NT = torch.full(shape, -1)  # 0 for the prompt, k for completion k, -1 for padding
+    places: list[tuple[int, int, int, int, int]] = []
+    for group, (prompt, rows) in enumerate(rows_of.items()):
+        end = len(prompt)
+        ids_NT[group, :end] = torch.tensor(prompt)
+        positions_NT[group, :end] = torch.arange(end)
+        segment_NT[group, :end] = 0
+        for number, row in enumerate(rows, start=1):
+            completion = completions[row]
+            start, end = end, end + len(completion)
+            ids_NT[group, start:end] = torch.tensor(completion, dtype=torch.long)
+            positions_NT[group, start:end] = len(prompt) + torch.arange(len(completion))
+            segment_NT[group, start:end] = number
+            for column, target in enumerate(completion):
+                predictor = start + column - 1 if column else len(prompt) - 1
+                places.append((group, predictor, row, column, target))
+    group_M, predictor_M, row_M, column_M, target_M = torch.tensor(places, dtype=torch.long).reshape(-1, 5).T
+    mask_N1TT = _mask(segment_NT)
+    return Packing(ids_NT, positions_NT, mask_N1TT, group_M, predictor_M, row_M, column_M, target_M)
+
+
+def log_probabilities(
+    model: torch.nn.Module,
+    prompts: list[list[int]],
+    completions: list[list[int]],
+    *,
+    columns: int,
+    temperature: float,
+    entropy_requires_grad: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-probability of every completion token and the entropy of its distribution.
+
+    Args:
+        model: A causal language model of transformers, LoRA inside or not; not its PEFT wrapper.
+        columns: Width C of the result, at least the longest completion.
+        temperature: Sampling temperature that divides the logits.
+
+    Returns:
+        Two tensors of shape (B, C), nats; zero past a completion's end.
+    """
+    device = model.get_input_embeddings().weight.device
+    packing = pack(prompts, completions)
+    hidden_NTH = model.base_model(
+        input_ids=packing.ids_NT.to(device),
+        attention_mask=packing.mask_N1TT.to(device),
+        position_ids=packing.positions_NT.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    logits_MV = model.get_output_embeddings()(hidden_NTH[packing.group_M.to(device), packing.predictor_M.to(device)])
+    logps_M, entropy_M = selective_log_softmax_and_entropy(
+        logits_MV, packing.target_M.to(device), temperature=temperature, entropy_requires_grad=entropy_requires_grad
+    )
+    place = (packing.row_M.to(device), packing.column_M.to(device))
+    empty_BC = logps_M.new_zeros(len(completions), columns)
+    return empty_BC.index_put(place, logps_M), empty_BC.index_put(place, entropy_M.to(logps_M.dtype))
+
+
+def _mask(segment_NT: torch.Tensor) -> torch.Tensor:
+    tokens = segment_NT.shape[1]
+    causal_TT = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    same_NTT = segment_NT[:, :, None] == segment_NT[:, None, :]
+    sees_prompt_NTT = (segment_NT[:, None, :] == 0) & (segment_NT[:, :, None] >= 0)
+    # Padding sees the padding before it: a query that saw nothing would give NaN.
+    return (causal_TT & (same_NTT | sees_prompt_NTT)).unsqueeze(1)

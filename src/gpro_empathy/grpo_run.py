@@ -1,0 +1,211 @@
+"""One GRPO run: reference statistics, training with checkpoints to go on from, and what is reported of it."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOTrainer
+
+from gpro_empathy import calibration, files, generation, grpo, params, policy, prompts, rewards
+from gpro_empathy.files import UserError
+
+# Prompts whose responses are kept every few steps, so that one can read how the answers change.
+SAMPLE_PROMPTS = 4
+# Responses of the starting policy that the reference statistics are taken of, one per prompt.
+REFERENCE_RESPONSES = 32
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run starts from."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    rewards: rewards.RewardModel
+    train_prompts: Sequence[str]
+    sample_prompts: Sequence[str]
+    config: params.TrainGrpo
+    policy: params.Policy
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves. `log`, `timing` and `groups` are rows by step; `reference` is (mean, sd) by term."""
+
+    model: PeftModel
+    log: list[dict]
+    timing: list[dict]
+    groups: list[dict]
+    samples: list[dict]
+    reference: dict[str, tuple[float, float]]
+    settings: dict
+
+
+def train(run: Run, checkpoints: Path, inputs: Sequence[Path]) -> Result:
+    """Train, going on from the newest checkpoint if one was made from these `inputs` and settings.
+
+    Raises:
+        UserError: If there are fewer prompts than a step needs.
+    """
+    if len(run.train_prompts) < run.config.prompts_per_step:
+        raise UserError(
+            f"train_grpo.prompts_per_step is {run.config.prompts_per_step}, but there are {len(run.train_prompts)} prompts"
+        )
+    torch.manual_seed(run.config.seed)
+    checkpoint = _newest_checkpoint(checkpoints, _fingerprint(run, inputs))
+    kept = files.read_json(checkpoint / "run.json") if checkpoint else None
+    reference = {k: tuple(v) for k, v in kept["reference"].items()} if kept else measure_reference(run)
+    samples = kept["samples"] if kept else sample_responses(run, 0)
+    recorder = grpo.Recorder(rewards.with_reference(run.rewards, rewards.reference_json(reference)))
+    trainer = _trainer(run, recorder, checkpoints)
+
+    def keep(step: int) -> None:
+        samples.extend(sample_responses(run, step))
+        files.write_json(checkpoints / f"checkpoint-{step}" / "run.json", {"reference": reference, "samples": samples})
+
+    log = grpo.Log(recorder, trainer, keep)
+    trainer.add_callback(log)
+    if checkpoint:
+        log.restore(checkpoint)
+        print(f"GRPO goes on from {checkpoint}")
+    settings = effective_settings(run, trainer)
+    print("GRPO:", json.dumps(settings, sort_keys=True))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return Result(run.model, log.rows, log.timing, recorder.groups, samples, reference, settings)
+
+
+def measure_reference(run: Run) -> dict[str, tuple[float, float]]:
+    """Return mean and SD of every calibrated term over responses of the policy as it is, to training prompts."""
+    rng = np.random.default_rng([run.config.seed, 1])
+    chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[:REFERENCE_RESPONSES]]
+    print(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy", flush=True)
+    responses = [prompts.parse_response(text) for text in _respond(run, chosen, rng)]
+    raw = run.rewards.raw(chosen, responses)
+    return {name: calibration.batch_statistics(values) for name, values in raw.items() if name in rewards.CALIBRATED}
+
+
+def sample_responses(run: Run, step: int) -> list[dict]:
+    """Return one response to each of a few fixed prompts, drawn from the same random numbers at every step."""
+    chosen = list(run.sample_prompts[:SAMPLE_PROMPTS])
+    texts = _respond(run, chosen, np.random.default_rng([run.config.seed, 2]))
+    return [{"step": step, "prompt": prompt, "text": text} for prompt, text in zip(chosen, texts, strict=True)]
+
+
+def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
+    """Return what the run in fact uses, for the log and the report."""
+    args = trainer.args
+    return {
+        "model": run.policy.model,
+        "backend": run.policy.backend,
+        "load_in_4bit": run.policy.load_in_4bit,
+        "dtype": run.policy.dtype,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "parameters_trained": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        "parameters_total": sum(p.numel() for p in run.model.parameters()),
+        "steps": args.max_steps,
+        "completions_per_step": args.generation_batch_size,
+        "completions_per_forward": args.per_device_train_batch_size,
+        "accumulation_steps": args.gradient_accumulation_steps,
+        "num_generations": args.num_generations,
+        "loss_type": args.loss_type,
+        "scale_rewards": args.scale_rewards,
+        "prompts": len(run.train_prompts),
+        "seed": args.seed,
+    }
+
+
+def write_reports(result: Result, folder: Path) -> None:
+    """Write log, timing, groups, samples, reference statistics and settings of a run to `folder`, atomically."""
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name in ("log", "timing", "groups"):
+            files.write_text(temporary / f"{name}.csv", _csv(getattr(result, name)))
+        files.write_jsonl(temporary / "samples.jsonl", result.samples)
+        files.write_json(temporary / "reference.json", rewards.reference_json(result.reference))
+        files.write_json(temporary / "settings.json", result.settings)
+
+
+def card(run: Run, result: Result) -> str:
+    """Return the adapter's model card."""
+    first, last = result.log[0], result.log[-1]
+    terms = "".join(
+        f"| {name} (raw) | {first[f'{name}_raw']:.3f} | {last[f'{name}_raw']:.3f} |\n"
+        for name in sorted(run.rewards.terms)
+    )
+    return (
+        f"# {run.policy.model}, trained by GRPO to answer with empathy\n\n"
+        f"LoRA of rank {run.policy.lora_rank} on a base quantised to {'4 bits (NF4)' if run.policy.load_in_4bit else 'none'}, "
+        f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses.\n\n"
+        f"| training batch mean | step {first['step']} | step {last['step']} |\n|---|---|---|\n{terms}\n"
+        "The comparison on held-out prompts, with intervals, is in reports/reward_analysis.json. A research model: an automatic "
+        "score is not empathy, and it is not for use with people in distress.\n"
+    )
+
+
+def forget(checkpoints: Path) -> None:
+    """Delete the checkpoints of a run that is complete."""
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _respond(run: Run, utterances: Sequence[str], rng: np.random.Generator) -> list[str]:
+    was_training = run.model.training
+    run.model.eval()
+    tokens = [policy.prompt_ids(run.tokenizer, prompts.messages(utterance)) for utterance in utterances]
+    how = generation.sampling(run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p)
+    responses = generation.sample(run.model, tokens, 1, how, rng)
+    run.model.train(was_training)
+    return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
+
+
+def _trainer(run: Run, recorder: grpo.Recorder, checkpoints: Path) -> GRPOTrainer:
+    kind = grpo.GroupTrainer if run.policy.backend == "transformers" else GRPOTrainer
+    dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in run.train_prompts])
+    return kind(
+        model=run.model,
+        reward_funcs=recorder.functions(),
+        args=grpo.trl_config(run.config, run.rewards.config, run.policy, checkpoints),
+        train_dataset=dataset,
+        processing_class=run.tokenizer,
+    )
+
+
+def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
+    """Return a hash of everything that decides the run: settings and input files."""
+    digest = hashlib.sha256()
+    for section in (run.config, run.policy, run.rewards.config):
+        digest.update(section.model_dump_json().encode())
+    for folder in inputs:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder)}\n".encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _newest_checkpoint(checkpoints: Path, fingerprint: str) -> Path | None:
+    """Return the newest whole checkpoint of this very run, after deleting those of any other."""
+    mark = checkpoints / "fingerprint.txt"
+    if not mark.is_file() or files.read_text(mark).strip() != fingerprint:
+        forget(checkpoints)
+        files.write_text(mark, fingerprint + "\n")
+        return None
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/run.json")]  # run.json is written last
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _csv(rows: Sequence[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,228 @@
+"""The settings of params.yaml as frozen, validated models: one class per section.
+
+A mistyped key, a value out of range or a missing section stops the run with one line that names it.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gpro_empathy import files
+
+PARAMS = Path("params.yaml")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml, named like the class in snake case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def section_name(cls) -> str:
+        """Return the section's key in params.yaml, e.g. TrainGrpo -> train_grpo."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+class Policy(Section):
+    model: str = Field(min_length=1)
+    revision: str | None
+    backend: Literal["transformers", "unsloth"]
+    load_in_4bit: bool
+    dtype: Literal["float32", "bfloat16"]
+    lora_rank: Count
+    lora_alpha: Positive
+    max_prompt_tokens: Count
+    max_completion_tokens: Annotated[int, Field(ge=8)]
+
+
+class Rewards(Section):
+    weights: dict[str, Positive] = Field(min_length=1)
+    similarity_model: str = Field(min_length=1)
+    similarity_kind: Literal["bi_encoder", "cross_encoder"]
+    similarity_revision: str | None
+    calibration: Literal["batch", "reference"]
+    calibration_temperature: Positive
+    aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
+    free_words: Count
+    limit_words: Count
+
+    @model_validator(mode="after")
+    def _length_limits_are_ordered(self) -> "Rewards":
+        if self.free_words >= self.limit_words:
+            raise ValueError(f"free_words must be below limit_words, got {self.free_words} and {self.limit_words}")
+        return self
+
+
+class Prepare(Section):
+    source: Literal["embedded", "hub", "wassa_csv"]
+    embedded_folder: str
+    hub_dataset: str
+    hub_revision: str | None
+    wassa_train_csv: str | None
+    wassa_dev_csv: str | None
+    split: Literal["by_conversation", "by_turn"]
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    min_prompt_words: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> "Prepare":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                "validation_fraction + test_fraction must be below 1, got "
+                f"{self.validation_fraction} + {self.test_fraction}"
+            )
+        return self
+
+
+class TrainScorer(Section):
+    encoder: str = Field(min_length=1)
+    revision: str | None
+    audit_fraction: Fraction
+    epochs: Count
+    learning_rate: Positive
+    batch_size: Count
+    max_tokens: Annotated[int, Field(ge=8)]
+    lora_rank: Count
+    lora_alpha: Positive
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    huber_delta: Positive
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
+    seed: Seed
+
+
+class WarmStart(Section):
+    enabled: bool
+    demonstrations: Count
+    epochs: Count
+    learning_rate: Positive
+    batch_size: Count
+    seed: Seed
+
+
+class TrainGrpo(Section):
+    steps: Count
+    prompts_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    completions_per_forward: Count
+    learning_rate: Positive
+    lr_scheduler: Literal["constant", "linear", "cosine"]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    optimizer: Literal["adamw_torch", "paged_adamw_8bit"]
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NonNegative
+    max_grad_norm: Positive
+    kl_beta: NonNegative
+    clip_epsilon: Positive
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    save_steps: Count
+    vllm_gpu_memory_utilization: Fraction
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _forward_batches_fill_the_step(self) -> "TrainGrpo":
+        completions = self.prompts_per_step * self.num_generations
+        if completions % self.completions_per_forward:
+            divisors = [d for d in range(1, completions + 1) if completions % d == 0]
+            nearest = min(divisors, key=lambda d: abs(d - self.completions_per_forward))
+            raise ValueError(
+                f"completions_per_forward must divide prompts_per_step x num_generations = {completions}, "
+                f"got {self.completions_per_forward}; the nearest that does is {nearest}"
+            )
+        return self
+
+
+class Rollout(Section):
+    prompts: Annotated[int, Field(ge=2)]
+    samples_per_prompt: Count
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Count
+    seed: Seed
+
+
+class AnalyseRewards(Section):
+    metrics: list[str] = Field(min_length=1)
+    confidence: Fraction
+    n_resamples: Annotated[int, Field(ge=100)]
+    similarity_margin: Positive
+    seed: Seed
+
+
+class DrawFigures(Section):
+    width: Annotated[float, Field(ge=2, le=12)]
+    font_size: Annotated[float, Field(ge=5, le=16)]
+    palette: str
+
+
+class Params(BaseModel):
+    """All of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Policy
+    rewards: Rewards
+    prepare: Prepare
+    train_scorer: TrainScorer
+    warm_start: WarmStart
+    train_grpo: TrainGrpo
+    rollout: Rollout
+    analyse_rewards: AnalyseRewards
+    draw_figures: DrawFigures
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load(section: type[SectionT], path: Path = PARAMS) -> SectionT:
+    """Read one section of params.yaml, after checking the whole file.
+
+    Raises:
+        UserError: If the file is missing or not YAML, or a key is unknown, missing or out of range.
+    """
+    return getattr(load_all(path), section.section_name())
+
+
+def load_all(path: Path = PARAMS) -> Params:
+    """Read and check all of params.yaml.
+
+    Raises:
+        UserError: As `load`.
+    """
+    try:
+        values = yaml.safe_load(files.read_text(path))
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise files.UserError(f"{path}: not YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise files.UserError(f"{path}: expected one section per stage, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise files.UserError(f"{path}: " + "; ".join(_problem(item) for item in error.errors())) from None
+
+
+def _problem(item: dict) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{key} is no parameter; check its spelling"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message[0].lower()}{message[1:]}, got {item['input']!r}"

@@ -1,0 +1,176 @@
+"""The policy: a chat model in 4 bits with LoRA, on a GPU or exactly as right, if slower, on a CPU."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from gpro_empathy import files, packaged, params
+from gpro_empathy.files import UserError
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SOURCE = "source.json"
+# The chat format of SmolLM2, without the default system prompt that its own template inserts.
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def convert(config: params.Policy, folder: Path) -> None:
+    """Write the starting policy to `folder`, atomically: its tokenizer, and its weights unless they come from a hub.
+
+    Raises:
+        UserError: If a packaged file is missing or altered, or a hub model cannot be reached.
+    """
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir()
+        if config.model in (packaged.SMOLLM2, "random"):
+            tokenizer = _smollm2_tokenizer()
+            model = _smollm2() if config.model == packaged.SMOLLM2 else _random_llama(tokenizer)
+            model.generation_config = GenerationConfig(
+                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+            )
+            model.save_pretrained(temporary)
+            source = {"model": None, "revision": None, "name": config.model}
+        else:
+            tokenizer = _from_hub(AutoTokenizer, config)
+            source = {"model": config.model, "revision": config.revision, "name": config.model}
+        tokenizer.save_pretrained(temporary)
+        files.write_json(temporary / SOURCE, source)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a converted policy, padding on the left."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
+    """Load the base model of a converted policy, quantised to NF4 where the configuration says so.
+
+    On a CPU the quantised weights are dequantised at once, into ordinary layers that hold the 4-bit model's numbers:
+    bitsandbytes repacks 4-bit weights at the first forward pass without gradients on some processors, and the
+    backward pass through them is lost from then on.
+
+    Raises:
+        UserError: If the model cannot be loaded.
+    """
+    source = files.read_json(folder / SOURCE)
+    cuda = torch.cuda.is_available()
+    dtype = getattr(torch, config.dtype)
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source["model"] or folder,
+            revision=source["revision"],
+            dtype=dtype,
+            device_map={"": 0} if cuda else {"": "cpu"},
+            quantization_config=quantisation if config.load_in_4bit else None,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy.model {source['name']!r}: cannot load it ({_first_words(error)})") from None
+    if config.load_in_4bit and not cuda:
+        model = model.dequantize().to(dtype)
+    return model
+
+
+def add_lora(model: PreTrainedModel, config: params.Policy, adapter: Path | None) -> PeftModel:
+    """Wrap a base model with trainable LoRA matrices: those of `adapter`, or new ones that change nothing yet."""
+    if adapter is not None:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS, task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, lora)
+
+
+def adapter_in(folder: Path) -> Path | None:
+    """Return `folder` if it holds an adapter, and None if the stage that writes it was turned off."""
+    return folder if (folder / "adapter_config.json").is_file() else None
+
+
+def save_adapter(model: PeftModel, folder: Path, card: str) -> None:
+    """Save the LoRA matrices as safetensors, with a model card, atomically."""
+    with files.atomic_path(folder) as temporary:
+        model.save_pretrained(temporary)
+        config = temporary / "adapter_config.json"
+        settings = files.read_json(config)
+        # The folder from which the base was loaded is this machine's own.
+        settings["base_model_name_or_path"] = None
+        files.write_json(config, settings | {"target_modules": sorted(settings["target_modules"])})
+        files.write_text(temporary / "README.md", card)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
+    """Return the token ids of a chat prompt, up to where the reply begins."""
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _smollm2() -> PreTrainedModel:
+    gguf = packaged.find(packaged.SMOLLM2)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # transformers marks a model read from GGUF as quantised, and refuses to save it as it is.
+    model.config.quantization_config = None
+    del model.config.quantization_config
+    model.is_quantized = False
+    if hasattr(model, "hf_quantizer"):
+        del model.hf_quantizer
+    return model
+
+
+def _smollm2_tokenizer() -> PreTrainedTokenizerBase:
+    gguf = packaged.find(packaged.SMOLLM2)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Read from GGUF it has no proper end token, and sampling would never stop.
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    tokenizer.chat_template = CHATML
+    tokenizer.clean_up_tokenization_spaces = False
+    return tokenizer
+
+
+def _random_llama(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config)
+
+
+def _from_hub(loader: type, config: params.Policy):
+    try:
+        return loader.from_pretrained(config.model, revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"policy.model {config.model!r}: cannot load it ({_first_words(error)}); check the name, the network, and "
+            "for a gated model that HF_TOKEN belongs to an account with access"
+        ) from None
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,132 @@
+"""Rollouts: responses of each policy to the same test prompts, with every reward of every response."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpro_empathy import generation, params, policy, prompts, text_measures
+from gpro_empathy.dialogue import LABELS, Turn
+from gpro_empathy.files import UserError
+from gpro_empathy.rewards import RewardModel
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response of one policy."""
+
+    turn: Turn
+    model: str
+    sample: int
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+
+
+def choose_prompts(turns: Sequence[Turn], config: params.Rollout) -> list[Turn]:
+    """Choose config.prompts turns at random, in their own order.
+
+    Raises:
+        UserError: If there are fewer than two.
+    """
+    if len(turns) < 2:
+        raise UserError(f"rollout: need at least 2 test prompts, got {len(turns)}; see reports/data.json")
+    if len(turns) < config.prompts:
+        print(f"rollout: {len(turns)} test prompts, fewer than rollout.prompts = {config.prompts}; all are used")
+    order = np.random.default_rng(config.seed).permutation(len(turns))
+    return [turns[i] for i in sorted(order[: config.prompts])]
+
+
+def sample_policies(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapters: Mapping[str, Path],
+    turns: Sequence[Turn],
+    config: params.Rollout,
+    policy_config: params.Policy,
+) -> list[Sample]:
+    """Sample responses of the base model and of each adapter, all from the same random numbers."""
+    model: PreTrainedModel | PeftModel = base
+    result = _sample(model.eval(), "base", tokenizer, turns, config, policy_config)
+    for name, folder in adapters.items():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        model.set_adapter(name)
+        result += _sample(model.eval(), name, tokenizer, turns, config, policy_config)
+    return result
+
+
+def score(samples: Sequence[Sample], rewards: RewardModel, audit, seed: int) -> list[dict]:
+    """Return one row per response with all its scores; batch calibration is over each policy's responses."""
+    rows: list[dict] = []
+    for name in dict.fromkeys(sample.model for sample in samples):
+        own = [sample for sample in samples if sample.model == name]
+        responses = [prompts.parse_response(sample.text) for sample in own]
+        scores = rewards.score([sample.turn.text for sample in own], responses)
+        audit_B = audit.score([response.answer for response in responses])[:, LABELS.index("empathy")]
+        columns = {f"{term}_raw": values for term, values in scores.raw.items()}
+        for term in rewards.reference:
+            columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}
+        columns |= {"combined_batch": scores.combined_batch, "combined_reference": scores.combined_reference}
+        columns["audit_empathy_raw"] = audit_B
+        for index, (sample, response) in enumerate(zip(own, responses, strict=True)):
+            row = _describe(sample, response, seed)
+            rows.append(row | {column: float(values[index]) for column, values in columns.items()})
+    return rows
+
+
+def _describe(sample: Sample, response: prompts.Response, seed: int) -> dict:
+    turn = sample.turn
+    return {
+        "prompt_id": turn.key,
+        "conversation": turn.conversation,
+        "turn": turn.turn,
+        "prompt": turn.text,
+        **{name: getattr(turn, name) for name in LABELS},
+        "model": sample.model,
+        "seed": seed,
+        "sample": sample.sample,
+        "text": sample.text,
+        "reasoning": response.reasoning,
+        "answer": response.answer,
+        "well_formed": response.well_formed,
+        "stated_intensity": response.stated_intensity,
+        "answer_words": len(response.answer.split()),
+        "overlap": text_measures.overlap(turn.text, response.answer),
+        "distinct_2": text_measures.distinct_n(response.answer, 2),
+        "prompt_tokens": sample.prompt_tokens,
+        "completion_tokens": sample.completion_tokens,
+        "finish_reason": sample.finish_reason,
+    }
+
+
+def _sample(model, name, tokenizer, turns, config, policy_config) -> list[Sample]:
+    tokens = [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in turns]
+    how = generation.sampling(tokenizer, policy_config.max_completion_tokens, config.temperature, config.top_p)
+    rng = np.random.default_rng(config.seed)
+    uniform = torch.from_numpy(rng.random((len(turns), config.samples_per_prompt, how.max_tokens)))
+    result: list[Sample] = []
+    started = time.perf_counter()
+    for start in range(0, len(turns), config.batch_size):
+        part = slice(start, start + config.batch_size)
+        responses = generation.decode(
+            model, tokens[part], config.samples_per_prompt, how, uniform[part].reshape(-1, how.max_tokens)
+        )
+        for index, ids in enumerate(responses):
+            row, number = divmod(index, config.samples_per_prompt)
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            finish = "stop" if ids[-1] in how.eos_ids else "length"
+            prompt_length = len(tokens[start + row])
+            result.append(Sample(turns[start + row], name, number, text, prompt_length, len(ids), finish))
+        done = min(start + config.batch_size, len(turns))
+        left = (time.perf_counter() - started) / done * (len(turns) - done)
+        print(f"rollout {name}: {done}/{len(turns)} prompts, {left:.0f} s left", flush=True)
+    return result

@@ -1,0 +1,100 @@
+"""Compare the rewards of the starting policy and the tuned one.
+
+Reads   data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
+        reports/training/groups.csv        raw scores of every training sample
+        reports/training/reference.json    frozen statistics of the starting policy
+Writes  reports/reward_analysis.json       every number that the report quotes about the comparison
+        reports/metrics.json               the few of them that tell experiments apart at a glance
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from gpro_empathy import comparison, csv_table, files, params, stats, temperature
+
+ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+GROUPS = Path("reports/training/groups.csv")
+REFERENCE = Path("reports/training/reference.json")
+ANALYSIS = Path("reports/reward_analysis.json")
+METRICS = Path("reports/metrics.json")
+
+
+def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Path()) -> None:
+    """Analyse the rollouts below `root` and write the numbers.
+
+    Raises:
+        UserError: If an input is missing or does not allow the comparison.
+    """
+    for metric in comparison.HEADLINE:
+        if metric not in config.metrics:
+            raise files.UserError(f"params.yaml: analyse_rewards.metrics must name {metric}; the report rests on it")
+    rng = np.random.default_rng(config.seed)
+    rows = files.read_jsonl(root / ROLLOUTS)
+    try:
+        analysis = analyse(rows, config, rng)
+    except ValueError as error:
+        raise files.UserError(f"{ROLLOUTS}: {error}") from error
+    groups, reference = csv_table.read(root / GROUPS, ["step", "group", "sample"]), files.read_json(root / REFERENCE)
+    try:
+        analysis["temperature"] = temperature.effect(
+            groups, reference, rewards.weights, rewards.calibration_temperature
+        )
+    except ValueError as error:
+        raise files.UserError(f"{GROUPS}: {error}") from error
+    analysis["temperature"]["calibration"] = rewards.calibration
+    files.write_json(root / ANALYSIS, analysis)
+    files.write_json(root / METRICS, glance(analysis))
+
+
+def analyse(rows: list[dict], config: params.AnalyseRewards, rng: np.random.Generator) -> dict:
+    """Return all numbers that come from the rollouts.
+
+    Raises:
+        ValueError: If the rollouts do not allow the comparison, naming prompt and column.
+    """
+    table = comparison.responses(rows)
+    metrics = comparison.gains(table, config.metrics, config, rng)
+    similarity = metrics["semantic_similarity_raw"]
+    return {
+        "prompts": int(table["prompt_id"].nunique()),
+        "conversations": int(table["conversation"].nunique()),
+        "responses": len(table),
+        "training_seeds": sorted(int(seed) for seed in table.loc[table["model"] == "tuned", "seed"].unique()),
+        "policies": comparison.policies(table),
+        "starting_policy": comparison.starting_policy(table),
+        "confidence": config.confidence,
+        "n_resamples": config.n_resamples,
+        "metric_order": list(config.metrics),
+        "metrics": metrics,
+        "similarity_noninferiority": {
+            "margin": config.similarity_margin,
+            "verdict": stats.noninferiority(similarity["low"], similarity["high"], config.similarity_margin),
+        },
+        "intensity_agreement": comparison.intensity_agreement(table),
+        "empathy_by_intensity": comparison.empathy_by_intensity(table, config, rng),
+        "audit": comparison.audit(table, config, rng),
+    }
+
+
+def glance(analysis: dict) -> dict[str, dict[str, float]]:
+    """Return, for each declared metric, both policies' means, their difference and its adjusted p."""
+    start = analysis["starting_policy"]
+    return {
+        name: {
+            "start": found["means"][start],
+            "tuned": found["means"]["tuned"],
+            "difference": found["difference"],
+            "p_holm": found["p_holm"],
+        }
+        for name, found in analysis["metrics"].items()
+    }
+
+
+def main() -> None:
+    """Run the stage with the settings of params.yaml."""
+    run(params.load(params.AnalyseRewards), params.load(params.Rewards))
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

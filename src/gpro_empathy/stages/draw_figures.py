@@ -1,0 +1,90 @@
+"""Draw the figures of the report.
+
+Reads   reports/reward_analysis.json       comparison of the policies
+        reports/scorer_predictions.csv     labels and predictions of the test split
+        reports/training/log.csv           one row per GRPO step
+        data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
+Writes  reports/figures/<name>.pdf, .png   for the paper and for the web
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gpro_empathy import comparison, csv_table, figures, files, params
+
+ANALYSIS = Path("reports/reward_analysis.json")
+PREDICTIONS = Path("reports/scorer_predictions.csv")
+LOG = Path("reports/training/log.csv")
+ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+FIGURES = Path("reports/figures")
+PNG_DPI = 150
+
+
+def run(config: params.DrawFigures, root: Path = Path()) -> None:
+    """Draw all figures from the files below `root`; the folder is replaced as a whole.
+
+    Raises:
+        UserError: If an input is missing or malformed, or the palette is unknown.
+    """
+    analysis = files.read_json(root / ANALYSIS)
+    log = csv_table.read(root / LOG, ["step", *(column for column, _ in figures.CURVES)])
+    predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
+    try:
+        responses = comparison.responses(files.read_jsonl(root / ROLLOUTS))
+    except ValueError as error:
+        raise files.UserError(f"{ROLLOUTS}: {error}") from error
+    with figures.style(config.font_size):
+        try:
+            drawn = draw(analysis, log, predictions, responses, config)
+        except ValueError as error:
+            if "palette" not in str(error):
+                raise
+            raise files.UserError(f"params.yaml: draw_figures.palette: {config.palette!r} is no palette") from error
+        with files.atomic_path(root / FIGURES) as folder:
+            folder.mkdir()
+            for name, figure in drawn.items():
+                save(figure, folder / name)
+
+
+def draw(
+    analysis: dict, log: pd.DataFrame, predictions: pd.DataFrame, responses: pd.DataFrame, config: params.DrawFigures
+) -> dict[str, Figure]:
+    """Return every figure of the report by its file name."""
+    look = {"width": config.width, "palette": config.palette}
+    policies, start = analysis["policies"], analysis["starting_policy"]
+    changes = {}
+    for metric in ("empathy_raw", "audit_empathy_raw"):
+        wide = comparison.per_prompt(responses, metric)
+        changes[metric] = wide["tuned"] - wide[start]
+    return {
+        "training_curves": figures.training_curves(log, **look),
+        "paired_differences": figures.paired_differences(analysis["metrics"], analysis["metric_order"], **look),
+        "reward_distributions": figures.reward_distributions(responses, policies, **look),
+        "empathy_by_intensity": figures.empathy_by_intensity(
+            analysis["empathy_by_intensity"]["levels"], policies, **look
+        ),
+        "scorer_reliability": figures.scorer_reliability(predictions, **look),
+        "reward_against_audit": figures.reward_against_audit(pd.DataFrame(changes), **look),
+        "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
+    }
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure as <path>.pdf and <path>.png, without dates and versions: equal numbers give equal bytes."""
+    figure.savefig(
+        path.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
+    )
+    # The layout is worked out once, so that both files show the same.
+    figure.set_layout_engine("none")
+    figure.savefig(path.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
+
+
+def main() -> None:
+    """Run the stage with the settings of params.yaml."""
+    run(params.load(params.DrawFigures))
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,86 @@
+"""Typeset the report.
+
+Reads   paper/main.tex, paper/references.bib, paper/generated/, reports/figures/*.pdf
+Writes  reports/paper.pdf    the same bytes for the same inputs; LaTeX works in paper/build/
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from gpro_empathy import files
+
+MAIN = Path("paper/main.tex")
+BUILD = Path("paper/build")
+PDF = Path("reports/paper.pdf")
+# Wider boxes than this stick out visibly into the margin.
+LARGEST_OVERFULL_PT = 5.0
+_PACKAGES = "latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended texlive-science lmodern"
+
+
+def run(root: Path = Path()) -> None:
+    """Typeset the report below `root`.
+
+    Raises:
+        UserError: If latexmk is missing, LaTeX fails, or the report has undefined references or overfull lines.
+    """
+    if not (root / MAIN).is_file():
+        raise files.UserError(f"{MAIN}: no such file")
+    if shutil.which("latexmk") is None:
+        raise files.UserError(f"latexmk: not found; install TeX, on Debian with `apt-get install {_PACKAGES}`")
+    # A build that failed, or one from other figures, must not leak into this one.
+    shutil.rmtree(root / BUILD, ignore_errors=True)
+    done = subprocess.run(
+        ["latexmk", "-cd", "-pdf", "-halt-on-error", "-interaction=nonstopmode", f"-outdir={BUILD.name}", str(MAIN)],
+        cwd=root,
+        # Without a clock in the file, and with lines of the log that are not cut.
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "1000"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    log_file = root / BUILD / "main.log"
+    log = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else done.stdout
+    if (problem := find_problem(log)) or done.returncode:
+        reason = problem or _bibtex_problem(root) or f"latexmk ended with status {done.returncode}"
+        raise files.UserError(f"{MAIN}: {reason}; see {BUILD / 'main.log'}")
+    with files.atomic_path(root / PDF) as temporary:
+        shutil.copyfile(root / BUILD / "main.pdf", temporary)
+
+
+def find_problem(log: str) -> str | None:
+    """Return the first thing in a LaTeX log that the report must not have, in one line."""
+    # TeX starts a line with "! " for an error; the line that it read is given below as "l.12 ...".
+    if error := re.search(r"^! (.+)$", log, re.MULTILINE):
+        if package := re.search(r"File [`'](.+?)' not found", error[1]):
+            return f"LaTeX: {package[1]} is missing; on Debian, `apt-get install {_PACKAGES}`"
+        place = re.search(r"^l\.(\d+)", log[error.end() :], re.MULTILINE)
+        return f"LaTeX: {error[1].strip()}" + (f" (line {place[1]})" if place else "")
+    if undefined := re.search(r"(Citation|Reference) [`'](.+?)'.* undefined", log):
+        return f"{undefined[1].lower()} {undefined[2]!r} is undefined"
+    for width, place in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\) (.*)", log):
+        if float(width) > LARGEST_OVERFULL_PT:
+            return f"a line is {width} pt too wide ({place.strip()})"
+    return None
+
+
+def _bibtex_problem(root: Path) -> str | None:
+    record = root / BUILD / "main.blg"
+    if not record.is_file():
+        return None
+    found = re.search(
+        r"^(.*---line \d+ of file .*|I couldn't open .*)$", record.read_text(errors="replace"), re.MULTILINE
+    )
+    return f"BibTeX: {found[1].strip()}" if found else None
+
+
+def main() -> None:
+    """Run the stage in the repository."""
+    run()
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,47 @@
+"""Read the source, split it, and choose the turns that serve as prompts.
+
+Reads   models/policy/                      the tokenizer, for the length of prompts
+Writes  data/prepared/<split>.jsonl         turns
+        data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
+        data/prepared/demonstrations.jsonl  utterance and response in the format, for the warm start
+        reports/data.json                   sizes and label statistics
+"""
+
+from pathlib import Path
+
+from gpro_empathy import dialogue, files, params, policy, prompts, sources
+
+POLICY = Path("models/policy")
+PREPARED = Path("data/prepared")
+REPORT = Path("reports/data.json")
+
+
+def main() -> None:
+    """Run the stage."""
+    config, limits = params.load(params.Prepare), params.load(params.Policy)
+    splits = sources.load(config)
+    demonstrations = sources.load_demonstrations(config, splits["train"])
+    tokenizer = policy.load_tokenizer(POLICY)
+    report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
+    report["left_out"] = {"short": 0, "long": 0}
+    with files.atomic_path(PREPARED) as folder:
+        for name, turns in splits.items():
+            long_enough = [turn for turn in turns if len(turn.text.split()) >= config.min_prompt_words]
+            fitting = [
+                turn
+                for turn in long_enough
+                if len(policy.prompt_ids(tokenizer, prompts.messages(turn.text))) <= limits.max_prompt_tokens
+            ]
+            report["left_out"]["short"] += len(turns) - len(long_enough)
+            report["left_out"]["long"] += len(long_enough) - len(fitting)
+            report["splits"][name] = dialogue.describe(turns) | {"prompts": len(fitting)}
+            dialogue.write_turns(folder / f"{name}.jsonl", turns)
+            dialogue.write_turns(folder / f"prompts_{name}.jsonl", fitting)
+            print(f"{name}: {len(turns)} turns, {len(fitting)} of them prompts")
+        files.write_jsonl(folder / "demonstrations.jsonl", demonstrations)
+    report["demonstrations"] = {"train": len(demonstrations)}
+    files.write_json(REPORT, report)
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,19 @@
+"""Bring the starting policy into one form.
+
+Writes  models/policy/   tokenizer, and weights as safetensors unless they come from a hub
+"""
+
+from pathlib import Path
+
+from gpro_empathy import files, params, policy
+
+POLICY = Path("models/policy")
+
+
+def main() -> None:
+    """Run the stage."""
+    policy.convert(params.load(params.Policy), POLICY)
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

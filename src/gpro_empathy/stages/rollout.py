@@ -1,0 +1,40 @@
+"""Sample responses of every policy to the test prompts, and score them.
+
+Reads   models/policy/, models/warm_start/, models/tuned/    the policies
+        models/scorer/, models/audit_scorer/                 reward and audit
+        reports/training/{reference,settings}.json           statistics of the reference calibration, training seed
+        data/prepared/prompts_test.jsonl
+Writes  data/rollouts/rollouts.jsonl                         one line per (prompt, policy, sample)
+"""
+
+from pathlib import Path
+
+from gpro_empathy import dialogue, files, params, policy, rewards, rollouts, scorer
+
+POLICY = Path("models/policy")
+ADAPTERS = {"warm_start": Path("models/warm_start"), "tuned": Path("models/tuned")}
+SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
+TRAINING = Path("reports/training")
+PROMPTS = Path("data/prepared/prompts_test.jsonl")
+ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+
+
+def main() -> None:
+    """Run the stage."""
+    config, policy_config = params.load(params.Rollout), params.load(params.Policy)
+    model = rewards.with_reference(
+        rewards.load(params.load(params.Rewards), SCORER), files.read_json(TRAINING / "reference.json")
+    )
+    turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
+    adapters = {name: folder for name, folder in ADAPTERS.items() if policy.adapter_in(folder)}
+    sampled = rollouts.sample_policies(
+        policy.load_base(policy_config, POLICY), policy.load_tokenizer(POLICY), adapters, turns, config, policy_config
+    )
+    rows = rollouts.score(
+        sampled, model, scorer.load(AUDIT_SCORER), files.read_json(TRAINING / "settings.json")["seed"]
+    )
+    files.write_jsonl(ROLLOUTS, rows)
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,39 @@
+"""Train the empathy scorer that rewards, and a second one that only audits.
+
+Both learn from training conversations, each from its own: the second sees none that the first saw.
+
+Reads   data/prepared/{train,validation,test}.jsonl
+Writes  models/scorer/                  the reward's scorer
+        models/audit_scorer/            the second one
+        reports/scorer.json             correlations with the labels, and between the two
+        reports/scorer_predictions.csv  label and both predictions of every test turn
+"""
+
+from pathlib import Path
+
+from gpro_empathy import dialogue, files, params, scorer, scorer_report
+
+PREPARED = Path("data/prepared")
+FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
+REPORT = Path("reports/scorer.json")
+PREDICTIONS = Path("reports/scorer_predictions.csv")
+
+
+def main() -> None:
+    """Run the stage."""
+    config = params.load(params.TrainScorer)
+    splits = {name: dialogue.read_turns(PREPARED / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    halves = scorer_report.disjoint_halves(splits["train"], config)
+    scorers = {}
+    for number, (role, turns) in enumerate(halves.items()):
+        print(f"{role} scorer: {len(turns)} turns")
+        scorers[role] = scorer.train(turns, config, seed=config.seed + number)
+        settings = {"encoder": config.encoder, "revision": config.revision, "max_tokens": config.max_tokens}
+        scorer.save(scorers[role], FOLDERS[role], settings | {"role": role, "train_turns": len(turns)})
+    report, predictions = scorer_report.compare(scorers, halves, splits, config.encoder)
+    files.write_json(REPORT, report)
+    files.write_text(PREDICTIONS, predictions)
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,100 @@
+"""Write every number, table and example of the report as LaTeX.
+
+Reads   reports/*.json, reports/training/  what the other stages found
+        data/rollouts/rollouts.jsonl       for the examples
+        params.yaml                        for the table of settings
+        paper/main.tex                     to check that it uses each number, and no other
+Writes  paper/generated/*.tex              macros (numbers.tex), tables, examples
+"""
+
+from pathlib import Path
+
+from gpro_empathy import comparison, csv_table, files, latex, params, report_numbers, report_tables
+
+REPORTS = Path("reports")
+TRAINING = Path("reports/training")
+ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+MAIN = Path("paper/main.tex")
+GENERATED = Path("paper/generated")
+# All that results depend on; how figures look is no setting of the experiment.
+SECTIONS = (
+    params.Policy,
+    params.Rewards,
+    params.Prepare,
+    params.TrainScorer,
+    params.WarmStart,
+    params.TrainGrpo,
+    params.Rollout,
+    params.AnalyseRewards,
+)
+
+
+def run(sections: list[params.Section], root: Path = Path()) -> None:
+    """Write paper/generated below `root`; the folder is replaced as a whole.
+
+    Raises:
+        UserError: If an input is missing or lacks a number, or macros and text do not match.
+    """
+    try:
+        inputs = read_inputs(sections, root)
+        table = comparison.responses(files.read_jsonl(root / ROLLOUTS))
+        macros = report_numbers.macros(inputs)
+        texts = {
+            "numbers": latex.definitions(macros),
+            "setup_table": report_tables.setup_table(sections),
+            "data_table": report_tables.data_table(inputs.data),
+            "scorer_table": report_tables.scorer_table(inputs.scorer),
+            "results_table": report_tables.results_table(inputs.analysis),
+            "audit_table": report_tables.audit_table(inputs.analysis),
+            "examples": report_tables.examples(table),
+        }
+    except KeyError as error:
+        raise files.UserError(f"{REPORTS}: no number {error} for the report; run `make reproduce`") from error
+    except ValueError as error:
+        raise files.UserError(f"{ROLLOUTS}: {error}") from error
+    check(set(macros), latex.used_macros(files.read_text(root / MAIN)))
+    with files.atomic_path(root / GENERATED) as folder:
+        folder.mkdir()
+        for name, text in texts.items():
+            (folder / f"{name}.tex").write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.Inputs:
+    """Read what the report is written from.
+
+    Raises:
+        UserError: If a file is missing or malformed.
+    """
+    return report_numbers.Inputs(
+        data=files.read_json(root / REPORTS / "data.json"),
+        scorer=files.read_json(root / REPORTS / "scorer.json"),
+        warm_start=files.read_json(root / REPORTS / "warm_start.json"),
+        analysis=files.read_json(root / REPORTS / "reward_analysis.json"),
+        settings=files.read_json(root / TRAINING / "settings.json"),
+        log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
+        timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
+        sections={section.section_name(): section for section in sections},
+    )
+
+
+def check(defined: set[str], used: set[str]) -> None:
+    """Refuse a text that uses an undefined macro or leaves one unused.
+
+    Raises:
+        UserError: Naming the macros.
+    """
+    if missing := sorted(used - defined):
+        raise files.UserError(f"{MAIN}: uses \\{missing[0]}, which write_numbers does not define")
+    if unused := sorted(defined - used):
+        raise files.UserError(
+            f"{MAIN}: does not use \\{unused[0]}, which write_numbers defines; use it or delete it there"
+        )
+
+
+def main() -> None:
+    """Run the stage with the settings of params.yaml."""
+    run([params.load(section) for section in SECTIONS])
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

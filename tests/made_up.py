@@ -1,0 +1,183 @@
+"""Made-up rollouts and reports, seeded, in the shape that the pipeline writes them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+# Mean change of raw empathy and of raw similarity, tuned less starting policy.
+EFFECTS = {"gain": (0.5, 0.04), "none": (0.0, 0.0), "harm": (-0.5, -0.15)}
+_UTTERANCES = (
+    "I can't stop thinking about the family who lost their house, the youngest is three.",
+    "meh. happens every year, they should have moved",
+    "My brother went through the same and nobody called him for weeks & weeks, 100% true_story #sad",
+    "So what did you make of it, honestly?",
+    "It makes me furious that the company knew and still did nothing about the pipes for so many years while people got ill.",
+)
+_ANSWERS = (
+    "That sounds frightening, and it makes sense that it stays with you. What would help the family most?",
+    "I'm sorry to hear that. It must be hard to see it happen again.",
+    "You could ask the council what is planned \N{EM DASH} caf\xe9 owners did so last year.",
+)
+
+
+def rollouts(
+    effect: str = "gain",
+    *,
+    prompts: int = 60,
+    conversations: int = 30,
+    samples: int = 2,
+    seed: int = 1,
+    warm_start: bool = True,
+) -> list[dict]:
+    """Make rollout rows of all policies; `effect` is a key of EFFECTS."""
+    rng = np.random.default_rng(seed)
+    empathy_gain, similarity_gain = EFFECTS[effect]
+    mood_C = rng.normal(0, 0.3, conversations)
+    rows = []
+    for p in range(prompts):
+        c = p % conversations
+        emotion = float(np.clip(np.round(rng.normal(2.3, 0.9) * 3) / 3, 0, 5))
+        prompt = {
+            "prompt_id": f"{c + 1}.{p // conversations + 2}",
+            "conversation": str(c + 1),
+            "turn": p // conversations + 2,
+            "prompt": _UTTERANCES[p % len(_UTTERANCES)],
+            "emotion": emotion,
+            "polarity": 1.33,
+            "empathy": 2.0,
+        }
+        difficulty = rng.normal(0, 0.3) + 0.1 * emotion
+        for model in ("base", "warm_start", "tuned") if warm_start else ("base", "tuned"):
+            shift = (mood_C[c] + empathy_gain, similarity_gain) if model == "tuned" else (0.0, 0.0)
+            for sample in range(samples):
+                rows.append({**prompt, **_response(rng, model, sample, difficulty, shift)})
+    return rows
+
+
+def _response(rng: np.random.Generator, model: str, sample: int, difficulty: float, shift: tuple) -> dict:
+    empathy = float(np.clip(1.7 + difficulty + shift[0] + rng.normal(0, 0.4), 0, 5))
+    similarity = float(np.clip(0.45 + shift[1] + rng.normal(0, 0.1), 0, 1))
+    formed = bool(model != "base" or rng.random() < 0.1)
+    answer = _ANSWERS[int(rng.integers(len(_ANSWERS)))]
+    reasoning = (
+        "User's main concern: the family and the pipes\nEmotional content: sorrow, some anger\n"
+        "Intensity level (0-5): 3\nResponse approach: Acknowledge and ask"
+    )
+    calibrated = [float(x) for x in 1 / (1 + np.exp(-rng.normal(0, 1.5, 4)))]
+    return {
+        "model": model,
+        "seed": 23,
+        "sample": sample,
+        "text": f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>" if formed else answer,
+        "reasoning": reasoning if formed else "",
+        "answer": answer,
+        "well_formed": formed,
+        "stated_intensity": int(rng.integers(1, 5)) if formed else None,
+        "answer_words": len(answer.split()),
+        "overlap": float(rng.uniform(0, 0.5)),
+        "distinct_2": float(rng.uniform(0.9, 1)),
+        "prompt_tokens": 120,
+        "completion_tokens": 70,
+        "finish_reason": "stop",
+        "empathy_raw": empathy,
+        "empathy_batch": calibrated[0],
+        "empathy_reference": calibrated[1],
+        "semantic_similarity_raw": similarity,
+        "semantic_similarity_batch": calibrated[2],
+        "semantic_similarity_reference": calibrated[3],
+        "combined_batch": (calibrated[0] + calibrated[2]) / 2,
+        "combined_reference": float(1 / (1 + np.exp(-(empathy - 1.9) / 0.5 / 0.6))),
+        "audit_empathy_raw": float(np.clip(1.8 + difficulty + 0.7 * shift[0] + rng.normal(0, 0.4), 0, 5)),
+    }
+
+
+def groups(steps: int = 10, prompts: int = 4, generations: int = 4, seed: int = 3) -> pd.DataFrame:
+    """Make the raw scores of every training sample."""
+    rng = np.random.default_rng(seed)
+    index = [(s + 1, g, k) for s in range(steps) for g in range(prompts) for k in range(generations)]
+    table = pd.DataFrame(index, columns=["step", "group", "sample"])
+    level = np.repeat(rng.normal(0, 0.5, steps * prompts), generations)
+    table["empathy_raw"] = 1.9 + level + rng.normal(0, 0.4, len(table))
+    table["semantic_similarity_raw"] = np.clip(0.4 + 0.2 * level + rng.normal(0, 0.1, len(table)), 0, 1)
+    return table
+
+
+def training_log(steps: int = 20, gain: float = 0.5, seed: int = 5) -> pd.DataFrame:
+    """Make the log of a training run."""
+    rng, step = np.random.default_rng(seed), np.arange(1, steps + 1)
+    columns = {
+        "loss": 0.0, "reward": 0.5, "reward_sd": 0.2, "empathy_raw": 1.9, "semantic_similarity_raw": 0.4,
+        "empathy_reference": 0.5, "semantic_similarity_reference": 0.5, "combined_reference": 0.5,
+        "empathy_batch": 0.5, "semantic_similarity_batch": 0.5, "well_formed": 0.9, "completion_tokens": 70.0,
+        "clipped_ratio": 0.0, "entropy": 1.4, "grad_norm": 0.6, "learning_rate": 3e-4,
+    }  # fmt: skip
+    table = pd.DataFrame({name: value + 0.03 * rng.normal(size=steps) for name, value in columns.items()})
+    table["empathy_raw"] += gain * step / steps
+    table.insert(0, "step", step)
+    table["kl"] = None
+    return table
+
+
+def write_reports(root: Path, effect: str = "gain", rows: list[dict] | None = None, warm_start: bool = True) -> None:
+    """Write below `root` what the stages before analyse_rewards leave behind."""
+    training = root / "reports/training"
+    training.mkdir(parents=True)
+    (root / "data/rollouts").mkdir(parents=True)
+    rows = rollouts(effect, warm_start=warm_start) if rows is None else rows
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "data/rollouts/rollouts.jsonl").write_text(lines, encoding="utf-8")
+    training_log(gain=EFFECTS[effect][0]).to_csv(training / "log.csv", index=False)
+    groups().to_csv(training / "groups.csv", index=False)
+    timing = pd.DataFrame({"step": [1, 2], "generation_s": [6.0, 7.0], "reward_s": [1.0, 1.0], "update_s": [8.0, 9.0]})
+    timing.assign(step_s=[15.0, 17.0]).to_csv(training / "timing.csv", index=False)
+    _json(
+        training / "reference.json",
+        {"empathy": {"mean": 1.9, "sd": 0.6}, "semantic_similarity": {"mean": 0.4, "sd": 0.15}},
+    )
+    settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",
+                "load_in_4bit": True, "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
+    _json(training / "settings.json", settings)
+    enabled = {"enabled": True, "demonstrations": 128, "loss_first": 2.9, "loss_last": 1.2}
+    _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})
+    _json(root / "reports/data.json", _data())
+    _json(root / "reports/scorer.json", _scorer())
+    rng = np.random.default_rng(7)
+    label = np.round(np.clip(rng.normal(2.1, 0.9, 250), 0, 5) * 3) / 3
+    predictions = pd.DataFrame(
+        {"conversation": np.arange(250) // 8, "turn": np.arange(250) % 8, "label_empathy": label}
+    )
+    predictions["predicted_empathy"] = 2.1 + 0.5 * (label - 2.1) + rng.normal(0, 0.4, 250)
+    predictions["audit_empathy"] = 2.1 + 0.4 * (label - 2.1) + rng.normal(0, 0.4, 250)
+    predictions.to_csv(root / "reports/scorer_predictions.csv", index=False)
+
+
+def _data() -> dict:
+    labels = {
+        "emotion": {"n": 800, "mean": 2.2, "sd": 0.8, "missing": 0},
+        "polarity": {"n": 800, "mean": 1.3, "sd": 0.6, "missing": 0},
+        "empathy": {"n": 799, "mean": 2.1, "sd": 0.9, "missing": 1},
+    }
+    split = {"conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
+    return {
+        "source": "embedded",
+        "split": "by_conversation",
+        "dataset": "data/embedded",
+        "splits": {"train": split, "validation": split, "test": split},
+        "demonstrations": {"train": 180, "used": 128},
+        "left_out": {"short": 31, "long": 2},
+        "stories": 42,
+    }
+
+
+def _scorer() -> dict:
+    quality = {key: {"pearson": 0.61, "mae": 0.48} for key in ("emotion", "polarity", "empathy")}
+    split = {"turns": 120, **quality, "mean_pearson": 0.61}
+    one = {"train_turns": 500, "train_conversations": 60, "validation": split, "test": split}
+    agreement = {"pearson_empathy": 0.8, "mean_absolute_difference": 0.25}
+    return {"encoder": "all-minilm-l6-v2", "reward": one, "audit": one, "agreement": agreement}
+
+
+def _json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")

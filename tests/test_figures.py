@@ -1,0 +1,68 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import made_up
+from gpro_empathy import figures
+
+LOOK = {"width": 6.3, "palette": "colorblind"}
+METRIC = {"difference": 0.2, "low": 0.1, "high": 0.4, "sd_of_differences": 0.5, "verdict": "improved"}
+
+
+def test_intervals_are_drawn_in_standard_deviations_of_the_differences():
+    ax = figures.paired_differences({"overlap": METRIC}, ["overlap"], **LOOK).axes[0]
+    assert ax.lines[0].get_xdata() == pytest.approx([0.2, 0.8])
+    assert ax.lines[1].get_xdata() == pytest.approx([0.4])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["overlap with the user's words"]
+
+
+def test_a_change_without_evidence_is_an_open_point():
+    unclear = {**METRIC, "verdict": "no evidence of a change"}
+    ax = figures.paired_differences({"overlap": unclear}, ["overlap"], **LOOK).axes[0]
+    assert ax.lines[1].get_markerfacecolor() == "white"
+
+
+def test_a_metric_without_spread_is_named_instead_of_divided_by_zero():
+    ax = figures.paired_differences({"overlap": {**METRIC, "sd_of_differences": 0.0}}, ["overlap"], **LOOK).axes[0]
+    assert "equal" in ax.texts[0].get_text()
+
+
+def test_training_curves_show_every_step_of_every_column():
+    log = made_up.training_log(steps=7)
+    axes = figures.training_curves(log, **LOOK).axes
+    for ax, (column, _) in zip(axes, figures.CURVES, strict=True):
+        assert ax.lines[0].get_ydata() == pytest.approx(log[column].to_numpy())
+
+
+def test_one_step_of_training_can_be_drawn():
+    figures.training_curves(made_up.training_log(steps=1), **LOOK).draw_without_rendering()
+
+
+def test_reliability_bins_are_means_of_equally_many_turns():
+    predictions = pd.DataFrame(
+        {"label_empathy": np.arange(10) / 2, "predicted_empathy": np.arange(10) / 2, "audit_empathy": np.ones(10)}
+    )
+    line = figures.scorer_reliability(predictions, **LOOK).axes[0].lines[1]
+    assert line.get_xdata() == pytest.approx([0.25, 1.25, 2.25, 3.25, 4.25])
+
+
+def test_audit_figure_has_the_same_scale_on_both_axes():
+    change = pd.DataFrame({"empathy_raw": [0.1, 1.0], "audit_empathy_raw": [-0.5, 0.2]})
+    ax = figures.reward_against_audit(change, **LOOK).axes[0]
+    assert ax.get_xlim() == ax.get_ylim()
+    assert ax.get_xlim()[1] > 1.0
+
+
+def test_undefined_correlations_leave_a_gap():
+    rows = [{"temperature": t, "correlation": None, "group_sd": 0.0} for t in (0.2, 0.6)]
+    figure = figures.temperature_effect({"modes": {"batch": rows, "reference": rows}, "configured": 0.6}, **LOOK)
+    assert np.isnan(figure.axes[0].lines[0].get_ydata()).all()
+
+
+def test_figures_leave_the_global_state_alone():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    with figures.style(9):
+        figures.paired_differences({"overlap": METRIC}, ["overlap"], **LOOK)
+    assert dict(mpl.rcParams) == before

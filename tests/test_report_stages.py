@@ -1,0 +1,204 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import made_up
+from gpro_empathy import figures as draw
+from gpro_empathy import files, latex, params
+from gpro_empathy.stages import analyse_rewards, draw_figures, paper, write_numbers
+
+ROOT = Path(__file__).parents[1]
+PARAMS = params.load_all(ROOT / "params.yaml")
+SECTIONS = [getattr(PARAMS, section.section_name()) for section in write_numbers.SECTIONS]
+CONFIG = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 500})
+needs_tex = pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """Draw the figures once for all tests that need them; return the folder of the report."""
+    root = tmp_path_factory.mktemp("figures")
+    made_up.write_reports(root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    draw_figures.run(PARAMS.draw_figures, root)
+    return root / "reports/figures"
+
+
+def make_report(root, effect="gain", **made):
+    """Run the stages up to write_numbers on made-up reports below `root`."""
+    made_up.write_reports(root, effect, **made)
+    (root / "paper").mkdir()
+    for name in ("main.tex", "references.bib"):
+        shutil.copy(ROOT / "paper" / name, root / "paper")
+    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    write_numbers.run(SECTIONS, root)
+
+
+def words(pdf_root):
+    """Return the macro definitions, the words that the results chose among them."""
+    return (pdf_root / "paper/generated/numbers.tex").read_text()
+
+
+def test_analysis_is_finite_json_in_the_declared_order(tmp_path):
+    made_up.write_reports(tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
+    assert list(analysis["metrics"]) == sorted(CONFIG.metrics)
+    assert analysis["metric_order"] == CONFIG.metrics
+    glance = json.loads((tmp_path / "reports/metrics.json").read_text())
+    assert glance["overlap"]["difference"] == analysis["metrics"]["overlap"]["difference"]
+    assert analysis["temperature"]["configured"] == PARAMS.rewards.calibration_temperature
+
+
+def test_headline_metrics_cannot_be_left_out(tmp_path):
+    config = CONFIG.model_copy(update={"metrics": ["overlap"]})
+    with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics must name empathy_raw"):
+        analyse_rewards.run(config, PARAMS.rewards, tmp_path)
+
+
+def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
+    made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
+    with pytest.raises(files.UserError, match=r"rollouts.jsonl: prompt 30.3 has no response of model 'tuned'"):
+        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+
+
+def test_a_missing_column_of_a_table_is_named(tmp_path):
+    made_up.write_reports(tmp_path)
+    path = tmp_path / "reports/training/groups.csv"
+    path.write_text("step,sample\n1,0\n")
+    with pytest.raises(files.UserError, match=r"groups.csv: column 'group' is missing"):
+        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+
+
+def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
+    assert len(list(figures.iterdir())) == 14
+    with draw.style(PARAMS.draw_figures.font_size):
+        curves = draw.training_curves(made_up.training_log(gain=0.5), width=6.3, palette="colorblind")
+        draw_figures.save(curves, tmp_path / "training_curves")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (figures / path.name).read_bytes()
+
+
+def test_unknown_palette_is_refused(tmp_path):
+    made_up.write_reports(tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    with pytest.raises(files.UserError, match=r"draw_figures\.palette: 'mauve'"):
+        draw_figures.run(PARAMS.draw_figures.model_copy(update={"palette": "mauve"}), tmp_path)
+    assert not (tmp_path / "reports/figures").exists()
+
+
+def test_an_undefined_macro_is_refused(tmp_path):
+    with pytest.raises(files.UserError, match=r"uses \\RunTypo, which"):
+        write_numbers.check({"RunOne"}, latex.used_macros(r"\RunOne \RunTypo"))
+
+
+def test_an_unused_macro_is_refused():
+    with pytest.raises(files.UserError, match=r"does not use \\RunTwo"):
+        write_numbers.check({"RunOne", "RunTwo"}, latex.used_macros(r"\RunOne"))
+
+
+def test_report_of_a_run_without_warm_start_compares_with_the_base_model(tmp_path):
+    make_report(tmp_path, warm_start=False)
+    assert "There is no warm start" in words(tmp_path)
+    assert "warm start" not in (tmp_path / "paper/generated/results_table.tex").read_text()
+
+
+def test_no_sentence_claims_a_gain_where_there_is_none(tmp_path):
+    make_report(tmp_path, "none")
+    assert "there is no evidence that tuning changed the raw empathy score" in words(tmp_path)
+    assert "scores higher" not in words(tmp_path)
+
+
+@pytest.mark.parametrize(("source", "word"), [("hub", r"\\stage{a/b}"), ("wassa_csv", "official files")])
+def test_other_sources_of_data_are_described_as_what_they_are(tmp_path, source, word):
+    make_report(tmp_path)
+    data = json.loads((tmp_path / "reports/data.json").read_text())
+    files.write_json(tmp_path / "reports/data.json", {**data, "source": source, "dataset": "a/b", "split": "by_turn"})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert re.search(word, words(tmp_path))
+    assert "synthetic" not in words(tmp_path)
+    assert "split is by turn" in words(tmp_path)
+
+
+@pytest.mark.parametrize(("stories", "words_of_it"), [(42, r"about \num{42} invented"), (None, "about invented")])
+def test_stories_are_counted_where_the_data_name_them(tmp_path, stories, words_of_it):
+    make_report(tmp_path)
+    data = json.loads((tmp_path / "reports/data.json").read_text())
+    files.write_json(tmp_path / "reports/data.json", {**data, "stories": stories})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert words_of_it in words(tmp_path)
+
+
+def test_examples_hold_a_typical_prompt_of_each_level_and_the_largest_losses(tmp_path):
+    make_report(tmp_path)
+    text = (tmp_path / "paper/generated/examples.tex").read_text()
+    levels = {int(r["emotion"] + 0.5) for r in made_up.rollouts()}
+    assert re.findall(r"Intensity (\d)", text) == [str(level) for level in sorted(levels)]
+    assert text.count("Largest loss") + text.count("Smallest gain") == 2
+
+
+def test_a_latex_error_is_told_in_one_line(tmp_path):
+    assert paper.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
+        "LaTeX: Undefined control sequence. (line 12)"
+    )
+
+
+def test_a_missing_tex_package_says_what_to_install():
+    problem = paper.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
+    assert problem.startswith("LaTeX: siunitx.sty is missing; on Debian, `apt-get install latexmk")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("LaTeX Warning: Reference `tab:x' on page 1 undefined on input line 3.", "reference 'tab:x' is undefined"),
+        ("Package natbib Warning: Citation `x' on page 1 undefined on input line 3.", "citation 'x' is undefined"),
+        ("Overfull \\hbox (12.3pt too wide) in paragraph at lines 3--4", "a line is 12.3 pt too wide"),
+        ("Overfull \\hbox (4.9pt too wide) in paragraph at lines 3--4", None),
+    ],
+)
+def test_a_blemished_report_is_refused(line, problem):
+    found = paper.find_problem(line)
+    assert found is None if problem is None else problem in found
+
+
+def test_missing_latexmk_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper/main.tex").write_text("x")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(
+        files.UserError, match="latexmk: not found; install TeX, on Debian with `apt-get install latexmk"
+    ):
+        paper.run(tmp_path)
+
+
+@needs_tex
+@pytest.mark.slow
+@pytest.mark.parametrize(("effect", "word"), [("gain", "scores higher"), ("harm", "scores lower")])
+def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_path, figures, effect, word):
+    rows = made_up.rollouts(effect)
+    for row in rows:
+        row["answer"] += " \N{GRINNING FACE} \\input{x} 100% _ & " + "a" * 80
+    make_report(tmp_path, effect, rows=rows)
+    shutil.copytree(figures, tmp_path / "reports/figures")
+    paper.run(tmp_path)
+    first = (tmp_path / "reports/paper.pdf").read_bytes()
+    assert word in words(tmp_path)
+    if effect == "gain":
+        paper.run(tmp_path)
+        assert (tmp_path / "reports/paper.pdf").read_bytes() == first
+    assert not list((tmp_path / "reports").glob(".paper*"))
+
+
+@needs_tex
+def test_a_failing_build_leaves_the_old_report(tmp_path):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/paper.pdf").write_bytes(b"old")
+    (tmp_path / "paper/main.tex").write_text("\\documentclass{article}\\begin{document}\\nonsense\\end{document}")
+    with pytest.raises(files.UserError, match=r"LaTeX: Undefined control sequence. \(line 1\)"):
+        paper.run(tmp_path)
+    assert (tmp_path / "reports/paper.pdf").read_bytes() == b"old"
