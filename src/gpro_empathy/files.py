@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     workspace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         yield workspace / path.name
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and (workspace / path.name).exists():
             shutil.rmtree(path)
         os.replace(workspace / path.name, path)
     finally:
@@ -105,7 +105,8 @@ def read_jsonl(path: Path) -> list[dict]:
     # Not str.splitlines: JSON strings may hold U+2028 and other separators unescaped.
     lines = read_text(path).split("\n")
     rows = [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    for number, row in enumerate(rows, start=1):
+    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object, got {row!r}")
     return rows

@@ -18,6 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import files, generation, grouped, params
+from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 from gpro_empathy.prompts import parse_response
 from gpro_empathy.rewards import RewardModel, Scores
@@ -164,7 +165,8 @@ class GroupTrainer(GRPOTrainer):
         )
         rng = np.random.default_rng([self.args.seed, self.state.global_step])
         self.model.eval()
-        completions = generation.sample(self.model, prompt_ids[::num_generations], num_generations, how, rng)
+        decoder = decoder_of(self.accelerator.unwrap_model(self.model))
+        completions = generation.sample(decoder, prompt_ids[::num_generations], num_generations, how, rng)
         self.model.train()
         self.generation_seconds += time.perf_counter() - started
         return completions, None
@@ -180,13 +182,8 @@ class GroupTrainer(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **_
     ):
         boundary = input_ids.shape[1] - logits_to_keep
-        ids, masks = input_ids.tolist(), attention_mask.bool().tolist()
-        prompts = [
-            [t for t, m in zip(r[:boundary], k[:boundary], strict=True) if m] for r, k in zip(ids, masks, strict=True)
-        ]
-        completions = [
-            [t for t, m in zip(r[boundary:], k[boundary:], strict=True) if m] for r, k in zip(ids, masks, strict=True)
-        ]
+        prompts = _unpadded(input_ids[:, :boundary], attention_mask[:, :boundary])
+        completions = _unpadded(input_ids[:, boundary:], attention_mask[:, boundary:])
         unwrapped = self.accelerator.unwrap_model(model)
         causal_model = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         with self.accelerator.autocast():
@@ -199,20 +196,26 @@ class GroupTrainer(GRPOTrainer):
         """Write no card into checkpoints: the stage writes the adapter's own."""
 
 
+def _unpadded(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> list[list[int]]:
+    return [ids[mask].tolist() for ids, mask in zip(ids_BT, mask_BT.bool(), strict=True)]
+
+
+# TRL's name of a metric, and ours.
+LOGGED = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_sd",
+    "completions/mean_length": "completion_tokens",
+    "completions/clipped_ratio": "clipped_ratio",
+    "entropy": "entropy",
+    "kl": "kl",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
 class Log(TrainerCallback):
     """One row per step, from TRL's metrics and the recorder's, printed as it comes, with the time left."""
-
-    NAMES = {  # TRL's name: ours
-        "loss": "loss",
-        "reward": "reward",
-        "reward_std": "reward_sd",
-        "completions/mean_length": "completion_tokens",
-        "completions/clipped_ratio": "clipped_ratio",
-        "entropy": "entropy",
-        "kl": "kl",
-        "grad_norm": "grad_norm",
-        "learning_rate": "learning_rate",
-    }
 
     def __init__(self, recorder: Recorder, trainer: GRPOTrainer, on_save: Callable[[int], None]) -> None:
         self.recorder, self.trainer, self.on_save_step = recorder, trainer, on_save
@@ -231,7 +234,7 @@ class Log(TrainerCallback):
         if logs is None or "reward" not in logs:
             return
         step = state.global_step
-        row = {"step": step, **{ours: logs.get(theirs) for theirs, ours in self.NAMES.items()}}
+        row = {"step": step, **{ours: logs.get(theirs) for theirs, ours in LOGGED.items()}}
         row |= self.recorder.means[step]
         self.rows.append(row)
         self._add_timing(step, logs)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
 from gpro_empathy import calibration, files, generation, grpo, params, policy, prompts, rewards
+from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
@@ -162,7 +163,7 @@ def _respond(run: Run, utterances: Sequence[str], rng: np.random.Generator) -> l
     run.model.eval()
     tokens = [policy.prompt_ids(run.tokenizer, prompts.messages(utterance)) for utterance in utterances]
     how = generation.sampling(run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p)
-    responses = generation.sample(run.model, tokens, 1, how, rng)
+    responses = generation.sample(decoder_of(run.model), tokens, 1, how, rng)
     run.model.train(was_training)
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 

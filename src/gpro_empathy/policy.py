@@ -107,7 +107,7 @@ def adapter_in(folder: Path) -> Path | None:
 def save_adapter(model: PeftModel, folder: Path, card: str) -> None:
     """Save the LoRA matrices as safetensors, with a model card, atomically."""
     with files.atomic_path(folder) as temporary:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, selected_adapters=["default"])  # not TRL's copy for the KL divergence
         config = temporary / "adapter_config.json"
         settings = files.read_json(config)
         # The folder from which the base was loaded is this machine's own.

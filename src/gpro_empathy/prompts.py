@@ -59,7 +59,8 @@ def parse_response(text: str) -> Response:
     has_answer = len(answers) == 1 and bool(answers[0]) and not _TAG.search(answers[0])
     match = _FORMAT.fullmatch(text)
     intensity = int(match[3]) if match and re.fullmatch(r"[0-5]", match[3].strip()) else None
-    well_formed = has_answer and intensity is not None and count_sentences(answers[0]) <= MAX_SENTENCES
+    tags_once = len(_TAG.findall(text)) == 4  # none inside a line of the reasoning
+    well_formed = has_answer and tags_once and intensity is not None and count_sentences(answers[0]) <= MAX_SENTENCES
     return Response(
         text=text,
         reasoning=reasoning[1].strip() if reasoning else "",

@@ -170,7 +170,7 @@ class RewardModel:
 
     def _weighted(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         weights = self.config.weights
-        return sum(weights[name] * values for name, values in scores.items()) / sum(weights[name] for name in scores)
+        return sum(weight * scores[name] for name, weight in weights.items()) / sum(weights.values())
 
     @staticmethod
     def _checked(name: str, values: np.ndarray, responses: Sequence[Response]) -> np.ndarray:
@@ -191,7 +191,9 @@ def load(config: params.Rewards, scorer_folder: Path) -> RewardModel:
     Raises:
         UserError: If a term is unknown, or a model that it needs cannot be loaded.
     """
-    return RewardModel(config, {name: _load_term(name, config, scorer_folder) for name in sorted(config.weights)})
+    # The calibrated terms are always scored, so that runs that leave one out can be compared with the others.
+    names = sorted({*config.weights, *CALIBRATED})
+    return RewardModel(config, {name: _load_term(name, config, scorer_folder) for name in names})
 
 
 def _load_term(name: str, config: params.Rewards, scorer_folder: Path) -> Term:

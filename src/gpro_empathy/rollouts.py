@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy import generation, params, policy, prompts, text_measures
+from gpro_empathy.decoder import decoder_of
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.rewards import RewardModel
@@ -53,14 +54,14 @@ def sample_policies(
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, all from the same random numbers."""
     model: PreTrainedModel | PeftModel = base
-    result = _sample(model.eval(), "base", tokenizer, turns, config, policy_config)
+    result = _sample(decoder_of(model.eval()), "base", tokenizer, turns, config, policy_config)
     for name, folder in adapters.items():
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name)
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
         model.set_adapter(name)
-        result += _sample(model.eval(), name, tokenizer, turns, config, policy_config)
+        result += _sample(decoder_of(model.eval()), name, tokenizer, turns, config, policy_config)
     return result
 
 

@@ -3,7 +3,6 @@
 The demonstrations of an update share the tokens of the system prompt, which are run once (module `grouped`).
 """
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -12,7 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpro_empathy import grouped, params, policy, prompts
+from gpro_empathy import grouped, params, policy
+from gpro_empathy import prompts as chat
 from gpro_empathy.files import UserError
 
 # Demonstrations in one forward pass: bounds memory, changes no number.
@@ -72,7 +72,7 @@ def card(policy_config: params.Policy, config: params.WarmStart, losses: Sequenc
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, demonstration: dict) -> tuple[list[int], list[int]]:
-    prompt = policy.prompt_ids(tokenizer, prompts.messages(demonstration["utterance"]))
+    prompt = policy.prompt_ids(tokenizer, chat.messages(demonstration["utterance"]))
     response = tokenizer(demonstration["response"], add_special_tokens=False)["input_ids"]
     return prompt, [*response, tokenizer.eos_token_id]
 
@@ -89,8 +89,7 @@ def _accumulate(model: PreTrainedModel, examples: Sequence[tuple[list[int], list
 
 
 def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
-    shared = len(os.path.commonprefix([prompt for prompt, _ in examples]))
-    shared = min([shared, *(len(prompt) - 1 for prompt, _ in examples)])
+    shared = _shared_prefix([prompt for prompt, _ in examples])
     rest = [prompt[shared:] + response for prompt, response in examples]
     columns = max(len(tokens) for tokens in rest)
     prefixes = [prompt[:shared] for prompt, _ in examples]
@@ -99,3 +98,10 @@ def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], lis
     for row, (prompt, response) in enumerate(examples):
         counts_BC[row, len(prompt) - shared : len(prompt) - shared + len(response)] = 1
     return -(logps_BC * counts_BC).sum()
+
+
+def _shared_prefix(prompts: Sequence[list[int]]) -> int:
+    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
+    first, last = min(prompts), max(prompts)  # in sorted order, what these two share is shared by all
+    longest = min(len(prompt) for prompt in prompts) - 1
+    return next((i for i in range(longest) if first[i] != last[i]), longest)

@@ -1,0 +1,78 @@
+"""Fixtures that several test files share: a tiny random policy, and the settings that go with it."""
+
+import os
+
+# Before transformers is imported: a test that reached for a hub would hang or pass by luck.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """Return params.yaml of the repository, validated."""
+    from gpro_empathy import params
+
+    return params.load_all(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(settings):
+    """Return the policy section of a two-layer Llama with random weights, not quantised."""
+    return settings.policy.model_copy(
+        update={"model": "random", "load_in_4bit": False, "lora_rank": 4, "lora_alpha": 8.0, "max_completion_tokens": 8}
+    )
+
+
+@pytest.fixture(scope="session")
+def policy_folder(tiny_policy, tmp_path_factory):
+    """Convert the tiny policy once; return its folder."""
+    import torch
+
+    from gpro_empathy import policy
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models") / "policy"
+    policy.convert(tiny_policy, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(policy_folder):
+    from gpro_empathy import policy
+
+    return policy.load_tokenizer(policy_folder)
+
+
+@pytest.fixture
+def base(tiny_policy, policy_folder):
+    """Load the tiny policy's base model, fresh for each test, since LoRA is put into it in place."""
+    from gpro_empathy import policy
+
+    return policy.load_base(tiny_policy, policy_folder).eval()
+
+
+@pytest.fixture
+def lora(base, tiny_policy):
+    """Return the tiny policy with LoRA matrices that do change its outputs."""
+    from gpro_empathy import policy
+
+    model = policy.add_lora(base, tiny_policy, None)
+    randomise(model)
+    return model.eval()
+
+
+def randomise(model, seed=0, scale=0.1):
+    """Fill the LoRA matrices with small random numbers: new ones have B = 0, which hides most mistakes."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))

@@ -1,0 +1,236 @@
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import made_up_terms
+from gpro_empathy import packaged, rewards
+from gpro_empathy.files import UserError
+from gpro_empathy.prompts import parse_response
+
+WELL_FORMED = (
+    "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
+    "</reasoning>\n<answer>\n{}\n</answer>"
+)
+
+
+def replies(*answers):
+    return [parse_response(WELL_FORMED.format(answer)) for answer in answers]
+
+
+def constant(*scores):
+    return lambda utterances, responses: np.array(scores)
+
+
+def reward_model(settings, terms, weights, reference=None, **changes):
+    config = settings.rewards.model_copy(update={"weights": weights, **changes})
+    return rewards.RewardModel(config, terms, reference or {})
+
+
+# Terms
+
+
+def test_well_formed_is_one_or_zero():
+    responses = [*replies("Hi."), parse_response("Hi."), *replies("A. B. C.")]
+    assert rewards.well_formed(["u"] * 3, responses).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_repetition_is_the_share_of_distinct_bigrams_of_the_answer():
+    found = rewards.repetition(["u"] * 2, replies("so sad so sad so sad", "I am sorry"))
+    assert found == pytest.approx([2 / 5, 1.0])
+
+
+def test_overlap_punishes_the_users_own_words():
+    found = rewards.overlap(["my dog died"] * 3, replies("your dog died", "sorry about your dog", "I feel with you"))
+    assert found == pytest.approx([0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(("words", "score"), [(0, 1.0), (40, 1.0), (41, 0.975), (60, 0.5), (80, 0.0), (500, 0.0)])
+def test_length_falls_from_one_to_zero_between_its_limits(words, score):
+    (found,) = rewards.Length(40, 80)(["u"], [parse_response(" ".join(["so"] * words))])
+    assert found == pytest.approx(score)
+
+
+def test_length_counts_the_answer_and_not_the_reasoning():
+    assert rewards.Length(3, 6)(["u"], replies("one two three")).tolist() == [1.0]
+
+
+def test_empathy_is_the_third_label_of_the_scorer_for_the_answer():
+    class Scorer:
+        def score(self, texts):
+            return np.array([[1.0, 2.0, len(text)] for text in texts])
+
+    assert rewards.Empathy(Scorer())(["u"] * 2, replies("abc", "hello")).tolist() == [3.0, 5.0]
+
+
+@pytest.fixture(scope="module")
+def similarity(settings):
+    return rewards.load_similarity(settings.rewards)
+
+
+def test_similarity_is_the_cosine_of_mean_pooled_embeddings(similarity):
+    """Worked out again with transformers alone, text by text."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = packaged.find(packaged.MINILM).parent
+    tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    utterances = ["My dog died last night.", "My dog died last night.", "The rent went up again, by a lot this time."]
+    answers = ["I am so sorry about your dog.", "Taxes are due in April.", "How much more is the rent?"]
+
+    def embed(text):
+        with torch.no_grad():
+            states = encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        return torch.nn.functional.normalize(states.mean(0), dim=0)
+
+    expected = [float(embed(u) @ embed(a)) for u, a in zip(utterances, answers, strict=True)]
+    assert similarity(utterances, replies(*answers)) == pytest.approx(np.clip(expected, 0, 1), abs=1e-5)
+
+
+def test_similarity_of_an_echo_is_one_and_of_the_unrelated_is_lower_but_not_negative(similarity):
+    utterance = "My dog died last night."
+    echo, other = similarity([utterance] * 2, replies(utterance, "Quarterly revenue rose."))
+    assert echo == pytest.approx(1.0, abs=1e-5)
+    assert 0.0 <= other < 0.3
+
+
+def test_cross_encoder_is_asked_for_pairs_and_clipped():
+    class Model:
+        def predict(self, pairs, **_):
+            assert pairs == [("u", "a."), ("v", "b."), ("w", "c.")]
+            return [-0.2, 0.4, 1.3]
+
+    model = rewards.SemanticSimilarity(Model(), is_cross_encoder=True)
+    assert model(["u", "v", "w"], replies("a.", "b.", "c.")).tolist() == [0.0, 0.4, 1.0]
+
+
+def test_refuses_a_similarity_model_that_cannot_be_loaded(settings, tmp_path):
+    config = settings.rewards.model_copy(update={"similarity_model": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match=r"rewards\.similarity_model '.*nothing': cannot load it"):
+        rewards.load_similarity(config)
+
+
+# Combination
+
+
+def test_batch_scores_are_calibrated_and_weighted_as_worked_by_hand(settings):
+    model = reward_model(
+        settings,
+        {"empathy": constant(1.0, 2.0, 3.0), "well_formed": constant(1.0, 0.0, 1.0)},
+        {"empathy": 3.0, "well_formed": 1.0},
+        {"empathy": (0.0, 2.0)},
+        calibration_temperature=0.5,
+    )
+    scores = model.score(["u"] * 3, replies("a.", "b.", "c."))
+    batch = expit(np.array([-1, 0, 1]) / np.sqrt(2 / 3) / 0.5)
+    reference = expit(np.array([1.0, 2.0, 3.0]) / 2.0 / 0.5)
+    assert scores.raw["empathy"].tolist() == [1.0, 2.0, 3.0]
+    assert scores.batch["empathy"] == pytest.approx(batch)
+    assert scores.reference["empathy"] == pytest.approx(reference)
+    formed = np.array([1.0, 0.0, 1.0])
+    assert scores.batch["well_formed"].tolist() == scores.reference["well_formed"].tolist() == formed.tolist()
+    assert scores.combined_batch == pytest.approx((3 * batch + formed) / 4)
+    assert scores.combined_reference == pytest.approx((3 * reference + formed) / 4)
+
+
+def test_batch_calibration_forgets_how_good_the_batch_is_and_reference_calibration_does_not(settings):
+    means = []
+    for shift in (0.0, 2.0):
+        term = constant(*(np.array([1.0, 1.5, 2.0]) + shift))
+        model = reward_model(settings, {"empathy": term}, {"empathy": 1.0}, {"empathy": (1.5, 0.5)})
+        scores = model.score(["u"] * 3, replies("a.", "b.", "c."))
+        means.append((scores.combined_batch.mean(), scores.combined_reference.mean()))
+    assert [batch for batch, _ in means] == pytest.approx([0.5, 0.5])
+    assert means[0][1] == pytest.approx(0.5)
+    assert means[1][1] > 0.95
+
+
+def test_calibration_temperature_of_the_settings_is_used(settings):
+    scores = {}
+    for temperature in (0.2, 0.6):
+        model = reward_model(
+            settings, {"empathy": constant(1.0, 3.0)}, {"empathy": 1.0}, {"empathy": (2.0, 1.0)},
+            calibration_temperature=temperature,
+        )  # fmt: skip
+        scores[temperature] = model.score(["u"] * 2, replies("a.", "b.")).combined_reference
+    assert scores[0.2] == pytest.approx(expit([-5.0, 5.0]))
+    assert scores[0.6] == pytest.approx(expit([-1 / 0.6, 1 / 0.6]))
+
+
+def test_weights_count_relative_to_each_other_alone(settings):
+    terms = {"well_formed": constant(1.0, 0.0), "length": constant(0.2, 0.4)}
+    small, large = (
+        reward_model(settings, terms, {"well_formed": a, "length": b}).score(["u"] * 2, replies("a.", "b."))
+        for a, b in ((1.0, 3.0), (10.0, 30.0))
+    )
+    assert small.combined_batch == pytest.approx([(1 + 0.6) / 4, 0.3])
+    assert large.combined_batch == pytest.approx(small.combined_batch)
+
+
+def test_terms_are_given_the_utterances_and_the_responses(settings):
+    seen = []
+
+    def spy(utterances, responses):
+        seen.append((list(utterances), [response.answer for response in responses]))
+        return np.zeros(2)
+
+    reward_model(settings, {"well_formed": spy}, {"well_formed": 1.0}).raw(["u", "v"], replies("a.", "b."))
+    assert seen == [(["u", "v"], ["a.", "b."])]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_refuses_a_score_that_is_not_finite_naming_term_and_sample(settings, score):
+    model = reward_model(settings, {"well_formed": constant(0.0, score)}, {"well_formed": 1.0})
+    responses = [parse_response("Hi"), parse_response("Bye")]
+    with pytest.raises(ValueError, match=rf"reward term well_formed gave {score} to sample 1 of the batch: 'Bye'"):
+        model.raw(["u"] * 2, responses)
+
+
+@pytest.mark.parametrize("scores", [(1.0,), (1.0, 2.0, 3.0), ((1.0, 2.0),)])
+def test_refuses_the_wrong_number_of_scores_naming_the_term(settings, scores):
+    model = reward_model(settings, {"length": constant(*scores)}, {"length": 1.0})
+    with pytest.raises(ValueError, match=r"reward term length returned shape \(.*\) for 2 responses"):
+        model.raw(["u"] * 2, replies("a.", "b."))
+
+
+def test_refuses_reference_calibration_without_statistics(settings):
+    model = reward_model(settings, {"empathy": constant(1.0)}, {"empathy": 1.0})
+    with pytest.raises(KeyError, match="no reference statistics for reward term empathy"):
+        model.score(["u"], replies("a."))
+
+
+def test_reference_statistics_come_back_as_they_were_stored(settings):
+    stored = rewards.reference_json({"empathy": (1.5, 0.5)})
+    assert stored == {"empathy": {"mean": 1.5, "sd": 0.5}}
+    model = rewards.with_reference(reward_model(settings, {}, {"empathy": 1.0}), stored)
+    assert model.reference == {"empathy": (1.5, 0.5)}
+
+
+# Loading
+
+
+@pytest.fixture
+def without_models(monkeypatch):
+    """Let the two terms that need a model load without one."""
+    for name in rewards.CALIBRATED:
+        monkeypatch.setitem(rewards.TERMS, name, lambda config, folder: rewards.overlap)
+
+
+def test_function_of_the_users_own_becomes_a_term(settings, tmp_path, without_models):
+    config = settings.rewards.model_copy(update={"weights": {"made_up_terms:question": 2.0, "length": 1.0}})
+    model = rewards.load(config, tmp_path)
+    assert model.terms["made_up_terms:question"] is made_up_terms.question
+    raw = model.raw(["u"] * 2, replies("Are you safe?", "Bye."))
+    assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
+    assert raw["length"].tolist() == [1.0, 1.0]
+
+
+def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):
+    config = settings.rewards.model_copy(update={"weights": {"length": 1.0}, "free_words": 1, "limit_words": 3})
+    assert rewards.load(config, tmp_path).raw(["u"], replies("one two"))["length"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("name", ["empaty", "made_up_terms:nothing", "no_such_module:f", ":f", "made_up_terms:"])
+def test_refuses_an_unknown_term_with_the_known_ones(settings, tmp_path, without_models, name):
+    config = settings.rewards.model_copy(update={"weights": {name: 1.0}})
+    with pytest.raises(UserError, match=rf"rewards\.weights: '{name}' is no reward term .* there are empathy, length"):
+        rewards.load(config, tmp_path)
