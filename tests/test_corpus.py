@@ -1,6 +1,7 @@
 """What the README of the embedded corpus claims of it."""
 
 import csv
+import itertools
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_speakers_alternate_and_turns_are_counted_from_zero(rows):
         assert [int(row["turn_id"]) for row in own] == list(range(len(own))), number
         speakers = [row["speaker"] for row in own]
         assert set(speakers) == {"Person 1", "Person 2"}, number
-        assert all(a != b for a, b in zip(speakers, speakers[1:], strict=False)), number
+        assert all(a != b for a, b in itertools.pairwise(speakers)), number
         assert len({(row["article_id"], row["person_id_1"], row["person_id_2"]) for row in own}) == 1, number
 
 

@@ -204,10 +204,8 @@ def test_refuses_lines_that_are_no_turns(tmp_path, line):
 )
 def test_splits_share_no_conversation_and_lose_no_turn(lengths, shares, seed):
     turns = [Turn(f"c{c}", t, "x", (), None, None, None) for c, n in enumerate(lengths) for t in range(n)]
-    parts = dialogue.split(
-        turns, validation=shares[0], test=shares[1], by_turn=False, rng=np.random.default_rng(seed)
-    )
-    assert sorted((t.key for part in parts.values() for t in part)) == sorted(t.key for t in turns)
+    parts = dialogue.split(turns, validation=shares[0], test=shares[1], by_turn=False, rng=np.random.default_rng(seed))
+    assert sorted(t.key for part in parts.values() for t in part) == sorted(t.key for t in turns)
     conversations = [{t.conversation for t in part} for part in parts.values()]
     assert sum(map(len, conversations)) == len(lengths)
     assert [bool(part) for part in parts.values()] == [True, True, shares[1] > 0]

@@ -62,7 +62,8 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             temporary.write_text("half")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert entries(tmp_path) == ["a.txt"]
 
@@ -78,7 +79,8 @@ def test_failed_write_of_a_folder_leaves_the_old_folder(tmp_path):
             (temporary / "weights").write_text("half")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, interrupted)
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert (path / "weights").read_text() == "old"
     assert entries(tmp_path) == ["model"]
 
@@ -89,7 +91,8 @@ def test_failed_first_write_leaves_nothing(tmp_path):
             temporary.mkdir()
             raise RuntimeError
 
-    pytest.raises(RuntimeError, interrupted)
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert entries(tmp_path) == []
 
 
@@ -112,7 +115,8 @@ def test_block_that_makes_nothing_keeps_the_old_folder(tmp_path):
         with files.atomic_path(path):
             pass
 
-    pytest.raises(FileNotFoundError, forgetful)
+    with pytest.raises(FileNotFoundError):
+        forgetful()
     assert (path / "weights").read_text() == "old"
 
 

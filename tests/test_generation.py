@@ -35,7 +35,8 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass():
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.3, {1}), (0.49, {1}), (0.51, {1, 3}), (0.79, {1, 3}), (0.81, {0, 1, 3}), (0.99, {0, 1, 2, 3})]
+    ("top_p", "kept"),
+    [(0.3, {1}), (0.49, {1}), (0.51, {1, 3}), (0.79, {1, 3}), (0.81, {0, 1, 3}), (0.99, {0, 1, 2, 3})],
 )
 def test_tokens_outside_the_top_p_set_are_never_drawn(top_p, kept):
     uniform = np.linspace(0, 1, 1000, endpoint=False).tolist()

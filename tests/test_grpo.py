@@ -99,8 +99,8 @@ def test_settings_are_mapped_onto_trl(config, reward_config, tiny_policy, tmp_pa
         "seed": 23, "save_steps": 1, "output_dir": str(tmp_path), "report_to": [], "use_vllm": False, "bf16": False,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in expected} == expected
-    # In the order in which the recorder gives its functions.
-    assert args.reward_weights == [1.0, 0.5, 1.0]
+    # Shares of the weights, in the order in which the recorder gives its functions.
+    assert args.reward_weights == pytest.approx([0.4, 0.2, 0.4])
 
 
 def test_unsloth_backend_samples_with_vllm(config, reward_config, tiny_policy, monkeypatch, tmp_path):
@@ -159,7 +159,7 @@ def by_group(function, values):
 @pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
 def test_advantages_are_the_formulas(make_trainer, scale_rewards):
     """TRL divides by the sample standard deviation plus 1e-4."""
-    reward = 2.0 * TERM_A + 0.5 * TERM_B
+    reward = (2.0 * TERM_A + 0.5 * TERM_B) / 2.5
     expected = {
         "group": by_group(lambda g: standardised(g, g.std(ddof=1)), reward),
         "batch": by_group(lambda g: standardised(g, reward.std(ddof=1)), reward),
@@ -171,7 +171,7 @@ def test_advantages_are_the_formulas(make_trainer, scale_rewards):
 
 def test_advantages_of_terms_standardised_one_by_one_are_the_formula(make_trainer):
     each = [by_group(lambda g: standardised(g, g.std(ddof=1)), term) for term in (TERM_A, TERM_B)]
-    total = 2.0 * each[0] + 0.5 * each[1]
+    total = (2.0 * each[0] + 0.5 * each[1]) / 2.5
     found = batch(make_trainer(aggregation="normalize_then_sum"))["advantages"]
     assert found.numpy() == pytest.approx(standardised(total, total.std(ddof=1)), abs=1e-5)
 
@@ -212,7 +212,11 @@ def test_loss_is_the_formula(make_trainer, loss_type, kl_beta):
         generator = torch.Generator().manual_seed(0)
         old = logps + 0.3 * torch.randn(logps.shape, generator=generator)  # far enough to be clipped, either way
         reference = logps + 0.2 * torch.randn(logps.shape, generator=generator)
-        found = float(trainer._compute_loss(trainer.model, inputs | {"old_per_token_logps": old, "ref_per_token_logps": reference}))
+        found = float(
+            trainer._compute_loss(
+                trainer.model, inputs | {"old_per_token_logps": old, "ref_per_token_logps": reference}
+            )
+        )
     mask = inputs["completion_mask"].numpy().astype(float)
     advantage = inputs["advantages"].numpy()[:, None]
     ratio = np.exp((logps - old).numpy())
@@ -259,6 +263,17 @@ def test_log_probabilities_use_the_sampling_temperature_as_the_stock_trainer_doe
     keep = inputs["completion_mask"].bool()
     for mine, stock in zip(ours[:2], theirs[:2], strict=True):
         assert torch.allclose(mine[keep], stock[keep], atol=1e-5)
+
+
+def test_samples_depend_on_the_step_and_nothing_else(make_trainer):
+    trainer, found = make_trainer(), []
+    prompt_ids = [[5, 9, 200, 7]] * GROUP
+    for step in (0, 1, 0):
+        trainer.state.global_step = step
+        found.append(trainer._generate_single_turn(prompt_ids, None, {}, GROUP)[0])
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+    assert len({tuple(ids) for ids in found[0]}) == GROUP
 
 
 def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, reward_model, tmp_path):
@@ -481,9 +496,7 @@ def failing_after(model, calls):
 
 
 @pytest.mark.parametrize("kl_beta", [0.0, 0.05])
-def test_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(
-    make_run, reward_model, tmp_path, capsys, kl_beta
-):
+def test_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(make_run, reward_model, tmp_path, capsys, kl_beta):
     changes = {"steps": 3, "save_steps": 2, "kl_beta": kl_beta, "lr_scheduler": "linear"}
     whole = make_run(**changes)
     expected = grpo_run.train(whole, tmp_path / "whole", inputs=[])

@@ -49,5 +49,7 @@ def test_refuses_a_missing_file(package):
 
 def test_refuses_a_missing_package(monkeypatch):
     monkeypatch.setitem(packaged.FILES, "toy", ("no_such_package_here", "x", ""))
-    with pytest.raises(UserError, match="toy: the Python package no_such_package_here is not installed; run `make setup`"):
+    with pytest.raises(
+        UserError, match="toy: the Python package no_such_package_here is not installed; run `make setup`"
+    ):
         packaged.find("toy")

@@ -166,7 +166,11 @@ def test_converted_folder_loads_as_any_model_of_transformers_does(policy_folder,
     model = AutoModelForCausalLM.from_pretrained(policy_folder).eval()
     with torch.no_grad():
         assert torch.equal(model(IDS).logits, base(IDS).logits)
-    assert json.loads((policy_folder / "source.json").read_text()) == {"model": None, "revision": None, "name": "random"}
+    assert json.loads((policy_folder / "source.json").read_text()) == {
+        "model": None,
+        "revision": None,
+        "name": "random",
+    }
 
 
 def test_tokenizer_has_an_end_token_and_another_for_padding(policy_folder, tokenizer):

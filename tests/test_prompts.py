@@ -55,7 +55,10 @@ def test_any_demonstration_comes_back(concern, emotion, approach, intensity, ans
     assert (response.answer, response.stated_intensity) == (demonstration["answer"], intensity)
 
 
-@given(st.text() | st.lists(st.sampled_from(["<reasoning>", "</reasoning>", "<answer>", "</answer>", "a. ", "\n"])).map("".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["<reasoning>", "</reasoning>", "<answer>", "</answer>", "a. ", "\n"])).map("".join)
+)
 def test_any_text_at_all_can_be_scored(text):  # fmt: skip
     response = prompts.parse_response(text)
     assert response.text == text

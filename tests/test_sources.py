@@ -110,7 +110,9 @@ def test_refuses_hub_data_without_a_text_column(settings, tmp_path):
 
 
 def test_refuses_hub_data_that_cannot_be_reached(settings):
-    with pytest.raises(UserError, match=r"prepare\.hub_dataset 'nobody/nothing-of-this-name': cannot load it") as caught:
+    with pytest.raises(
+        UserError, match=r"prepare\.hub_dataset 'nobody/nothing-of-this-name': cannot load it"
+    ) as caught:
         sources.load(hub(settings, "nobody/nothing-of-this-name"))
     assert "\n" not in str(caught.value)
 

@@ -34,6 +34,7 @@ def trl_config(grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.P
         UserError: If the installed TRL does not know a key.
     """
     completions = grpo.prompts_per_step * grpo.num_generations
+    total = sum(rewards.weights.values())
     cuda = torch.cuda.is_available()
     values = {
         "output_dir": str(folder),
@@ -55,7 +56,8 @@ def trl_config(grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.P
         "loss_type": grpo.loss_type,
         "scale_rewards": grpo.scale_rewards,
         "multi_objective_aggregation": rewards.aggregation,
-        "reward_weights": [rewards.weights[name] for name in sorted(rewards.weights)],
+        # Shares, so that TRL's weighted sum is the weighted mean that the combined score is.
+        "reward_weights": [rewards.weights[name] / total for name in sorted(rewards.weights)],
         "temperature": grpo.temperature,
         "top_p": grpo.top_p,
         "save_steps": grpo.save_steps,

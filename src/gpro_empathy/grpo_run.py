@@ -21,9 +21,9 @@ from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
-SAMPLE_PROMPTS = 4
+SAMPLE_PROMPTS = 3
 # Responses of the starting policy that the reference statistics are taken of, one per prompt.
-REFERENCE_RESPONSES = 32
+REFERENCE_RESPONSES = 16
 
 
 @dataclass(frozen=True)
