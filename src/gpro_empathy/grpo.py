@@ -52,6 +52,7 @@ def trl_config(grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.P
         "weight_decay": grpo.weight_decay,
         "max_grad_norm": grpo.max_grad_norm,
         "beta": grpo.kl_beta,
+        "use_bias_correction_kl": False,  # the divergence as in the paper, not times the importance ratio
         "epsilon": grpo.clip_epsilon,
         "loss_type": grpo.loss_type,
         "scale_rewards": grpo.scale_rewards,

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOTrainer
 
-from gpro_empathy import calibration, files, generation, grpo, params, policy, prompts, rewards
+from gpro_empathy import adapters, calibration, files, generation, grpo, params, policy, prompts, rewards
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
@@ -78,10 +78,13 @@ def train(run: Run, checkpoints: Path, inputs: Sequence[Path]) -> Result:
     trainer.add_callback(log)
     if checkpoint:
         log.restore(checkpoint)
+        # Beside TRL's copy for the KL divergence, transformers would leave the trained adapter where it started.
+        adapters.restore(run.model, checkpoint)
         print(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
     print("GRPO:", json.dumps(settings, sort_keys=True))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if len(log.rows) < run.config.steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return Result(run.model, log.rows, log.timing, recorder.groups, samples, reference, settings)
 
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gpro_empathy import files, packaged, params
+from gpro_empathy import adapters, files, packaged, params
 from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -79,6 +79,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             source["model"] or folder,
             revision=source["revision"],
             dtype=dtype,
+            attn_implementation="sdpa",  # the masks of module grouped are boolean, which eager attention would add
             device_map={"": 0} if cuda else {"": "cpu"},
             quantization_config=quantisation if config.load_in_4bit else None,
         )
@@ -107,12 +108,7 @@ def adapter_in(folder: Path) -> Path | None:
 def save_adapter(model: PeftModel, folder: Path, card: str) -> None:
     """Save the LoRA matrices as safetensors, with a model card, atomically."""
     with files.atomic_path(folder) as temporary:
-        model.save_pretrained(temporary, selected_adapters=["default"])  # not TRL's copy for the KL divergence
-        config = temporary / "adapter_config.json"
-        settings = files.read_json(config)
-        # The folder from which the base was loaded is this machine's own.
-        settings["base_model_name_or_path"] = None
-        files.write_json(config, settings | {"target_modules": sorted(settings["target_modules"])})
+        adapters.save(model, temporary)
         files.write_text(temporary / "README.md", card)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
-from gpro_empathy import dialogue, files, packaged, params
+from gpro_empathy import adapters, dialogue, files, packaged, params
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
@@ -158,8 +158,7 @@ def save(scorer: Scorer, folder: Path, settings: dict) -> None:
     """Save LoRA matrices, head and settings to `folder`, atomically."""
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
-        scorer.encoder.save_pretrained(temporary / "adapter")
-        (temporary / "adapter" / "README.md").unlink(missing_ok=True)
+        adapters.save(scorer.encoder, temporary / "adapter")
         head = {
             name: value.contiguous() for name, value in scorer.state_dict().items() if not name.startswith("encoder.")
         }

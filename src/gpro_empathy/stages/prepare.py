@@ -9,7 +9,7 @@ Writes  data/prepared/<split>.jsonl         turns
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, policy, prompts, sources
+from gpro_empathy import dialogue, files, params, prompt_length, prompts, sources
 
 POLICY = Path("models/policy")
 PREPARED = Path("data/prepared")
@@ -21,17 +21,13 @@ def main() -> None:
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
     demonstrations = sources.load_demonstrations(config, splits["train"])
-    tokenizer = policy.load_tokenizer(POLICY)
+    count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report["left_out"] = {"short": 0, "long": 0}
     with files.atomic_path(PREPARED) as folder:
         for name, turns in splits.items():
             long_enough = [turn for turn in turns if len(turn.text.split()) >= config.min_prompt_words]
-            fitting = [
-                turn
-                for turn in long_enough
-                if len(policy.prompt_ids(tokenizer, prompts.messages(turn.text))) <= limits.max_prompt_tokens
-            ]
+            fitting = [turn for turn in long_enough if count(prompts.messages(turn.text)) <= limits.max_prompt_tokens]
             report["left_out"]["short"] += len(turns) - len(long_enough)
             report["left_out"]["long"] += len(long_enough) - len(fitting)
             report["splits"][name] = dialogue.describe(turns) | {"prompts": len(fitting)}

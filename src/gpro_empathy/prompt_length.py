@@ -1,0 +1,36 @@
+"""Count the tokens of a chat prompt without loading torch: transformers' tokenizers bring it along."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from gpro_empathy import files
+from gpro_empathy.files import UserError
+
+
+def counter(folder: Path) -> Callable[[list[dict[str, str]]], int]:
+    """Return a function from chat messages to the number of tokens of the prompt that they make.
+
+    Args:
+        folder: A converted policy, with tokenizer.json and chat_template.jinja.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    # What templates of hub models may call.
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    template = environment.from_string(files.read_text(folder / "chat_template.jinja"))
+    special = files.read_json(folder / "tokenizer_config.json")
+
+    def count(messages: list[dict[str, str]]) -> int:
+        bos = special.get("bos_token") or ""
+        text = template.render(messages=messages, add_generation_prompt=True, bos_token=bos)
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return count
+
+
+def _refuse(message: str) -> None:
+    raise UserError(f"the policy's chat template refuses the prompt: {message}")

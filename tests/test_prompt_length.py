@@ -1,0 +1,22 @@
+"""Prompts are counted as the policy's own tokenizer counts them."""
+
+import pytest
+
+from gpro_empathy import policy, prompt_length, prompts
+from gpro_empathy.files import UserError
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello", "It's 3 a.m. and I can't sleep \u2014 again :(", "caf\u00e9 \U0001f600 \u4f60\u597d"]
+)
+def test_count_is_that_of_the_tokenizer_of_transformers(policy_folder, tokenizer, text):
+    messages = prompts.messages(text)
+    assert prompt_length.counter(policy_folder)(messages) == len(policy.prompt_ids(tokenizer, messages))
+
+
+def test_template_that_refuses_is_a_users_error(tmp_path, policy_folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((policy_folder / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system message') }}")
+    with pytest.raises(UserError, match="no system message"):
+        prompt_length.counter(tmp_path)(prompts.messages("Hello"))
