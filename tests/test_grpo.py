@@ -201,10 +201,7 @@ def shortened(inputs):
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("kl_beta", [0.0, 0.1])
 def test_loss_is_the_formula(make_trainer, loss_type, kl_beta):
-    """Clipped surrogate (Schulman et al. 2017) and the KL estimate of Shao et al. (2024), equation 4.
-
-    TRL multiplies the latter by the importance ratio (DeepSeek-V3.2, arXiv:2512.02556), which makes its gradient unbiased.
-    """
+    """Clipped surrogate (Schulman et al. 2017) and the KL estimate of Shao et al. (2024), equation 4."""
     trainer = make_trainer(loss_type=loss_type, kl_beta=kl_beta)
     inputs = shortened(batch(trainer))
     with torch.no_grad():
@@ -224,7 +221,7 @@ def test_loss_is_the_formula(make_trainer, loss_type, kl_beta):
     assert ((ratio < 0.8) & (mask > 0)).any()
     assert ((ratio > 1.2) & (mask > 0)).any()
     gap = (reference - logps).numpy()
-    token += kl_beta * ratio * (np.exp(gap) - gap - 1)
+    token += kl_beta * (np.exp(gap) - gap - 1)
     lengths = mask.sum(1)
     expected = {
         "grpo": ((token * mask).sum(1) / lengths).mean(),

@@ -84,6 +84,11 @@ def finished(copy: Copy) -> Copy:
     return copy
 
 
+def test_the_network_is_in_fact_refused(copy: Copy):
+    attempt = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    assert "the network is refused in this test" in copy.run(sys.executable, "-c", attempt, check=False)
+
+
 def test_one_command_runs_every_stage_and_leaves_the_report(finished: Copy):
     stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
     assert sorted(finished.first_run) == sorted(stages)
