@@ -21,6 +21,8 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the command again to go on")
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
