@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpro_empathy.decoder import empty_cache
 
 # Of the probabilities, only so many of the largest are sorted to find the top-p set; more only if these do not reach it.
 TOP_P_CANDIDATES = 512
@@ -131,7 +133,7 @@ def _read_prompts(model, prompts, samples_per_prompt, pad_id):
     for row, ids in enumerate(prompts):
         ids_PT[row, longest - len(ids) :] = torch.tensor(ids, device=model.device)
         mask_PT[row, longest - len(ids) :] = 1
-    cache = DynamicCache(config=model.config)
+    cache = empty_cache()
     output = model(
         input_ids=ids_PT,
         attention_mask=mask_PT,
