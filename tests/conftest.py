@@ -23,10 +23,13 @@ def settings():
 
 @pytest.fixture(scope="session")
 def tiny_policy(settings):
-    """Return the policy section of a two-layer Llama with random weights, not quantised."""
+    """Return the policy section of a two-layer Llama with random weights, not quantised, in float32 on any machine."""
     return settings.policy.model_copy(
-        update={"model": "random", "load_in_4bit": False, "lora_rank": 4, "lora_alpha": 8.0, "max_completion_tokens": 8}
-    )
+        update={
+            "model": "random", "load_in_4bit": False, "dtype": "float32", "lora_rank": 4, "lora_alpha": 8.0,
+            "max_completion_tokens": 8,
+        }
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

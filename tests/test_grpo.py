@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import io
+import itertools
 import json
 import math
 
@@ -10,7 +12,7 @@ from scipy.special import expit
 from trl import GRPOTrainer
 
 from conftest import randomise
-from gpro_empathy import files, grpo, grpo_run, policy, rewards, scorer
+from gpro_empathy import files, grpo, grpo_run, policy, rewards, scorer, training_log
 from gpro_empathy.files import UserError
 from gpro_empathy.prompts import messages, parse_response
 
@@ -27,10 +29,11 @@ def config(settings):
     """Return settings of a run of 2 steps of 2 groups of 3, in two forward passes each, which do move the policy."""
     return settings.train_grpo.model_copy(
         update={
-            "steps": 2, "prompts_per_step": 2, "num_generations": GROUP, "completions_per_forward": 3, "save_steps": 1,
+            "steps": 2, "prompts_per_step": 2, "num_generations": GROUP, "trained_generations": GROUP,
+            "completions_per_forward": 3, "save_steps": 1,
             "learning_rate": 1e-2, "lr_scheduler": "constant", "warmup_ratio": 0.0, "optimizer": "adamw_torch",
             "kl_beta": 0.0, "clip_epsilon": 0.2, "loss_type": "dapo", "scale_rewards": "group", "temperature": 1.0,
-            "top_p": 1.0, "max_grad_norm": 0.5, "weight_decay": 0.0, "seed": 23,
+            "top_p": 1.0, "max_grad_norm": 0.5, "weight_decay": 0.0,
         }
     )  # fmt: skip
 
@@ -59,13 +62,12 @@ def reward_model(reward_config, settings, tmp_path_factory):
 def make_run(tiny_policy, policy_folder, tokenizer, config, reward_model):
     """Return a function that makes a fresh run, with some settings changed."""
 
-    def make(reward_model=reward_model, policy_changes=None, **changes):
+    def make(reward_model=reward_model, policy_changes=None, seed=23, **changes):
         policy_config = tiny_policy.model_copy(update=policy_changes or {})
         model = policy.add_lora(policy.load_base(policy_config, policy_folder), policy_config, None)
         randomise(model)
-        return grpo_run.Run(
-            model, tokenizer, reward_model, UTTERANCES, UTTERANCES[:2], config.model_copy(update=changes), policy_config
-        )
+        changed = config.model_copy(update=changes)
+        return grpo_run.Run(model, tokenizer, reward_model, UTTERANCES, UTTERANCES[:2], changed, policy_config, seed)
 
     return make
 
@@ -89,14 +91,14 @@ def test_settings_are_mapped_onto_trl(config, reward_config, tiny_policy, tmp_pa
             "lr_scheduler": "cosine", "loss_type": "bnpo", "scale_rewards": "batch", "temperature": 0.9, "top_p": 0.8,
         }
     )  # fmt: skip
-    args = grpo.trl_config(changed, reward_config, tiny_policy, tmp_path)
+    args = grpo.trl_config(changed, reward_config, tiny_policy, 41, tmp_path)
     expected = {
         "max_steps": 40, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 3, "num_generations": 6,
         "generation_batch_size": 24, "steps_per_generation": 3, "num_iterations": 1, "max_completion_length": 8,
         "learning_rate": 1e-2, "lr_scheduler_type": "cosine", "warmup_steps": 4, "adam_beta1": 0.8, "adam_beta2": 0.95,
         "weight_decay": 0.1, "max_grad_norm": 0.5, "beta": 0.02, "epsilon": 0.3, "loss_type": "bnpo",
         "scale_rewards": "batch", "multi_objective_aggregation": "sum_then_normalize", "temperature": 0.9, "top_p": 0.8,
-        "seed": 23, "save_steps": 1, "output_dir": str(tmp_path), "report_to": [], "use_vllm": False, "bf16": False,
+        "seed": 41, "save_steps": 1, "output_dir": str(tmp_path), "report_to": [], "use_vllm": False, "bf16": False,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in expected} == expected
     # Shares of the weights, in the order in which the recorder gives its functions.
@@ -107,7 +109,7 @@ def test_unsloth_backend_samples_with_vllm(config, reward_config, tiny_policy, m
     asked = {}
     monkeypatch.setattr(grpo, "checked_config", asked.update)
     unsloth = tiny_policy.model_copy(update={"backend": "unsloth"})
-    grpo.trl_config(config, reward_config, unsloth, tmp_path)
+    grpo.trl_config(config, reward_config, unsloth, 41, tmp_path)
     assert asked["use_vllm"] is True
     assert asked["vllm_gpu_memory_utilization"] == config.vllm_gpu_memory_utilization
 
@@ -132,7 +134,7 @@ def make_trainer(make_run, reward_config, tmp_path):
         terms = {"length": lambda utterances, responses: TERM_A, "overlap": lambda utterances, responses: TERM_B}
         model = rewards.RewardModel(reward_config.model_copy(update=update), terms)
         run = make_run(model, completions_per_forward=6, **changes)
-        trainer = grpo_run._trainer(run, grpo.Recorder(model), tmp_path / "checkpoints")
+        trainer = grpo_run._trainer(run, training_log.Recorder(model, GROUP), tmp_path / "checkpoints")
         if kind is GRPOTrainer:
             trainer.__class__ = GRPOTrainer
         trainer.model.train()
@@ -275,7 +277,7 @@ def test_samples_depend_on_the_step_and_nothing_else(make_trainer):
 
 def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, reward_model, tmp_path):
     run = make_run()
-    recorder = grpo.Recorder(rewards.with_reference(reward_model, REFERENCE))
+    recorder = training_log.Recorder(rewards.with_reference(reward_model, REFERENCE), GROUP)
     trainer = grpo_run._trainer(run, recorder, tmp_path)
     trainer.model.train()
     rows = [{"prompt": messages(text)} for text in UTTERANCES[:2] for _ in range(GROUP)]
@@ -285,6 +287,64 @@ def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, r
         parts.append(trainer._prepare_inputs(rows)["prompt_ids"])
     assert [len({tuple(ids) for ids in part.tolist()}) for part in parts] == [1, 1]
     assert parts[0][0].tolist() != parts[1][0].tolist()
+
+
+# Down-sampling
+
+
+def test_kept_samples_are_the_ones_whose_advantages_vary_most():
+    """Of -2, -1, 0, 3 the pair -2, 3 varies most; of three, 3 with the two lowest."""
+    values = torch.tensor([0.0, 3.0, -2.0, -1.0])
+    assert grpo.widest_subset(values, 2) == [1, 2]
+    assert grpo.widest_subset(values, 3) == [1, 2, 3]
+    assert grpo.widest_subset(values, 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_kept_samples_vary_as_much_as_any_subset(size):
+    values = torch.randn(8, generator=torch.Generator().manual_seed(size))
+    best = max(float(values[list(rows)].var(correction=0)) for rows in itertools.combinations(range(8), size))
+    assert float(values[grpo.widest_subset(values, size)].var(correction=0)) == pytest.approx(best)
+
+
+def test_down_sampled_batch_keeps_whole_rows_and_counts_their_tokens():
+    batch = {
+        "advantages": torch.tensor([0.0, 2.0, -2.0, 5.0, 0.0, -5.0]),
+        "completion_ids": torch.arange(12).reshape(6, 2),
+        "completion_mask": torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 0]]),
+        "num_items_in_batch": torch.tensor(9),
+        "ref_per_token_logps": None,
+    }
+    found = grpo.down_sampled(batch, group_size=3, kept=2)
+    assert found["advantages"].tolist() == [2.0, -2.0, 5.0, -5.0]
+    assert found["completion_ids"].tolist() == [[2, 3], [4, 5], [6, 7], [10, 11]]
+    assert int(found["num_items_in_batch"]) == 5
+    assert found["ref_per_token_logps"] is None
+
+
+def test_run_trains_on_the_kept_samples_alone_and_logs_all(make_run, tmp_path):
+    run = make_run(trained_generations=2)
+    seen = []
+    whole = grpo.GroupTrainer._get_per_token_logps_and_entropies
+
+    class Watched(grpo.GroupTrainer):
+        def _get_per_token_logps_and_entropies(self, model, input_ids, *args, **kwargs):
+            seen.append(len(input_ids))
+            return whole(self, model, input_ids, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo, "GroupTrainer", Watched)
+        result = grpo_run.train(run, tmp_path, inputs=[])
+    assert seen == [2, 2, 2, 2]  # two steps of two forward passes
+    assert len(result.groups) == 2 * 2 * GROUP
+
+
+def test_refuses_down_sampling_by_a_backend_with_its_own_engine(make_run, reward_model, tmp_path):
+    run = make_run(trained_generations=2, policy_changes={"backend": "unsloth"})
+    with pytest.raises(
+        UserError, match=r"trained_generations is 2, but the backend unsloth trains on whole groups; .* 3"
+    ):
+        grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
 
 
 # What the trainer is told of the rewards
@@ -299,9 +359,9 @@ class State:
 def recorded(model, calibration, temperature=0.6, times=1):
     """Score a hand-made batch of two groups as TRL does, term by term; return the recorder and the scores."""
     config = model.config.model_copy(update={"calibration": calibration, "calibration_temperature": temperature})
-    recorder = grpo.Recorder(
-        rewards.with_reference(rewards.RewardModel(config, model.terms), REFERENCE)
-    )  # fmt: skip
+    recorder = training_log.Recorder(
+        rewards.with_reference(rewards.RewardModel(config, model.terms), REFERENCE), num_generations=2
+    )
     prompts = [messages(text) for text in UTTERANCES[:2] for _ in range(2)]
     answers = ["I am sorry about your dog.", "Sleep will come back.", "rent", "<answer>Up by how much?</answer>"]
     completions = [[{"role": "assistant", "content": text}] for text in answers]
@@ -342,7 +402,7 @@ def test_calibration_temperature_reaches_the_advantages_of_the_trainer(make_run,
         config = reward_model.config.model_copy(update={"calibration_temperature": temperature})
         model = rewards.with_reference(rewards.RewardModel(config, reward_model.terms), REFERENCE)
         run = make_run(model)
-        trainer = grpo_run._trainer(run, grpo.Recorder(model), tmp_path)
+        trainer = grpo_run._trainer(run, training_log.Recorder(model, GROUP), tmp_path)
         trainer.model.train()
         advantages.append(batch(trainer)["advantages"])
     assert float((advantages[0] - advantages[1]).abs().max()) > 1e-3
@@ -367,7 +427,7 @@ def test_each_batch_is_scored_once_and_recorded_by_group(reward_model):
 
 def test_recorder_comes_back_from_a_checkpoint(reward_model):
     recorder, _, _ = recorded(reward_model, "batch")
-    again = grpo.Recorder(reward_model)
+    again = training_log.Recorder(reward_model, 2)
     again.restore(json.loads(json.dumps(recorder.state())))
     assert (again.groups, again.means) == (recorder.groups, recorder.means)
 
@@ -398,7 +458,7 @@ def result(finished, make_run, tmp_path):
 
 def test_run_logs_one_row_a_step(result):
     calibrated = ("empathy", "semantic_similarity")
-    columns = {"step", *grpo.LOGGED.values(), "combined_reference", "well_formed"}
+    columns = {"step", *training_log.LOGGED.values(), "combined_reference", "well_formed"}
     columns |= {f"{term}_{kind}" for term in calibrated for kind in ("raw", "batch", "reference")} | {"length_raw"}
     assert [row["step"] for row in result.log] == [1, 2]
     for row in result.log:
@@ -440,7 +500,7 @@ def test_run_changes_every_adapted_projection(result, finished):
 def test_run_tells_its_effective_settings(result):
     expected = {
         "completions_per_step": 6, "completions_per_forward": 3, "accumulation_steps": 2, "num_generations": GROUP,
-        "prompts": 6, "seed": 23, "loss_type": "dapo", "scale_rewards": "group", "model": "random", "device": "cpu",
+        "prompts": 6, "trained_generations": GROUP, "loss_type": "dapo", "scale_rewards": "group", "model": "random", "device": "cpu",
         "backend": "transformers", "load_in_4bit": False,
     }  # fmt: skip
     assert {name: result.settings[name] for name in expected} == expected
@@ -448,12 +508,14 @@ def test_run_tells_its_effective_settings(result):
 
 
 def test_reports_hold_the_run_and_no_clock_but_in_timing(result, tmp_path):
-    grpo_run.write_reports(result, tmp_path / "training")
+    grpo_run.write_reports([result, dataclasses.replace(result, seed=24)], tmp_path / "training")
     names = {"log.csv", "timing.csv", "groups.csv", "samples.jsonl", "reference.json", "settings.json"}
     assert {path.name for path in (tmp_path / "training").iterdir()} == names
     rows = list(csv.DictReader(io.StringIO((tmp_path / "training/log.csv").read_text())))
     assert float(rows[1]["empathy_raw"]) == result.log[1]["empathy_raw"]
     assert rows[0]["kl"] == ""
+    assert [(row["seed"], row["step"]) for row in rows] == [("23", "1"), ("23", "2"), ("24", "1"), ("24", "2")]
+    assert files.read_json(tmp_path / "training/settings.json")["seeds"] == [23, 24]
     stored = files.read_json(tmp_path / "training/reference.json")
     assert stored["empathy"] == dict(zip(("mean", "sd"), result.reference["empathy"], strict=True))
 

@@ -69,7 +69,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
         # Results are left out: what the test finds, the run must have made.
-        if (ROOT / name).is_file() and not name.startswith(("reports/", "paper/generated/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(
+            ("reports/", "paper/generated/", "paper/provenance/", "dvc.lock")
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     result = Copy(folder, refuse)
@@ -113,12 +115,13 @@ def test_a_second_run_does_nothing(finished: Copy):
 def test_the_temperature_reruns_grpo_and_what_follows_and_nothing_before(finished: Copy):
     finished.set("rewards", "calibration_temperature", 0.8)
     ran = finished.repro()
-    assert {"train_grpo", "rollout", "analyse_rewards", "draw_figures", "write_numbers", "paper"} == set(ran)
+    report = {"analyse_rewards", "draw_figures", "write_numbers", "write_page", "record_provenance", "paper"}
+    assert {"train_grpo", "rollout", *report} == set(ran)
 
 
-def test_the_look_of_figures_reruns_figures_and_paper_alone(finished: Copy):
+def test_the_look_of_figures_reruns_figures_and_what_shows_them_alone(finished: Copy):
     finished.set("draw_figures", "font_size", 8)
-    assert finished.repro() == ["draw_figures", "paper"]
+    assert set(finished.repro()) == {"draw_figures", "write_page", "record_provenance", "paper"}
 
 
 def test_a_mistyped_parameter_stops_the_run_in_one_line(finished: Copy):

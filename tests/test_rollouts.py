@@ -25,13 +25,13 @@ def config(settings):
 
 @pytest.fixture
 def adapters(tiny_policy, policy_folder, tmp_path):
-    """Save two adapters that differ; return their folders by name."""
+    """Save two adapters that differ; return their folders by policy and training seed."""
     folders = {}
     for seed, name in enumerate(("warm_start", "tuned")):
         model = policy.add_lora(policy.load_base(tiny_policy, policy_folder), tiny_policy, None)
         randomise(model, seed=seed, scale=0.5)
         policy.save_adapter(model, tmp_path / name, "")
-        folders[name] = tmp_path / name
+        folders[name, 23 if name == "tuned" else None] = tmp_path / name
     return folders
 
 
@@ -90,7 +90,7 @@ def test_each_policy_is_the_base_with_its_own_adapter_alone(
     found = sampled(base, tokenizer, adapters, config, tiny_policy)
     tokens = [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in TURNS]
     how = generation.sampling(tokenizer, tiny_policy.max_completion_tokens, 0.05, 0.95)
-    for name, folder in (("base", None), *adapters.items()):
+    for (name, _), folder in ((("base", None), None), *adapters.items()):
         model = policy.load_base(tiny_policy, policy_folder)
         if folder is not None:
             model = policy.add_lora(model, tiny_policy, folder)
@@ -143,11 +143,11 @@ def scored(settings):
     config = settings.rewards.model_copy(update={"weights": {"empathy": 1.0}, "calibration_temperature": 0.5})
     model = rewards.RewardModel(config, {"empathy": letters}, {"empathy": (10.0, 4.0)})
     samples = [
-        rollouts.Sample(TURNS[i], name, 0, text, 20, 8, "stop")
-        for name, replies in (("base", ["no", "so so so"]), ("tuned", [REPLY, "dog"]))
+        rollouts.Sample(TURNS[i], name, seed, 0, text, 20, 8, "stop")
+        for name, seed, replies in (("base", None, ["no", "so so so"]), ("tuned", 23, [REPLY, "dog"]))
         for i, text in enumerate(replies)
     ]
-    return samples, rollouts.score(samples, model, Audit(), seed=23)
+    return samples, rollouts.score(samples, model, Audit())
 
 
 def test_rows_hold_what_the_contract_names(scored):
@@ -155,6 +155,7 @@ def test_rows_hold_what_the_contract_names(scored):
     assert [(row["model"], row["prompt_id"], row["sample"]) for row in rows] == [
         ("base", "c0.0", 0), ("base", "c1.1", 0), ("tuned", "c0.0", 0), ("tuned", "c1.1", 0),
     ]  # fmt: skip
+    assert [row["seed"] for row in rows] == [None, None, 23, 23]
     row = rows[2]
     stated = {
         "conversation": "c0", "turn": 0, "prompt": TURNS[0].text, "emotion": 0.0, "polarity": 1.0, "empathy": None,

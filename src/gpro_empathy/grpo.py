@@ -7,24 +7,22 @@ runs TRL's trainer as it is.
 
 import dataclasses
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from gpro_empathy import files, generation, grouped, params
+from gpro_empathy import generation, grouped, params
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
-from gpro_empathy.prompts import parse_response
-from gpro_empathy.rewards import RewardModel, Scores
+from gpro_empathy.policy import compute_dtype
 
 
-def trl_config(grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.Policy, folder: Path) -> GRPOConfig:
+def trl_config(
+    grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.Policy, seed: int, folder: Path
+) -> GRPOConfig:
     """Return the GRPOConfig that the parameters stand for.
 
     TRL counts completions in a batch, where ours counts prompts: the generation batch is prompts_per_step x
@@ -62,12 +60,12 @@ def trl_config(grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.P
         "temperature": grpo.temperature,
         "top_p": grpo.top_p,
         "save_steps": grpo.save_steps,
-        "seed": grpo.seed,
+        "seed": seed,
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
-        "bf16": policy.dtype == "bfloat16" and cuda,
+        "bf16": compute_dtype(policy) == torch.bfloat16,
         "use_cpu": not cuda,
         "gradient_checkpointing": cuda,
         "dataloader_pin_memory": cuda,
@@ -92,70 +90,16 @@ def checked_config(values: dict) -> GRPOConfig:
     return GRPOConfig(**values)
 
 
-class Recorder:
-    """Scores each batch of completions once, gives TRL one function per reward term, and keeps what the log needs."""
-
-    def __init__(self, model: RewardModel) -> None:
-        self.model = model
-        self.groups: list[dict] = []  # one row per completion: step, group, sample, raw scores
-        self.means: dict[int, dict[str, float]] = {}  # per step, of what a batch's mean is taken of
-        self.reward_seconds = 0.0
-        self._batch: list | None = None
-        self._scores: Scores | None = None
-
-    def functions(self) -> list[Callable]:
-        """Return one TRL reward function per term, in the order of the reward weights."""
-        return [self._function(name) for name in sorted(self.model.config.weights)]
-
-    def _function(self, name: str) -> Callable:
-        def reward(prompts, completions, trainer_state, **_) -> list[float]:
-            # TRL calls every term with the same list of completions, one after the other.
-            if self._batch is not completions:
-                self._batch = completions
-                self._scores = self._score(prompts, completions, trainer_state.global_step + 1)
-            chosen = self._scores.batch if self.model.config.calibration == "batch" else self._scores.reference
-            return chosen[name].tolist()
-
-        reward.__name__ = name
-        return reward
-
-    def _score(self, prompts: Sequence, completions: Sequence, step: int) -> Scores:
-        started = time.perf_counter()
-        utterances = [prompt[-1]["content"] for prompt in prompts]
-        responses = [parse_response(completion[0]["content"]) for completion in completions]
-        scores = self.model.score(utterances, responses)
-        columns = {f"{name}_raw": values for name, values in scores.raw.items()}
-        columns |= {f"{name}_batch": values for name, values in scores.batch.items() if name in self.model.reference}
-        columns |= {f"{name}_reference": v for name, v in scores.reference.items() if name in self.model.reference}
-        columns["combined_reference"] = scores.combined_reference
-        columns["well_formed"] = np.array([float(response.well_formed) for response in responses])
-        self.means[step] = {name: float(values.mean()) for name, values in columns.items()}
-        group, sample, previous = -1, 0, None
-        for index, utterance in enumerate(utterances):
-            group, sample = (group, sample + 1) if utterance == previous else (group + 1, 0)
-            previous = utterance
-            raw = {f"{name}_raw": float(values[index]) for name, values in scores.raw.items()}
-            self.groups.append({"step": step, "group": group, "sample": sample, **raw})
-        self.reward_seconds += time.perf_counter() - started
-        return scores
-
-    def state(self) -> dict:
-        """Return what a checkpoint must keep."""
-        return {"groups": self.groups, "means": {str(step): means for step, means in self.means.items()}}
-
-    def restore(self, state: dict) -> None:
-        """Take over what a checkpoint kept."""
-        self.groups = state["groups"]
-        self.means = {int(step): means for step, means in state["means"].items()}
-
-
 class GroupTrainer(GRPOTrainer):
     """TRL's trainer with the fast sampling and log-probabilities of this package, for one process.
 
     Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one would have.
     """
 
-    generation_seconds = 0.0
+    def __init__(self, *args, trained_generations: int, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.trained_generations = trained_generations
+        self.generation_seconds = 0.0
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         started = time.perf_counter()
@@ -178,6 +122,8 @@ class GroupTrainer(GRPOTrainer):
         # As TRL, without its shuffling of a batch that is then cut up: that would take the groups apart.
         if self._step % self.args.steps_per_generation == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
+            if self.trained_generations < self.num_generations:
+                batch = down_sampled(batch, self.num_generations, self.trained_generations)
             self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
@@ -199,79 +145,35 @@ class GroupTrainer(GRPOTrainer):
         """Write no card into checkpoints: the stage writes the adapter's own."""
 
 
+def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
+    """Return a batch of B samples with `kept` of each group: those whose advantages vary most.
+
+    Advantages stay those of the whole group, so its mean is still the baseline. Sampling is cheap next to training on
+    the samples, and those in the middle of a group carry little signal.
+
+    Source:
+        Xu et al. (2026), PODS, max-variance down-sampling; there advantages are those of the kept samples.
+    """
+    groups_PK = batch["advantages"].reshape(-1, group_size)
+    rows = [
+        group * group_size + index for group, values in enumerate(groups_PK) for index in widest_subset(values, kept)
+    ]
+    keep = torch.tensor(rows, device=groups_PK.device)
+    size = batch["advantages"].shape[0]
+    result = {
+        name: value[keep] if isinstance(value, torch.Tensor) and value.dim() and len(value) == size else value
+        for name, value in batch.items()
+    }
+    result["num_items_in_batch"] = result["completion_mask"].sum()
+    return result
+
+
+def widest_subset(values_K: torch.Tensor, size: int) -> list[int]:
+    """Return the indices, rising, of the `size` values of largest variance: always some lowest and some highest."""
+    order = torch.argsort(values_K, stable=True).tolist()
+    subsets = [order[:low] + order[len(order) - (size - low) :] for low in range(size + 1)]
+    return sorted(max(subsets, key=lambda subset: float(values_K[subset].var(correction=0))))
+
+
 def _unpadded(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> list[list[int]]:
     return [ids[mask].tolist() for ids, mask in zip(ids_BT, mask_BT.bool(), strict=True)]
-
-
-# TRL's name of a metric, and ours.
-LOGGED = {
-    "loss": "loss",
-    "reward": "reward",
-    "reward_std": "reward_sd",
-    "completions/mean_length": "completion_tokens",
-    "completions/clipped_ratio": "clipped_ratio",
-    "entropy": "entropy",
-    "kl": "kl",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
-
-
-class Log(TrainerCallback):
-    """One row per step, from TRL's metrics and the recorder's, printed as it comes, with the time left."""
-
-    def __init__(self, recorder: Recorder, trainer: GRPOTrainer, on_save: Callable[[int], None]) -> None:
-        self.recorder, self.trainer, self.on_save_step = recorder, trainer, on_save
-        self.rows: list[dict] = []
-        self.timing: list[dict] = []
-        self._started = time.perf_counter()
-        self._first_step = 0
-        self._spent: dict[str, float] = defaultdict(float)
-
-    def on_train_begin(self, args, state, control, **_) -> None:
-        """Load what the checkpoint kept when training goes on from one."""
-        self._started, self._first_step = time.perf_counter(), state.global_step
-
-    def on_log(self, args, state, control, logs=None, **_) -> None:
-        """Add the step's row."""
-        if logs is None or "reward" not in logs:
-            return
-        step = state.global_step
-        row = {"step": step, **{ours: logs.get(theirs) for theirs, ours in LOGGED.items()}}
-        row |= self.recorder.means[step]
-        self.rows.append(row)
-        self._add_timing(step, logs)
-        print(self._line(row, args.max_steps), flush=True)
-
-    def on_save(self, args, state, control, **_) -> None:
-        """Keep log and scores beside the checkpoint, so that a resumed run ends with the same files."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        files.write_json(folder / "log.json", {"rows": self.rows, "timing": self.timing, **self.recorder.state()})
-        self.on_save_step(state.global_step)
-
-    def restore(self, folder: Path) -> None:
-        """Take over what `on_save` kept."""
-        state = files.read_json(folder / "log.json")
-        self.rows, self.timing = state["rows"], state["timing"]
-        self.recorder.restore(state)
-
-    def _add_timing(self, step: int, logs: dict) -> None:
-        totals = {
-            "generation_s": getattr(self.trainer, "generation_seconds", 0.0),
-            "reward_s": self.recorder.reward_seconds,
-        }
-        parts = {name: total - self._spent[name] for name, total in totals.items()}
-        self._spent.update(totals)
-        whole = logs.get("step_time", 0.0)
-        self.timing.append({"step": step, **parts, "update_s": whole - sum(parts.values()), "step_s": whole})
-
-    def _line(self, row: dict, steps: int) -> str:
-        done = row["step"] - self._first_step
-        left = (time.perf_counter() - self._started) / done * (steps - row["step"])
-        raw = " ".join(
-            f"{name.removesuffix('_raw')} {value:.3f}" for name, value in row.items() if name.endswith("_raw")
-        )
-        return (
-            f"GRPO step {row['step']}/{steps}: reward {row['reward']:.3f} | {raw} | well-formed {row['well_formed']:.2f} "
-            f"| {row['completion_tokens']:.0f} tokens | {self.timing[-1]['step_s']:.0f} s, {left / 60:.1f} min left"
-        )

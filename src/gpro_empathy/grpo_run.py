@@ -13,17 +13,17 @@ import datasets
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import adapters, calibration, files, generation, grpo, params, policy, prompts, rewards
+from gpro_empathy import adapters, calibration, files, generation, grpo, params, policy, prompts, rewards, training_log
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
 SAMPLE_PROMPTS = 3
 # Responses of the starting policy that the reference statistics are taken of, one per prompt.
-REFERENCE_RESPONSES = 16
+REFERENCE_RESPONSES = 48
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Run:
     sample_prompts: Sequence[str]
     config: params.TrainGrpo
     policy: params.Policy
+    seed: int
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves. `log`, `timing` and `groups` are rows by step; `reference` is (mean, sd) by term."""
+    """What a run leaves. `log`, `timing`, `groups` and `samples` are rows by step; `reference` is (mean, sd) by term."""
 
-    model: PeftModel
+    seed: int
     log: list[dict]
     timing: list[dict]
     groups: list[dict]
@@ -52,8 +53,13 @@ class Result:
     settings: dict
 
 
-def train(run: Run, checkpoints: Path, inputs: Sequence[Path]) -> Result:
-    """Train, going on from the newest checkpoint if one was made from these `inputs` and settings.
+def train(
+    run: Run, checkpoints: Path, inputs: Sequence[Path], reference: dict[str, tuple[float, float]] | None = None
+) -> Result:
+    """Train `run.model`, going on from the newest checkpoint if one was made from these `inputs` and settings.
+
+    Args:
+        reference: Statistics of the starting policy, (mean, sd) by term; measured where they are not given.
 
     Raises:
         UserError: If there are fewer prompts than a step needs.
@@ -62,19 +68,22 @@ def train(run: Run, checkpoints: Path, inputs: Sequence[Path]) -> Result:
         raise UserError(
             f"train_grpo.prompts_per_step is {run.config.prompts_per_step}, but there are {len(run.train_prompts)} prompts"
         )
-    torch.manual_seed(run.config.seed)
+    torch.manual_seed(run.seed)
     checkpoint = _newest_checkpoint(checkpoints, _fingerprint(run, inputs))
     kept = files.read_json(checkpoint / "run.json") if checkpoint else None
-    reference = {k: tuple(v) for k, v in kept["reference"].items()} if kept else measure_reference(run)
+    if kept:
+        reference = {name: tuple(statistics) for name, statistics in kept["reference"].items()}
+    reference = reference or measure_reference(run)
     samples = kept["samples"] if kept else sample_responses(run, 0)
-    recorder = grpo.Recorder(rewards.with_reference(run.rewards, rewards.reference_json(reference)))
+    model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
+    recorder = training_log.Recorder(model, run.config.num_generations)
     trainer = _trainer(run, recorder, checkpoints)
 
     def keep(step: int) -> None:
         samples.extend(sample_responses(run, step))
         files.write_json(checkpoints / f"checkpoint-{step}" / "run.json", {"reference": reference, "samples": samples})
 
-    log = grpo.Log(recorder, trainer, keep)
+    log = training_log.Log(recorder, trainer, keep)
     trainer.add_callback(log)
     if checkpoint:
         log.restore(checkpoint)
@@ -85,12 +94,12 @@ def train(run: Run, checkpoints: Path, inputs: Sequence[Path]) -> Result:
     print("GRPO:", json.dumps(settings, sort_keys=True))
     if len(log.rows) < run.config.steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return Result(run.model, log.rows, log.timing, recorder.groups, samples, reference, settings)
+    return Result(run.seed, log.rows, log.timing, recorder.groups, samples, reference, settings)
 
 
 def measure_reference(run: Run) -> dict[str, tuple[float, float]]:
     """Return mean and SD of every calibrated term over responses of the policy as it is, to training prompts."""
-    rng = np.random.default_rng([run.config.seed, 1])
+    rng = np.random.default_rng([run.seed, 1])
     chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[:REFERENCE_RESPONSES]]
     print(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy", flush=True)
     responses = [prompts.parse_response(text) for text in _respond(run, chosen, rng)]
@@ -101,7 +110,7 @@ def measure_reference(run: Run) -> dict[str, tuple[float, float]]:
 def sample_responses(run: Run, step: int) -> list[dict]:
     """Return one response to each of a few fixed prompts, drawn from the same random numbers at every step."""
     chosen = list(run.sample_prompts[:SAMPLE_PROMPTS])
-    texts = _respond(run, chosen, np.random.default_rng([run.config.seed, 2]))
+    texts = _respond(run, chosen, np.random.default_rng([run.seed, 2]))
     return [{"step": step, "prompt": prompt, "text": text} for prompt, text in zip(chosen, texts, strict=True)]
 
 
@@ -112,7 +121,7 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "model": run.policy.model,
         "backend": run.policy.backend,
         "load_in_4bit": run.policy.load_in_4bit,
-        "dtype": run.policy.dtype,
+        "dtype": str(policy.compute_dtype(run.policy)).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "parameters_trained": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "parameters_total": sum(p.numel() for p in run.model.parameters()),
@@ -121,22 +130,30 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "completions_per_forward": args.per_device_train_batch_size,
         "accumulation_steps": args.gradient_accumulation_steps,
         "num_generations": args.num_generations,
+        "trained_generations": run.config.trained_generations,
         "loss_type": args.loss_type,
         "scale_rewards": args.scale_rewards,
         "prompts": len(run.train_prompts),
-        "seed": args.seed,
     }
 
 
-def write_reports(result: Result, folder: Path) -> None:
-    """Write log, timing, groups, samples, reference statistics and settings of a run to `folder`, atomically."""
+def write_reports(results: Sequence[Result], folder: Path) -> None:
+    """Write the log, timing, groups and samples of the runs, one after the other with their seeds, to `folder`, atomically.
+
+    Reference statistics and settings are those of the first: all runs share them.
+    """
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
         for name in ("log", "timing", "groups"):
-            files.write_text(temporary / f"{name}.csv", _csv(getattr(result, name)))
-        files.write_jsonl(temporary / "samples.jsonl", result.samples)
-        files.write_json(temporary / "reference.json", rewards.reference_json(result.reference))
-        files.write_json(temporary / "settings.json", result.settings)
+            files.write_text(temporary / f"{name}.csv", _csv(_with_seed(results, name)))
+        files.write_jsonl(temporary / "samples.jsonl", _with_seed(results, "samples"))
+        files.write_json(temporary / "reference.json", rewards.reference_json(results[0].reference))
+        seeds = [result.seed for result in results]
+        files.write_json(temporary / "settings.json", results[0].settings | {"seeds": seeds})
+
+
+def _with_seed(results: Sequence[Result], name: str) -> list[dict]:
+    return [{"seed": result.seed} | row for result in results for row in getattr(result, name)]
 
 
 def card(run: Run, result: Result) -> str:
@@ -149,7 +166,8 @@ def card(run: Run, result: Result) -> str:
     return (
         f"# {run.policy.model}, trained by GRPO to answer with empathy\n\n"
         f"LoRA of rank {run.policy.lora_rank} on a base quantised to {'4 bits (NF4)' if run.policy.load_in_4bit else 'none'}, "
-        f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses.\n\n"
+        f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses, "
+        f"seed {run.seed}.\n\n"
         f"| training batch mean | step {first['step']} | step {last['step']} |\n|---|---|---|\n{terms}\n"
         "The comparison on held-out prompts, with intervals, is in reports/reward_analysis.json. A research model: an automatic "
         "score is not empathy, and it is not for use with people in distress.\n"
@@ -171,16 +189,27 @@ def _respond(run: Run, utterances: Sequence[str], rng: np.random.Generator) -> l
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
 
-def _trainer(run: Run, recorder: grpo.Recorder, checkpoints: Path) -> GRPOTrainer:
-    kind = grpo.GroupTrainer if run.policy.backend == "transformers" else GRPOTrainer
+def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GRPOTrainer:
+    kind: type[GRPOTrainer] = GRPOTrainer
+    extra = {}
+    if run.policy.backend == "transformers":
+        kind, extra = grpo.GroupTrainer, {"trained_generations": run.config.trained_generations}
+    elif run.config.trained_generations != run.config.num_generations:
+        raise UserError(
+            f"train_grpo.trained_generations is {run.config.trained_generations}, but the backend {run.policy.backend} "
+            f"trains on whole groups; set it to num_generations, {run.config.num_generations}"
+        )
     dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in run.train_prompts])
-    return kind(
+    trainer = kind(
         model=run.model,
         reward_funcs=recorder.functions(),
-        args=grpo.trl_config(run.config, run.rewards.config, run.policy, checkpoints),
+        args=grpo.trl_config(run.config, run.rewards.config, run.policy, run.seed, checkpoints),
         train_dataset=dataset,
         processing_class=run.tokenizer,
+        **extra,
     )
+    trainer.remove_callback(PrinterCallback)  # the log prints one line a step of its own
+    return trainer
 
 
 def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
@@ -188,6 +217,7 @@ def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for section in (run.config, run.policy, run.rewards.config):
         digest.update(section.model_dump_json().encode())
+    digest.update(str(run.seed).encode())
     for folder in inputs:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             digest.update(f"{path.relative_to(folder)}\n".encode())

@@ -37,7 +37,7 @@ class Policy(Section):
     revision: str | None
     backend: Literal["transformers", "unsloth"]
     load_in_4bit: bool
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["auto", "float32", "bfloat16"]
     lora_rank: Count
     lora_alpha: Positive
     max_prompt_tokens: Count
@@ -114,6 +114,7 @@ class TrainGrpo(Section):
     steps: Count
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
+    trained_generations: Annotated[int, Field(ge=2)]
     completions_per_forward: Count
     learning_rate: Positive
     lr_scheduler: Literal["constant", "linear", "cosine"]
@@ -131,7 +132,28 @@ class TrainGrpo(Section):
     top_p: Annotated[float, Field(gt=0, le=1)]
     save_steps: Count
     vllm_gpu_memory_utilization: Fraction
-    seed: Seed
+    seeds: list[Seed] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "TrainGrpo":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_responses_are_of_the_group(self) -> "TrainGrpo":
+        if self.trained_generations > self.num_generations:
+            raise ValueError(
+                f"trained_generations must be at most num_generations = {self.num_generations}, "
+                f"got {self.trained_generations}"
+            )
+        if self.trained_generations < self.num_generations and self.completions_per_forward % self.num_generations:
+            raise ValueError(
+                "completions_per_forward must be a multiple of num_generations where trained_generations is smaller, "
+                f"got {self.completions_per_forward} and {self.num_generations}; the nearest that is: "
+                f"{max(1, round(self.completions_per_forward / self.num_generations)) * self.num_generations}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _forward_batches_fill_the_step(self) -> "TrainGrpo":

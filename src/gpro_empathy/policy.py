@@ -27,6 +27,26 @@ CHATML = (
 )
 
 
+def compute_dtype(config: params.Policy) -> torch.dtype:
+    """Return the number format that policy.dtype stands for on this machine.
+
+    `auto` is bfloat16 where the hardware multiplies it (a GPU, or a processor with AVX512-BF16 or AMX), else float32:
+    without, products in bfloat16 are many times slower than in float32.
+    """
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    if torch.cuda.is_available():
+        return torch.bfloat16
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(model: torch.nn.Module) -> torch.autocast:
+    """Return the context in which LoRA matrices, kept in float32, multiply in the format of the base weights."""
+    dtype = model.get_input_embeddings().weight.dtype
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
 def convert(config: params.Policy, folder: Path) -> None:
     """Write the starting policy to `folder`, atomically: its tokenizer, and its weights unless they come from a hub.
 
@@ -70,7 +90,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
     """
     source = files.read_json(folder / SOURCE)
     cuda = torch.cuda.is_available()
-    dtype = getattr(torch, config.dtype)
+    dtype = compute_dtype(config)
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

@@ -19,10 +19,11 @@ from gpro_empathy.rewards import RewardModel
 
 @dataclass(frozen=True)
 class Sample:
-    """One response of one policy."""
+    """One response of one policy; `seed` is the training seed of a tuned one, and None for the others."""
 
     turn: Turn
     model: str
+    seed: int | None
     sample: int
     text: str
     prompt_tokens: int
@@ -47,29 +48,38 @@ def choose_prompts(turns: Sequence[Turn], config: params.Rollout) -> list[Turn]:
 def sample_policies(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    adapters: Mapping[str, Path],
+    adapters: Mapping[tuple[str, int | None], Path],
     turns: Sequence[Turn],
     config: params.Rollout,
     policy_config: params.Policy,
 ) -> list[Sample]:
-    """Sample responses of the base model and of each adapter, all from the same random numbers."""
+    """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
+
+    All policies get the same random numbers.
+    """
     model: PreTrainedModel | PeftModel = base
-    result = _sample(decoder_of(model.eval()), "base", tokenizer, turns, config, policy_config)
-    for name, folder in adapters.items():
+    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config, policy_config)
+    for key, folder in adapters.items():
+        name = label(*key)
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name)
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
         model.set_adapter(name)
-        result += _sample(decoder_of(model.eval()), name, tokenizer, turns, config, policy_config)
+        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config, policy_config)
     return result
 
 
-def score(samples: Sequence[Sample], rewards: RewardModel, audit, seed: int) -> list[dict]:
+def label(name: str, seed: int | None) -> str:
+    """Return how a policy is called in messages and as an adapter."""
+    return name if seed is None else f"{name}-{seed}"
+
+
+def score(samples: Sequence[Sample], rewards: RewardModel, audit) -> list[dict]:
     """Return one row per response with all its scores; batch calibration is over each policy's responses."""
     rows: list[dict] = []
-    for name in dict.fromkeys(sample.model for sample in samples):
-        own = [sample for sample in samples if sample.model == name]
+    for key in dict.fromkeys((sample.model, sample.seed) for sample in samples):
+        own = [sample for sample in samples if (sample.model, sample.seed) == key]
         responses = [prompts.parse_response(sample.text) for sample in own]
         scores = rewards.score([sample.turn.text for sample in own], responses)
         audit_B = audit.score([response.answer for response in responses])[:, LABELS.index("empathy")]
@@ -79,12 +89,12 @@ def score(samples: Sequence[Sample], rewards: RewardModel, audit, seed: int) -> 
         columns |= {"combined_batch": scores.combined_batch, "combined_reference": scores.combined_reference}
         columns["audit_empathy_raw"] = audit_B
         for index, (sample, response) in enumerate(zip(own, responses, strict=True)):
-            row = _describe(sample, response, seed)
+            row = _describe(sample, response)
             rows.append(row | {column: float(values[index]) for column, values in columns.items()})
     return rows
 
 
-def _describe(sample: Sample, response: prompts.Response, seed: int) -> dict:
+def _describe(sample: Sample, response: prompts.Response) -> dict:
     turn = sample.turn
     return {
         "prompt_id": turn.key,
@@ -93,7 +103,7 @@ def _describe(sample: Sample, response: prompts.Response, seed: int) -> dict:
         "prompt": turn.text,
         **{name: getattr(turn, name) for name in LABELS},
         "model": sample.model,
-        "seed": seed,
+        "seed": sample.seed,
         "sample": sample.sample,
         "text": sample.text,
         "reasoning": response.reasoning,
@@ -109,7 +119,7 @@ def _describe(sample: Sample, response: prompts.Response, seed: int) -> dict:
     }
 
 
-def _sample(model, name, tokenizer, turns, config, policy_config) -> list[Sample]:
+def _sample(model, key, tokenizer, turns, config, policy_config) -> list[Sample]:
     tokens = [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in turns]
     how = generation.sampling(tokenizer, policy_config.max_completion_tokens, config.temperature, config.top_p)
     rng = np.random.default_rng(config.seed)
@@ -126,8 +136,8 @@ def _sample(model, name, tokenizer, turns, config, policy_config) -> list[Sample
             text = tokenizer.decode(ids, skip_special_tokens=True)
             finish = "stop" if ids[-1] in how.eos_ids else "length"
             prompt_length = len(tokens[start + row])
-            result.append(Sample(turns[start + row], name, number, text, prompt_length, len(ids), finish))
+            result.append(Sample(turns[start + row], *key, number, text, prompt_length, len(ids), finish))
         done = min(start + config.batch_size, len(turns))
         left = (time.perf_counter() - started) / done * (len(turns) - done)
-        print(f"rollout {name}: {done}/{len(turns)} prompts, {left:.0f} s left", flush=True)
+        print(f"rollout {label(*key)}: {done}/{len(turns)} prompts, {left:.0f} s left", flush=True)
     return result

@@ -93,7 +93,8 @@ def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], lis
     rest = [prompt[shared:] + response for prompt, response in examples]
     columns = max(len(tokens) for tokens in rest)
     prefixes = [prompt[:shared] for prompt, _ in examples]
-    logps_BC, _ = grouped.log_probabilities(model, prefixes, rest, columns=columns, temperature=1.0)
+    with policy.autocast(model):
+        logps_BC, _ = grouped.log_probabilities(model, prefixes, rest, columns=columns, temperature=1.0)
     counts_BC = torch.zeros_like(logps_BC)
     for row, (prompt, response) in enumerate(examples):
         counts_BC[row, len(prompt) - shared : len(prompt) - shared + len(response)] = 1

@@ -2,7 +2,7 @@
 
 Reads   models/policy/, models/warm_start/, models/tuned/    the policies
         models/scorer/, models/audit_scorer/                 reward and audit
-        reports/training/{reference,settings}.json           statistics of the reference calibration, training seed
+        reports/training/{reference,settings}.json           statistics of the reference calibration, training seeds
         data/prepared/prompts_test.jsonl
 Writes  data/rollouts/rollouts.jsonl                         one line per (prompt, policy, sample)
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from gpro_empathy import dialogue, files, params, policy, rewards, rollouts, scorer
 
 POLICY = Path("models/policy")
-ADAPTERS = {"warm_start": Path("models/warm_start"), "tuned": Path("models/tuned")}
+WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
 SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
 TRAINING = Path("reports/training")
 PROMPTS = Path("data/prepared/prompts_test.jsonl")
@@ -26,14 +26,13 @@ def main() -> None:
         rewards.load(params.load(params.Rewards), SCORER), files.read_json(TRAINING / "reference.json")
     )
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
-    adapters = {name: folder for name, folder in ADAPTERS.items() if policy.adapter_in(folder)}
+    adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
+    for seed in files.read_json(TRAINING / "settings.json")["seeds"]:
+        adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
     sampled = rollouts.sample_policies(
         policy.load_base(policy_config, POLICY), policy.load_tokenizer(POLICY), adapters, turns, config, policy_config
     )
-    rows = rollouts.score(
-        sampled, model, scorer.load(AUDIT_SCORER), files.read_json(TRAINING / "settings.json")["seed"]
-    )
-    files.write_jsonl(ROLLOUTS, rows)
+    files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, scorer.load(AUDIT_SCORER)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Reads   models/policy/, models/warm_start/    the starting policy
         models/scorer/                        the empathy reward
         data/prepared/prompts_{train,validation}.jsonl
-Writes  models/tuned/                         the adapter, with a model card
+Writes  models/tuned/seed-<seed>/             the adapter of each training seed, with a model card
         reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl, reference.json, settings.json
 Keeps   work/train_grpo/                      checkpoints, from which an interrupted run goes on
 """
@@ -16,7 +16,7 @@ POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
 SCORER = Path("models/scorer")
 PROMPTS = Path("data/prepared")
-ADAPTER = Path("models/tuned")
+ADAPTERS = Path("models/tuned")
 REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
@@ -30,19 +30,27 @@ def main() -> None:
 
     from gpro_empathy import dialogue, grpo_run, policy, rewards
 
-    base, tokenizer = policy.load_base(policy_config, POLICY), policy.load_tokenizer(POLICY)
-    run = grpo_run.Run(
-        model=policy.add_lora(base, policy_config, policy.adapter_in(WARM_START)),
-        tokenizer=tokenizer,
-        rewards=rewards.load(rewards_config, SCORER),
-        train_prompts=[turn.text for turn in dialogue.read_turns(PROMPTS / "prompts_train.jsonl")],
-        sample_prompts=[turn.text for turn in dialogue.read_turns(PROMPTS / "prompts_validation.jsonl")],
-        config=config,
-        policy=policy_config,
+    tokenizer = policy.load_tokenizer(POLICY)
+    reward_model = rewards.load(rewards_config, SCORER)
+    train_prompts, sample_prompts = (
+        [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
+        for split in ("train", "validation")
     )
-    result = grpo_run.train(run, CHECKPOINTS, inputs=[POLICY, WARM_START, SCORER, PROMPTS])
-    policy.save_adapter(result.model, ADAPTER, grpo_run.card(run, result))
-    grpo_run.write_reports(result, REPORTS)
+    results: list[grpo_run.Result] = []
+    with files.atomic_path(ADAPTERS) as adapters:
+        adapters.mkdir()
+        for seed in config.seeds:
+            base = policy.load_base(policy_config, POLICY)
+            model = policy.add_lora(base, policy_config, policy.adapter_in(WARM_START))
+            run = grpo_run.Run(
+                model, tokenizer, reward_model, train_prompts, sample_prompts, config, policy_config, seed
+            )
+            # The starting policy is the same for every seed, and so are its statistics.
+            reference = results[0].reference if results else None
+            inputs = [POLICY, WARM_START, SCORER, PROMPTS]
+            results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
+            policy.save_adapter(model, adapters / f"seed-{seed}", grpo_run.card(run, results[-1]))
+    grpo_run.write_reports(results, REPORTS)
     grpo_run.forget(CHECKPOINTS)
 
 
