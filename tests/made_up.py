@@ -1,5 +1,6 @@
 """Made-up rollouts and reports, seeded, in the shape that the pipeline writes them."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -30,8 +31,13 @@ def rollouts(
     samples: int = 2,
     seed: int = 1,
     warm_start: bool = True,
+    seeds: tuple[int, ...] = (23,),
+    seed_sd: float = 0.02,
 ) -> list[dict]:
-    """Make rollout rows of all policies; `effect` is a key of EFFECTS."""
+    """Make rollout rows of all policies; `effect` is a key of EFFECTS.
+
+    The tuned policy has rows of each training seed, whose mean empathy differs by `seed_sd`.
+    """
     rng = np.random.default_rng(seed)
     empathy_gain, similarity_gain = EFFECTS[effect]
     mood_C = rng.normal(0, 0.3, conversations)
@@ -50,9 +56,14 @@ def rollouts(
         }
         difficulty = rng.normal(0, 0.3) + 0.1 * emotion
         for model in ("base", "warm_start", "tuned") if warm_start else ("base", "tuned"):
-            shift = (mood_C[c] + empathy_gain, similarity_gain) if model == "tuned" else (0.0, 0.0)
-            for sample in range(samples):
-                rows.append({**prompt, **_response(rng, model, sample, difficulty, shift)})
+            for s, training_seed in enumerate(seeds if model == "tuned" else (None,)):
+                shift = (0.0, 0.0)
+                if model == "tuned":
+                    # The seeds' own effects sum to 0, so that the gain stays the stated one.
+                    shift = (mood_C[c] + empathy_gain + seed_sd * (s - (len(seeds) - 1) / 2), similarity_gain)
+                for sample in range(samples):
+                    response = _response(rng, model, sample, difficulty, shift)
+                    rows.append({**prompt, **response, "seed": training_seed})
     return rows
 
 
@@ -68,7 +79,6 @@ def _response(rng: np.random.Generator, model: str, sample: int, difficulty: flo
     calibrated = [float(x) for x in 1 / (1 + np.exp(-rng.normal(0, 1.5, 4)))]
     return {
         "model": model,
-        "seed": 23,
         "sample": sample,
         "text": f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>" if formed else answer,
         "reasoning": reasoning if formed else "",
@@ -93,19 +103,25 @@ def _response(rng: np.random.Generator, model: str, sample: int, difficulty: flo
     }
 
 
-def groups(steps: int = 10, prompts: int = 4, generations: int = 4, seed: int = 3) -> pd.DataFrame:
-    """Make the raw scores of every training sample."""
+def groups(
+    steps: int = 10, prompts: int = 4, generations: int = 4, seed: int = 3, seeds: tuple[int, ...] = (23,)
+) -> pd.DataFrame:
+    """Make the raw scores of every training sample of each training seed."""
     rng = np.random.default_rng(seed)
-    index = [(s + 1, g, k) for s in range(steps) for g in range(prompts) for k in range(generations)]
-    table = pd.DataFrame(index, columns=["step", "group", "sample"])
-    level = np.repeat(rng.normal(0, 0.5, steps * prompts), generations)
+    index = list(itertools.product(seeds, range(1, steps + 1), range(prompts), range(generations)))
+    table = pd.DataFrame(index, columns=["seed", "step", "group", "sample"])
+    level = np.repeat(rng.normal(0, 0.5, len(seeds) * steps * prompts), generations)
     table["empathy_raw"] = 1.9 + level + rng.normal(0, 0.4, len(table))
     table["semantic_similarity_raw"] = np.clip(0.4 + 0.2 * level + rng.normal(0, 0.1, len(table)), 0, 1)
     return table
 
 
-def training_log(steps: int = 20, gain: float = 0.5, seed: int = 5) -> pd.DataFrame:
-    """Make the log of a training run."""
+def training_log(steps: int = 20, gain: float = 0.5, seed: int = 5, seeds: tuple[int, ...] = (23,)) -> pd.DataFrame:
+    """Make the log of a training run of each training seed."""
+    return pd.concat([_one_log(steps, gain, seed + s, training) for s, training in enumerate(seeds)])
+
+
+def _one_log(steps: int, gain: float, seed: int, training_seed: int) -> pd.DataFrame:
     rng, step = np.random.default_rng(seed), np.arange(1, steps + 1)
     columns = {
         "loss": 0.0, "reward": 0.5, "reward_sd": 0.2, "empathy_raw": 1.9, "semantic_similarity_raw": 0.4,
@@ -116,22 +132,30 @@ def training_log(steps: int = 20, gain: float = 0.5, seed: int = 5) -> pd.DataFr
     table = pd.DataFrame({name: value + 0.03 * rng.normal(size=steps) for name, value in columns.items()})
     table["empathy_raw"] += gain * step / steps
     table.insert(0, "step", step)
+    table.insert(0, "seed", training_seed)
     table["kl"] = None
     return table
 
 
-def write_reports(root: Path, effect: str = "gain", rows: list[dict] | None = None, warm_start: bool = True) -> None:
+def write_reports(
+    root: Path,
+    effect: str = "gain",
+    rows: list[dict] | None = None,
+    warm_start: bool = True,
+    seeds: tuple[int, ...] = (23,),
+) -> None:
     """Write below `root` what the stages before analyse_rewards leave behind."""
     training = root / "reports/training"
     training.mkdir(parents=True)
     (root / "data/rollouts").mkdir(parents=True)
-    rows = rollouts(effect, warm_start=warm_start) if rows is None else rows
+    rows = rollouts(effect, warm_start=warm_start, seeds=seeds) if rows is None else rows
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (root / "data/rollouts/rollouts.jsonl").write_text(lines, encoding="utf-8")
-    training_log(gain=EFFECTS[effect][0]).to_csv(training / "log.csv", index=False)
-    groups().to_csv(training / "groups.csv", index=False)
-    timing = pd.DataFrame({"step": [1, 2], "generation_s": [6.0, 7.0], "reward_s": [1.0, 1.0], "update_s": [8.0, 9.0]})
-    timing.assign(step_s=[15.0, 17.0]).to_csv(training / "timing.csv", index=False)
+    training_log(gain=EFFECTS[effect][0], seeds=seeds).to_csv(training / "log.csv", index=False)
+    groups(steps=20, seeds=seeds).to_csv(training / "groups.csv", index=False)
+    index = pd.MultiIndex.from_product([seeds, range(1, 21)], names=["seed", "step"])
+    timing = pd.DataFrame({"generation_s": 6.5, "reward_s": 1.0, "update_s": 8.5, "step_s": 16.0}, index=index)
+    timing.reset_index().to_csv(training / "timing.csv", index=False)
     _json(
         training / "reference.json",
         {"empathy": {"mean": 1.9, "sd": 0.6}, "semantic_similarity": {"mean": 0.4, "sd": 0.15}},

@@ -7,7 +7,7 @@ import pytest
 
 import made_up
 from gpro_empathy import figures as draw
-from gpro_empathy import files, latex, params
+from gpro_empathy import files, latex, params, report_sentences
 from gpro_empathy.stages import analyse_rewards, draw_figures, paper, write_numbers
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
 def test_a_missing_column_of_a_table_is_named(tmp_path):
     made_up.write_reports(tmp_path)
     path = tmp_path / "reports/training/groups.csv"
-    path.write_text("step,sample\n1,0\n")
+    path.write_text("seed,step,sample\n1,1,0\n")
     with pytest.raises(files.UserError, match=r"groups.csv: column 'group' is missing"):
         analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
 
@@ -76,7 +76,9 @@ def test_a_missing_column_of_a_table_is_named(tmp_path):
 def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
     assert len(list(figures.iterdir())) == 14
     with draw.style(PARAMS.draw_figures.font_size):
-        curves = draw.training_curves(made_up.training_log(gain=0.5), width=6.3, palette="colorblind")
+        curves = draw.training_curves(
+            made_up.training_log(gain=0.5), made_up.groups(steps=20), width=6.3, palette="colorblind"
+        )
         draw_figures.save(curves, tmp_path / "training_curves")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (figures / path.name).read_bytes()
@@ -132,12 +134,89 @@ def test_stories_are_counted_where_the_data_name_them(tmp_path, stories, words_o
     assert words_of_it in words(tmp_path)
 
 
-def test_examples_hold_a_typical_prompt_of_each_level_and_the_largest_losses(tmp_path):
+def test_examples_hold_typical_and_extreme_prompts_and_typical_and_worst_responses(tmp_path):
     make_report(tmp_path)
     text = (tmp_path / "paper/generated/examples.tex").read_text()
     levels = {int(r["emotion"] + 0.5) for r in made_up.rollouts()}
     assert re.findall(r"Intensity (\d)", text) == [str(level) for level in sorted(levels)]
-    assert text.count("Largest loss") + text.count("Smallest gain") == 2
+    assert text.count("Largest gain (") == 1
+    assert text.count("Largest loss (") + text.count("Smallest gain (") == 2
+    assert text.count("Median of 120 responses") == 1
+    lowest = sorted(r["empathy_raw"] for r in made_up.rollouts() if r["model"] == "tuned")[:2]
+    assert re.findall(r"Lowest empathy.*?empathy ([\d.]+)", text, re.DOTALL) == [f"{value:.2f}" for value in lowest]
+
+
+def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_writes():
+    source = (ROOT / "paper/main.tex").read_text()
+    floats = re.findall(r"\\begin\{(figure|table)\}(.*?)\\end\{\1\}", source, re.DOTALL)
+    for _, body in floats:
+        captions = body.count(r"\caption{")
+        assert captions == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{[\w./]+\}", body)) > 0
+    graph = (ROOT / "dvc.yaml").read_text()
+    for path in re.findall(r"\\source\{\w+\}\{([\w./]+)\}", source):
+        assert path == "params.yaml" or str(Path(path).parent) in graph or path in graph
+
+
+def test_report_of_several_seeds_names_them_and_gives_the_change_of_each(tmp_path):
+    make_report(tmp_path, seeds=(5, 7, 9))
+    assert "trained 3 times, with the seeds 5, 7 and 9" in words(tmp_path)
+    assert "By training seed, the change is" in words(tmp_path)
+    assert "One training seed was run" not in words(tmp_path)
+
+
+def test_report_says_which_responses_of_a_group_are_trained_on():
+    grpo = PARAMS.train_grpo
+    some = grpo.model_copy(update={"num_generations": 8, "trained_generations": 4})
+    every = grpo.model_copy(update={"num_generations": 8, "trained_generations": 8})
+    assert r"the \num{4} responses whose advantages vary most" in report_sentences.trained_share(some)
+    assert report_sentences.trained_share(every) == ""
+
+
+def test_report_of_one_seed_says_that_it_is_one(tmp_path):
+    make_report(tmp_path)
+    assert "One training seed was run" in words(tmp_path)
+    assert "By training seed" not in words(tmp_path)
+
+
+@pytest.mark.parametrize("verdict", report_sentences.AUDIT)
+@pytest.mark.parametrize("drifts", [[], ["overlap"]])
+def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):
+    text = report_sentences.hacking({"verdict": verdict, "drifts": drifts})
+    assert ("no drift of style is confirmed" in text) == (not drifts)
+    assert ("reward hacking" in text) == (verdict != "no gain to audit")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "change", "expected"),
+    [
+        ((0.4, 0.01), (-0.3, 0.01), "The tuned policy's empathy grows with the intensity; the change by tuning falls"),
+        ((None, 1.0), (0.1, 0.5), "There is no evidence that the tuned policy's empathy follows the intensity; there"),
+        ((-0.4, 0.01), (0.1, 0.05), "The tuned policy's empathy falls with the intensity; there is no evidence that"),
+    ],
+)
+def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):
+    found = [{"spearman": spearman, "p": p} for spearman, p in (tuned, change)]
+    assert report_sentences.trend(*found, 0.95).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "word"), [(0.995, "hardly matters"), (0.97, "matters little"), (0.6, "matters (")]
+)
+def test_temperature_matters_as_much_as_it_changes_the_advantages(correlation, word):
+    rows = [
+        {"temperature": 0.6, "correlation": 1.0, "reversed_pairs": 0.0},
+        {"temperature": 0.2, "correlation": correlation, "reversed_pairs": 0.031},
+        {"temperature": 1.0, "correlation": 0.999, "reversed_pairs": 0.01},
+    ]
+    text = report_sentences.temperature("batch", rows, 0.6)
+    assert word in text
+    assert "at $T=0.2$" in text
+    assert r"\qty{3.1}{\percent}" in text
+
+
+def test_temperature_of_rewards_without_spread_is_not_judged():
+    rows = [{"temperature": t, "correlation": None, "reversed_pairs": None} for t in (0.2, 0.6)]
+    assert "cannot be said" in report_sentences.temperature("batch", rows, 0.6)
 
 
 def test_a_latex_error_is_told_in_one_line(tmp_path):
@@ -177,16 +256,21 @@ def test_missing_latexmk_says_what_to_install(tmp_path, monkeypatch):
 
 @needs_tex
 @pytest.mark.slow
-@pytest.mark.parametrize(("effect", "word"), [("gain", "scores higher"), ("harm", "scores lower")])
-def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_path, figures, effect, word):
-    rows = made_up.rollouts(effect)
+@pytest.mark.parametrize("seeds", [(23,), (5, 7, 9)])
+@pytest.mark.parametrize(
+    ("effect", "word"), [("gain", "scores higher"), ("none", "there is no evidence that"), ("harm", "scores lower")]
+)
+def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_path, figures, effect, word, seeds):
+    rows = made_up.rollouts(effect, seeds=seeds)
     for row in rows:
         row["answer"] += " \N{GRINNING FACE} \\input{x} 100% _ & " + "a" * 80
-    make_report(tmp_path, effect, rows=rows)
+    make_report(tmp_path, effect, rows=rows, seeds=seeds)
     shutil.copytree(figures, tmp_path / "reports/figures")
     paper.run(tmp_path)
     first = (tmp_path / "reports/paper.pdf").read_bytes()
     assert word in words(tmp_path)
+    log = (tmp_path / "paper/build/main.log").read_text(errors="replace")
+    assert 6 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 10
     if effect == "gain":
         paper.run(tmp_path)
         assert (tmp_path / "reports/paper.pdf").read_bytes() == first

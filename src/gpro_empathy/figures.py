@@ -25,6 +25,15 @@ CURVES = (
 )
 
 
+# Curves behind which the spread over the prompts of a step is drawn.
+BANDED = frozenset({"empathy_raw", "semantic_similarity_raw"})
+MODES = {
+    "batch": ("o", "solid", "step's batch"),
+    "prompt": ("^", (0, (1, 1)), "one prompt alone"),
+    "reference": ("s", (0, (4, 2)), "frozen reference"),
+}
+
+
 def style(font_size: float) -> AbstractContextManager:
     """Return the context in which the figures are made and saved: small type, thin axes, fonts embedded."""
     settings = {
@@ -54,16 +63,25 @@ def _colours(palette: str) -> dict[str, tuple]:
     return dict(zip(metric_names.POLICIES, sns.color_palette(palette, 3), strict=True))
 
 
-def training_curves(log: pd.DataFrame, width: float, palette: str, window: int = 5) -> Figure:
-    """Draw six columns of the training log against the step, each with its centred moving mean."""
-    figure = Figure(figsize=(width, 0.47 * width))
+def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palette: str, window: int = 5) -> Figure:
+    """Draw six columns of the training log against the step, each with its centred moving mean.
+
+    Each training seed has a thin line; the thick one is the moving mean of their mean. Behind the raw rewards, a band
+    goes from the lowest to the highest mean of a prompt's group in the step.
+    """
+    figure = Figure(figsize=(width, 0.42 * width))
     axes = figure.subplots(2, 3, sharex=True)
     colour = sns.color_palette(palette, 1)[0]
+    by_prompt = groups.groupby(["seed", "step", "group"]).mean(numeric_only=True).groupby("step")
     for ax, (column, label) in zip(axes.flat, CURVES, strict=True):
-        values = log[column].astype(float)
-        ax.plot(log["step"], values, color="0.65", linewidth=0.8, marker=".", markersize=3)
-        smooth = values.rolling(window, center=True, min_periods=1).mean()
-        ax.plot(log["step"], smooth, color=colour, linewidth=1.6)
+        if column in BANDED:
+            low, high = by_prompt[column].min(), by_prompt[column].max()
+            ax.fill_between(low.index, low, high, color="0.9", linewidth=0, zorder=0)
+        for _, one in log.groupby("seed"):
+            ax.plot(one["step"], one[column].astype(float), color="0.6", linewidth=0.7, marker=".", markersize=2.5)
+        mean = log.astype({column: float}).groupby("step")[column].mean()
+        smooth = mean.rolling(window, center=True, min_periods=1).mean()
+        ax.plot(smooth.index, smooth, color=colour, linewidth=1.6)
         ax.set_title(label, loc="left")
         if column == "well_formed":
             ax.set_ylim(-0.05, 1.05)
@@ -74,8 +92,11 @@ def training_curves(log: pd.DataFrame, width: float, palette: str, window: int =
 
 
 def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width: float, palette: str) -> Figure:
-    """Draw each metric's mean difference and its interval, in standard deviations of the differences."""
-    figure = Figure(figsize=(0.9 * width, 0.25 * len(order) + 0.7))
+    """Draw each metric's mean difference and its interval, in standard deviations of the differences.
+
+    Several training seeds are small bars beside the mean.
+    """
+    figure = Figure(figsize=(0.56 * width, 0.22 * len(order) + 0.7))
     ax = figure.subplots()
     colour = _colours(palette)["tuned"]
     for row, metric in enumerate(order):
@@ -88,10 +109,13 @@ def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width:
             continue
         centre, low, high = (found[key] / sd for key in ("difference", "low", "high"))
         ax.plot([low, high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        if len(found["by_seed"]) > 1:
+            seeds = np.array(list(found["by_seed"].values())) / sd
+            ax.plot(seeds, np.full(len(seeds), row + 0.22), "|", color="0.35", markersize=5)
         clear = found["verdict"] != "no evidence of a change"
         ax.plot(centre, row, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=5)
     ax.axvline(0, color="0.4", linewidth=0.8)
-    ax.set_yticks(range(len(order)), [metric_names.label(metric) for metric in order])
+    ax.set_yticks(range(len(order)), [metric_names.short_label(metric) for metric in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.set_xlabel("difference (standard deviations)")
     ax.grid(axis="x", color="0.9", linewidth=0.6)
@@ -100,9 +124,9 @@ def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width:
 
 def reward_distributions(responses: pd.DataFrame, policies: Sequence[str], width: float, palette: str) -> Figure:
     """Draw the raw scores of all responses, policy by policy, as boxes over the single points."""
-    figure = Figure(figsize=(0.9 * width, 0.3 * width))
+    figure = Figure(figsize=(0.41 * width, 0.42 * width))
     colours = _colours(palette)
-    for ax, metric in zip(figure.subplots(1, 2), ("empathy_raw", "semantic_similarity_raw"), strict=True):
+    for ax, metric in zip(figure.subplots(2, 1, sharex=True), ("empathy_raw", "semantic_similarity_raw"), strict=True):
         for place, policy in enumerate(policies):
             values = responses.loc[responses["model"] == policy, metric].to_numpy(dtype=float)
             # A fixed spread in place of random jitter: the golden ratio fills the width evenly.
@@ -122,26 +146,39 @@ def reward_distributions(responses: pd.DataFrame, policies: Sequence[str], width
                 zorder=2,
             )
         ax.set_xticks(range(len(policies)), [metric_names.POLICY_LABELS[policy] for policy in policies])
-        ax.set_ylabel(_short_label(metric))
+        ax.set_title(_short_label(metric), loc="left")
     return figure
 
 
-def empathy_by_intensity(levels: Sequence[dict], policies: Sequence[str], width: float, palette: str) -> Figure:
-    """Draw the mean raw empathy of each policy's responses by the intensity of the user's turn."""
+def empathy_by_intensity(found: Mapping, policies: Sequence[str], width: float, palette: str) -> Figure:
+    """Draw the mean raw empathy of each policy by the intensity of the user's turn, with intervals where there are any.
+
+    Args:
+        found: What intensity.by_intensity returns.
+    """
     figure = Figure(figsize=(0.49 * width, 0.44 * width))
     ax = figure.subplots()
     colours = _colours(palette)
-    places = [row["level"] for row in levels]
-    for policy in policies:
-        ax.plot(
-            places,
-            [row["means"][policy] for row in levels],
+    places = np.array([row["level"] for row in found["levels"]], dtype=float)
+    for number, policy in enumerate(policies):
+        rows = found["values"]["empathy_raw"][policy]["levels"]
+        mean, low, high = (
+            np.array([np.nan if row[key] is None else row[key] for row in rows], dtype=float)
+            for key in ("mean", "low", "high")
+        )
+        ax.errorbar(
+            places + 0.1 * (number - (len(policies) - 1) / 2),
+            mean,
+            yerr=[mean - low, high - mean],
             marker=MARKERS[policy],
+            markersize=4.5,
             linestyle=DASHES[policy],
+            linewidth=1.2,
+            elinewidth=0.9,
             color=colours[policy],
             label=metric_names.POLICY_LABELS[policy],
         )
-    ax.set_xticks(places, [f"{row['level']}\nn = {row['prompts']}" for row in levels])
+    ax.set_xticks(places, [f"{row['level']}\nn = {row['prompts']}" for row in found["levels"]])
     ax.margins(x=0.08)
     ax.set_xlabel("intensity of the user's turn")
     ax.set_ylabel(_short_label("empathy_raw"))
@@ -151,7 +188,7 @@ def empathy_by_intensity(levels: Sequence[dict], policies: Sequence[str], width:
 
 def scorer_reliability(predictions: pd.DataFrame, width: float, palette: str, bins: int = 5) -> Figure:
     """Draw predicted against labelled empathy on test turns, for both scorers, with means of equally filled bins."""
-    figure = Figure(figsize=(0.8 * width, 0.4 * width))
+    figure = Figure(figsize=(0.62 * width, 0.33 * width))
     colour = sns.color_palette(palette, 1)[0]
     titles = {"predicted_empathy": "reward's scorer", "audit_empathy": "second scorer"}
     kept = predictions.dropna(subset=["label_empathy"])
@@ -162,8 +199,9 @@ def scorer_reliability(predictions: pd.DataFrame, width: float, palette: str, bi
         means = [ordered.iloc[part][[column, "label_empathy"]].mean() for part in parts]
         ax.plot([m[column] for m in means], [m["label_empathy"] for m in means], "o-", color=colour, markersize=5)
         _diagonal(ax, (0, 5))
-        ax.set_xlabel(f"predicted empathy, {title}")
-    figure.axes[0].set_ylabel("labelled empathy")
+        ax.set_title(title, loc="left")
+        ax.set_xlabel("predicted (label units)")
+    figure.axes[0].set_ylabel("labelled (label units)")
     return figure
 
 
@@ -184,23 +222,25 @@ def reward_against_audit(change: pd.DataFrame, width: float, palette: str) -> Fi
 
 
 def temperature_effect(temperature: Mapping, width: float, palette: str) -> Figure:
-    """Draw, for each T, the correlation of advantages with those at the configured T, and the groups' spread."""
-    figure = Figure(figsize=(0.95 * width, 0.33 * width))
-    axes = figure.subplots(1, 2)
-    looks = {"batch": ("o", "solid"), "reference": ("s", (0, (4, 2)))}
-    for colour, (mode, rows) in zip(sns.color_palette(palette, 2), temperature["modes"].items(), strict=True):
-        marker, line = looks[mode]
-        for ax, key in zip(axes, ("correlation", "group_sd"), strict=True):
-            values = [np.nan if row[key] is None else row[key] for row in rows]
+    """Draw what each T does in each way of calibrating: to the advantages, to the order within groups, to the spread."""
+    figure = Figure(figsize=(width, 0.34 * width))
+    axes = figure.subplots(1, 3)
+    for colour, (mode, rows) in zip(sns.color_palette(palette, 3), temperature["modes"].items(), strict=True):
+        marker, line, label = MODES[mode]
+        for ax, key in zip(axes, ("correlation", "reversed_pairs", "group_sd"), strict=True):
+            factor = 100 if key == "reversed_pairs" else 1
+            values = [np.nan if row[key] is None else factor * row[key] for row in rows]
             places = [row["temperature"] for row in rows]
-            ax.plot(places, values, marker=marker, linestyle=line, color=colour, label=f"{mode} calibration")
-    for ax in axes:
+            ax.plot(places, values, marker=marker, markersize=4, linestyle=line, color=colour, label=label)
+    at = f"T = {temperature['configured']:g}"
+    titles = (f"correlation with {at}", f"pairs reordered from {at} (%)", "spread within a group")
+    for ax, title in zip(axes, titles, strict=True):
         ax.axvline(temperature["configured"], color="0.6", linewidth=0.8, zorder=0)
-        ax.set_xlabel("calibration temperature T")
-    axes[0].set_ylabel(f"correlation with\nadvantages at T = {temperature['configured']:g}")
-    axes[1].set_ylabel("standard deviation\nwithin a group")
+        ax.set_title(title, loc="left", fontsize="small")
+        ax.set_xlabel("temperature T")
     axes[1].set_ylim(bottom=0)
-    axes[1].legend()
+    axes[2].set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

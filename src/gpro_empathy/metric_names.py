@@ -14,7 +14,16 @@ _KNOWN = {
     "answer_words": ("answer length", "words", 1),
     "overlap": ("overlap with the user's words", "", 3),
     "distinct_2": ("distinct bigrams", "", 3),
+    "intensity_agreement": ("stated intensity agrees", "", 2),
     "stock_phrase": ("stock phrase in the answer", "", 2),
+}
+_SHORT = {
+    "empathy_raw": "empathy, reward",
+    "audit_empathy_raw": "empathy, second",
+    "combined_reference": "combined score",
+    "combined_batch": "combined, batch",
+    "overlap": "overlap",
+    "intensity_agreement": "intensity agrees",
 }
 # Metrics of which more is neither better nor worse.
 _NEUTRAL = frozenset({"answer_words", "overlap", "stock_phrase", "prompt_tokens", "completion_tokens"})
@@ -23,6 +32,11 @@ _NEUTRAL = frozenset({"answer_words", "overlap", "stock_phrase", "prompt_tokens"
 def label(metric: str) -> str:
     """Return the metric's name in words."""
     return _KNOWN[metric][0] if metric in _KNOWN else metric.replace("_", " ")
+
+
+def short_label(metric: str) -> str:
+    """Return a shorter name, for the axis of a small figure."""
+    return _SHORT.get(metric, label(metric))
 
 
 def label_with_unit(metric: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gpro_empathy import comparison, latex, params, stats
+from gpro_empathy import comparison, effects, intensity, latex, params
 from gpro_empathy.report_sentences import (
     AGGREGATION,
     AUDIT,
@@ -17,10 +17,15 @@ from gpro_empathy.report_sentences import (
     LOSS,
     SPLIT,
     drift,
+    hacking,
     headline,
     model_name,
     quantisation,
+    seed_results,
+    seeds,
     similarity,
+    temperature,
+    trained_share,
     trend,
     warm_start,
 )
@@ -90,14 +95,15 @@ def _method(inputs: Inputs) -> dict[str, str]:
             "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
             "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
         }[grpo.scale_rewards],
+        "RunTrainedShareSentence": trained_share(grpo),
         "RunClipEpsilon": f"{grpo.clip_epsilon:g}",
         "RunKlBeta": f"{grpo.kl_beta:g}",
         "RunKlSentence": r"With $\beta=0$ this term is neither computed nor logged." if grpo.kl_beta == 0 else "",
         "RunLossSentence": LOSS[grpo.loss_type],
         "RunResamples": latex.integer(config.n_resamples),
         "RunMetricCount": latex.integer(len(config.metrics)),
-        "RunAlpha": rf"\num{{{stats.significance_level(config.confidence):g}}}",
-        "RunPower": latex.percent(stats.POWER),
+        "RunAlpha": rf"\num{{{effects.significance_level(config.confidence):g}}}",
+        "RunPower": latex.percent(effects.POWER),
         "RunMargin": f"{config.similarity_margin:g}",
         "RunConfidence": latex.percent(config.confidence),
         "RunMaxPromptTokens": latex.integer(policy.max_prompt_tokens),
@@ -124,14 +130,18 @@ def _data(inputs: Inputs) -> dict[str, str]:
 
 
 def _training(inputs: Inputs) -> dict[str, str]:
-    log, timing, grpo = inputs.log, inputs.timing, inputs.sections["train_grpo"]
+    timing, grpo = inputs.timing, inputs.sections["train_grpo"]
+    # With several training seeds, the mean over them of each step.
+    log = inputs.log.groupby("step").mean(numeric_only=True)
     window = max(1, min(WINDOW, len(log) // 4))
-    first, last = log.head(window).mean(numeric_only=True), log.tail(window).mean(numeric_only=True)
+    first, last = log.head(window).mean(), log.tail(window).mean()
     seconds = float(timing["step_s"].mean())
     completions = latex.integer(grpo.prompts_per_step * grpo.num_generations)
+    n_seeds = len(inputs.analysis["training_seeds"])
+    again = rf", anew for each of \num{{{n_seeds}}} training seeds" if n_seeds > 1 else ""
     return {
         "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
-        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}.",
+        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
         "RunSteps": latex.integer(len(log)),
         "RunWindow": latex.integer(window),
         "RunTrainEmpathyFirst": latex.number(first["empathy_raw"], 2),
@@ -152,10 +162,10 @@ def _results(analysis: dict) -> dict[str, str]:
     start = analysis["starting_policy"]
     empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
-    seeds = analysis["training_seeds"]
     return {
         "RunPrompts": latex.integer(analysis["prompts"]),
         "RunConversations": latex.integer(analysis["conversations"]),
+        "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": {"base": "the base model", "warm_start": "the warm-started model"}[start],
         "RunHeadline": headline(empathy["verdict"]),
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
@@ -164,26 +174,26 @@ def _results(analysis: dict) -> dict[str, str]:
         "RunEmpathyStart": latex.number(empathy["means"][start], 2),
         "RunEmpathyTuned": latex.number(empathy["means"]["tuned"], 2),
         "RunEmpathyDz": r"\text{undefined}" if empathy["d_z"] is None else latex.number(empathy["d_z"], 2),
+        "RunEmpathyCliff": latex.number(empathy["cliffs_delta"], 2),
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
+        "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
         "RunSimilaritySentence": similarity(similar, analysis["similarity_noninferiority"]),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
-        "RunSeedSentence": (
-            "One training seed was run, so the spread between trainings is unknown."
-            if len(seeds) == 1
-            else rf"The responses come from \num{{{len(seeds)}}} training seeds, which are averaged per prompt."
-        ),
+        "RunSeedSentence": seeds(analysis["training_seeds"]),
+        "RunSeedResults": seed_results(empathy),
     }
 
 
 def _intensity(analysis: dict) -> dict[str, str]:
-    start, trends = analysis["starting_policy"], analysis["empathy_by_intensity"]["trend"]
+    start, found = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
     agreement = analysis["intensity_agreement"]
     return {
-        "RunTrendStart": _correlation(trends[start]),
-        "RunTrendTuned": _correlation(trends["tuned"]),
-        "RunTrendSentence": trend(trends["tuned"], analysis["confidence"]),
+        "RunTrendStart": _correlation(found[start]["trend"]),
+        "RunTrendTuned": _correlation(found["tuned"]["trend"]),
+        "RunTrendSentence": trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
+        "RunFewestConversations": latex.integer(intensity.FEWEST_CONVERSATIONS),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
         "RunStatedCount": latex.integer(agreement["tuned"]["n"]),
@@ -202,12 +212,15 @@ def _correlation(found: dict) -> str:
 def _audit(analysis: dict) -> dict[str, str]:
     audit = analysis["audit"]
     second, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
+    correlation = audit["prompt_correlation"]
     return {
         "RunAuditSentence": AUDIT[audit["verdict"]],
+        "RunHackingSentence": hacking(audit),
         "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
         "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
+        "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
         "RunDriftSentence": drift(audit),
         "RunStockPhraseCount": latex.integer(len(comparison.STOCK_PHRASES)),
     }
@@ -215,16 +228,14 @@ def _audit(analysis: dict) -> dict[str, str]:
 
 def _temperature(analysis: dict) -> dict[str, str]:
     found = analysis["temperature"]
-
-    def closeness(row: dict) -> float:
-        return 1.0 if row["correlation"] is None else row["correlation"]
-
-    farthest = min(range(len(found["modes"]["batch"])), key=lambda i: closeness(found["modes"]["batch"][i]))
-    batch, reference = found["modes"]["batch"][farthest], found["modes"]["reference"][farthest]
+    grid = [row["temperature"] for row in found["modes"]["batch"]]
     return {
         "RunTemperatureSamples": latex.integer(found["samples"]),
-        "RunTemperatureFarthest": f"{batch['temperature']:g}",
-        "RunTemperatureCorrelation": latex.number(batch["correlation"], 3),
-        "RunTemperatureReferenceCorrelation": latex.number(reference["correlation"], 3),
+        "RunTemperatureLow": f"{min(grid):g}",
+        "RunTemperatureHigh": f"{max(grid):g}",
+        "RunTemperatureSentence": "; ".join(
+            temperature(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+        )
+        + ".",
         "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
     }

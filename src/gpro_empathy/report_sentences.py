@@ -1,8 +1,8 @@
 """Sentences of the report that a setting or a result chooses: LaTeX text, true for whatever chose it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from gpro_empathy import latex, metric_names, params, stats
+from gpro_empathy import effects, latex, metric_names, params
 
 NAMES = {
     "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
@@ -52,6 +52,33 @@ AUDIT = {
     "confirmed": "The second scorer, which training never saw, confirms the gain.",
 }
 
+# By the audit's verdict: without and with a confirmed drift of style.
+HACKING = {
+    "no gain to audit": (
+        "Nothing was gained on the reward's scorer, so nothing was gained by cheating it, and no drift of style is confirmed.",
+        "Nothing was gained on the reward's scorer, so nothing was gained by cheating it; yet the responses changed in style.",
+    ),
+    "not confirmed": (
+        "A gain that only the optimised scorer sees is what reward hacking looks like, though no drift of style is confirmed.",
+        "A gain that only the optimised scorer sees is what reward hacking looks like, and the style has drifted beside it.",
+    ),
+    "partly confirmed": (
+        "The optimised scorer alone sees part of the gain, which is reward hacking in that part; no drift of style is confirmed.",
+        "The optimised scorer alone sees part of the gain, which is reward hacking in that part, and the style has drifted.",
+    ),
+    "confirmed": (
+        "No sign of reward hacking is found: both scorers see the gain, and no drift of style is confirmed.",
+        "Both scorers see the gain, which speaks against reward hacking; but the style has drifted too, and both may like it.",
+    ),
+}
+CALIBRATIONS = {
+    "batch": "In batch calibration",
+    "prompt": "calibrated over a single prompt's responses",
+    "reference": "against the frozen reference",
+}
+# From which smallest correlation of advantages on T is said to matter so much.
+MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
+
 
 def model_name(name: str) -> str:
     """Return a model's name in print, with its citation where the repository brings the model."""
@@ -81,6 +108,16 @@ def warm_start(report: Mapping) -> str:
     ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
 
 
+def trained_share(grpo: params.TrainGrpo) -> str:
+    """Say which responses of a group are trained on."""
+    if grpo.trained_generations == grpo.num_generations:
+        return ""
+    return (
+        rf"Of each group, the \num{{{grpo.trained_generations}}} responses whose advantages vary most are trained on, in the manner of "
+        r"\citet{xu2026rollouts}; their advantages are those against the whole group."
+    )
+
+
 def headline(verdict: str) -> str:
     """Return the main finding as a clause."""
     return {
@@ -104,15 +141,50 @@ def similarity(found: Mapping, noninferiority: Mapping) -> str:
         "inconclusive": f"a loss of {margin} or more cannot be excluded",
     }[noninferiority["verdict"]]
     difference = latex.number(found["difference"], 3, signed=True)
-    return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound}."
+    test = latex.p_statement(noninferiority["p"])
+    return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
 
 
-def trend(found: Mapping, confidence: float) -> str:
-    """Say whether the tuned policy's empathy grows with the intensity of the turn."""
-    if found["spearman"] is None or found["p"] >= stats.significance_level(confidence):
-        return "There is no evidence that the tuned policy's empathy follows the intensity."
-    direction = "grows" if found["spearman"] > 0 else "falls"
-    return f"The tuned policy's empathy {direction} with the intensity."
+def seeds(numbers: Sequence[int]) -> str:
+    """Say how many trainings the comparison rests on, and what that means for intervals and tests."""
+    if len(numbers) == 1:
+        return (
+            "One training seed was run, so the spread between trainings is unknown: intervals and tests say what these "
+            "weights do on conversations like these, not what training again would give."
+        )
+    caution = "; with two seeds that differ much such intervals are too short" if len(numbers) == 2 else ""
+    listed = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
+    return (
+        f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
+        "So few seeds cannot be resampled: the variance of their mean is added to that of the conversations, the degrees "
+        f"of freedom of the sum being Satterthwaite's{caution}. The permutation tests are "
+        "about these trainings."
+    )
+
+
+def seed_results(found: Mapping) -> str:
+    """Give the change of each training seed, if there are several."""
+    by_seed = found["by_seed"]
+    if len(by_seed) == 1:
+        return ""
+    changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
+    return f"By training seed, the change is {', '.join(changes[:-1])} and {changes[-1]}."
+
+
+def trend(tuned: Mapping, change: Mapping, confidence: float) -> str:
+    """Say whether the tuned policy's empathy grows with the intensity of the turn, and whether its gain does."""
+    sentences = []
+    for subject, found in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
+        if _clear(found, confidence):
+            sentences.append(f"{subject} {'grows' if found['spearman'] > 0 else 'falls'} with the intensity")
+        else:
+            sentences.append(f"there is no evidence that {subject} follows the intensity")
+    text = "; ".join(sentences) + "."
+    return text[0].upper() + text[1:]
+
+
+def _clear(found: Mapping, confidence: float) -> bool:
+    return found["spearman"] is not None and found["p"] < effects.significance_level(confidence)
 
 
 def drift(audit: Mapping) -> str:
@@ -126,3 +198,22 @@ def drift(audit: Mapping) -> str:
         rose = audit["metrics"][metric]["difference"] > 0
         parts.append(f"{latex.escape(metric_names.label(metric))} ({'up' if rose else 'down'})")
     return f"Confirmed drift: {', '.join(parts)}."
+
+
+def hacking(audit: Mapping) -> str:
+    """Say plainly whether the run looks like reward hacking."""
+    return HACKING[audit["verdict"]][bool(audit["drifts"])]
+
+
+def temperature(mode: str, rows: Sequence[Mapping], configured: float) -> str:
+    """Say how much T matters in one way of calibrating, by the value of the grid that changes the advantages most."""
+    others = [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
+    if not others:
+        return f"{CALIBRATIONS[mode]} it cannot be said how much $T$ matters, since the rewards have no spread"
+    farthest = min(others, key=lambda row: row["correlation"])
+    word = next(word for bound, word in MATTERS if farthest["correlation"] >= bound)
+    reversed_pairs = max(row["reversed_pairs"] for row in others)
+    return (
+        f"{CALIBRATIONS[mode]} $T$ {word} (correlation {latex.number(farthest['correlation'], 3)} at "
+        rf"$T={farthest['temperature']:g}$, up to {latex.percent(reversed_pairs, 1)} of pairs)"
+    )

@@ -1,18 +1,17 @@
-"""The tables and examples of the report as LaTeX text."""
+"""The tables of the report as LaTeX text."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
+from gpro_empathy import audit, latex, metric_names, params
 
-from gpro_empathy import comparison, latex, metric_names, params
-
+# Columns of key and value in the table of settings.
+COLUMNS = 3
 LABELS = ("emotion", "polarity", "empathy")
-EXAMPLE_CHARACTERS = 420
-WORST = 2
 
 
 def setup_table(sections: Sequence[params.Section]) -> str:
-    """Lay out all settings in two columns of key and value, section by section."""
+    """Lay out all settings in columns of key and value, section by section."""
     lines = []
     for section in sections:
         name = section.section_name()
@@ -24,14 +23,19 @@ def setup_table(sections: Sequence[params.Section]) -> str:
                 lines.extend((latex.escape(key) if n == 0 else "", _setting(item)) for n, item in enumerate(value))
             else:
                 lines.append((latex.escape(key), _setting(value)))
-    half = (len(lines) + 1) // 2
+    third = -(-len(lines) // COLUMNS)
+    blocks = [_from_section_name(lines, place * third) for place in range(COLUMNS)] + [len(lines)]
+    parts = [lines[start:end] for start, end in itertools.pairwise(blocks)]
+    height = max(len(part) for part in parts)
+    parts = [part + [("", "")] * (height - len(part)) for part in parts]
+    body = [[cell for pair in row for cell in pair] for row in zip(*parts, strict=True)]
+    columns = r"l>{\raggedright\arraybackslash}p{0.15\linewidth}"
+    return latex.GENERATED + latex.tabular(f"@{{}}{columns * COLUMNS}@{{}}", ["setting", "value"] * COLUMNS, body)
+
+
+def _from_section_name(lines: Sequence[tuple[str, str]], place: int) -> int:
     # The name of a section stands above its settings, not at the foot of a column.
-    half += lines[half - 1][0].startswith(r"\textbf")
-    left, right = lines[:half], [*lines[half:], *[("", "")] * (2 * half - len(lines))]
-    body = [(*one, *other) for one, other in zip(left, right, strict=True)]
-    cell = r">{\raggedright\arraybackslash}p{%s\linewidth}"
-    columns = f"@{{}}l{cell % 0.22}@{{\\hspace{{2em}}}}l{cell % 0.22}@{{}}"
-    return latex.GENERATED + latex.tabular(columns, ["setting", "value", "setting", "value"], body)
+    return place - 1 if place and lines[place - 1][0].startswith(r"\textbf") else place
 
 
 def _setting(value: object) -> str:
@@ -81,29 +85,73 @@ def scorer_table(scorer: Mapping) -> str:
 
 
 def results_table(analysis: Mapping) -> str:
-    """Lay out every declared metric: means of all policies, difference, tests and verdict."""
+    """Lay out every declared metric: means of all policies, difference with interval, adjusted p and verdict."""
     policies = analysis["policies"]
     body = []
     for metric in analysis["metric_order"]:
         row, digits = analysis["metrics"][metric], metric_names.digits(metric)
         body.append(
             [
-                latex.escape(metric_names.label(metric)),
+                latex.escape(metric_names.label_with_unit(metric)),
                 *(latex.number(row["means"][policy], digits) for policy in policies),
                 latex.number(row["difference"], digits, signed=True),
                 latex.interval(row["low"], row["high"], digits),
-                latex.p_value(row["p_sign_flip"]),
                 latex.p_value(row["p_holm"]),
-                latex.p_value(row["p_wilcoxon"]),
-                latex.number(row["d_z"], 2),
-                latex.number(row["probability_of_improvement"], 2),
                 _short_verdict(row["verdict"]),
             ]
         )
     names = [latex.escape(metric_names.POLICY_LABELS[policy]) for policy in policies]
-    header = ["metric", *names, "diff.", "interval", "$p$", "$p$ adj.", "$p_W$", "$d_z$", "$P(+)$", "verdict"]
-    columns = r"@{}>{\raggedright\arraybackslash}p{0.17\linewidth}" + "r" * (len(policies) + 7) + "l@{}"
-    return latex.GENERATED + latex.tabular(columns, header, body)
+    header = ["metric", *names, "diff.", "interval", "$p$ adj.", "verdict"]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 3) + "l@{}", header, body)
+
+
+def effects_table(analysis: Mapping) -> str:
+    """Lay out unadjusted tests, effect sizes, interquartile means and detectable differences of every declared metric."""
+    start, body = analysis["starting_policy"], []
+    for metric in analysis["metric_order"]:
+        row, digits = analysis["metrics"][metric], metric_names.digits(metric)
+        middle = row["interquartile_means"]
+        body.append(
+            [
+                latex.escape(metric_names.label(metric)),
+                latex.p_value(row["p_sign_flip"]),
+                latex.p_value(row["p_wilcoxon"]),
+                latex.number(row["d_z"], 2),
+                latex.number(row["cliffs_delta"], 2),
+                latex.number(row["probability_of_improvement"], 2),
+                latex.number(middle[start], digits),
+                latex.number(middle["tuned"], digits),
+                latex.number(row["smallest_detectable"], digits),
+                latex.number(row["smallest_detectable_adjusted"], digits),
+            ]
+        )
+    header = ["metric", "$p$", "$p_W$", "$d_z$", r"$\delta$", "$P(+)$", "IQM start", "IQM tuned", "det.", r"det.\ adj."]
+    return latex.GENERATED + latex.tabular("@{}lrrrrrrrrr@{}", header, body)
+
+
+def intensity_table(analysis: Mapping) -> str:
+    """Lay out scores by the intensity of the user's turn, with the correlations in the last row."""
+    start, found = analysis["starting_policy"], analysis["by_intensity"]
+    columns = [("empathy_raw", start), ("empathy_raw", "tuned"), ("empathy_raw", "change")]
+    columns += [(metric, "tuned") for metric in ("audit_empathy_raw", "answer_words") if metric in found["values"]]
+    body = []
+    for number, level in enumerate(found["levels"]):
+        cells = [latex.integer(level[key]) for key in ("level", "prompts", "conversations")]
+        for metric, what in columns:
+            row, digits = found["values"][metric][what]["levels"][number], metric_names.digits(metric)
+            cells.append(latex.number(row["mean"], digits, signed=what == "change"))
+            if what == "change":
+                cells.append("--" if row["low"] is None else latex.interval(row["low"], row["high"], digits))
+        body.append(cells)
+    trends = [r"\multicolumn{3}{@{}l}{Spearman's $\rho$ ($p$)}"]
+    for metric, what in columns:
+        one = found["values"][metric][what]["trend"]
+        shown = "--" if one["spearman"] is None else f"{latex.number(one['spearman'], 2)} ({latex.p_value(one['p'])})"
+        trends += [shown, ""] if what == "change" else [shown]
+    names = [f"{'second scorer' if metric == 'audit_empathy_raw' else 'words'}, tuned" for metric, _ in columns[3:]]
+    start_name = latex.escape(metric_names.POLICY_LABELS[start])
+    header = ["level", "prompts", "conv.", f"empathy, {start_name}", "tuned", "change", "interval", *names]
+    return latex.GENERATED + latex.tabular("@{}" + "r" * len(header) + "@{}", header, [*body, trends])
 
 
 def _short_verdict(verdict: str) -> str:
@@ -113,7 +161,7 @@ def _short_verdict(verdict: str) -> str:
 def audit_table(analysis: Mapping) -> str:
     """Lay out the audited metrics of starting and tuned policy."""
     start, body = analysis["starting_policy"], []
-    for metric in comparison.AUDITED:
+    for metric in audit.AUDITED:
         row, digits = analysis["audit"]["metrics"][metric], metric_names.digits(metric)
         body.append(
             [
@@ -137,43 +185,13 @@ def audit_table(analysis: Mapping) -> str:
     return latex.GENERATED + latex.tabular("@{}lrrrrrl@{}", header, body)
 
 
-def examples(table: pd.DataFrame) -> str:
-    """Typeset the typical prompt of each intensity level, and the prompts whose empathy fell most."""
-    start = comparison.starting_policy(table)
-    wide = comparison.per_prompt(table, "empathy_raw")
-    change = (wide["tuned"] - wide[start]).sort_index().sort_values(kind="stable")
-    level = table.groupby("prompt_id")["level"].first()
-    parts, shown = [], set()
-    for value in sorted(level.dropna().unique()):
-        ordered = change[level.loc[change.index] == value]
-        prompt = ordered.index[(len(ordered) - 1) // 2]
-        shown.add(prompt)
-        title = f"Intensity {int(value)}: median of {len(ordered)} prompt{'s' * (len(ordered) > 1)}"
-        parts.append(_example(table, prompt, start, title, change[prompt]))
-    for prompt in [prompt for prompt in change.index if prompt not in shown][:WORST]:
-        direction = "Largest loss" if change[prompt] < 0 else "Smallest gain"
-        parts.append(_example(table, prompt, start, direction, change[prompt]))
-    return latex.GENERATED + "\n".join(parts)
-
-
-def _example(table: pd.DataFrame, prompt: str, start: str, title: str, change: float) -> str:
-    rows = table[table["prompt_id"] == prompt].sort_values(["seed", "sample"], kind="stable")
-    lines = [
-        r"\par\medskip\noindent\begin{minipage}{\linewidth}\footnotesize\raggedright",
-        rf"\textbf{{{latex.escape(title)}}} (mean change {latex.number(change, 2, signed=True)})\par",
-        rf"\speaker{{user, {latex.escape(prompt)}}}{_excerpt(rows.iloc[0]['prompt'])}\par",
-    ]
-    for policy in (start, "tuned"):
-        row, name = rows[rows["model"] == policy].iloc[0], metric_names.POLICY_LABELS[policy]
-        if row["reasoning"]:
-            lines.append(rf"\speaker{{{name}, reasoning}}\textit{{{_excerpt(row['reasoning'])}}}\par")
-        scores = f"empathy {row['empathy_raw']:.2f}, similarity {row['semantic_similarity_raw']:.2f}"
-        form = "answer" if row["well_formed"] else "malformed reply"
-        lines.append(rf"\speaker{{{name}, {form} ({scores})}}{_excerpt(row['answer'])}\par")
-    return "\n".join([*lines, r"\end{minipage}"]) + "\n"
-
-
-def _excerpt(text: str) -> str:
-    # The four lines of the reasoning are kept apart.
-    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return latex.escape(latex.shorten(" / ".join(lines), EXAMPLE_CHARACTERS)) or r"\emph{(empty)}"
+def prompts_table(analysis: Mapping) -> str:
+    """Lay out the prompts that gained and lost most, with what else changed in them."""
+    shown = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "well_formed")
+    body = []
+    for title, rows in (("best", analysis["audit"]["best_prompts"]), ("worst", analysis["audit"]["worst_prompts"])):
+        for number, row in enumerate(rows):
+            cells = [latex.number(row[metric], metric_names.digits(metric), signed=True) for metric in shown]
+            body.append([title if number == 0 else "", latex.escape(str(row["prompt_id"])), *cells])
+    header = ["", "prompt", "empathy", "second scorer", "words", "overlap", "distinct bigrams", "well-formed"]
+    return latex.GENERATED + latex.tabular("@{}llrrrrrr@{}", header, body)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import comparison, csv_table, files, params, stats, temperature
+from gpro_empathy import audit, comparison, csv_table, files, gains, intensity, params, temperature
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 GROUPS = Path("reports/training/groups.csv")
@@ -26,7 +26,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     Raises:
         UserError: If an input is missing or does not allow the comparison.
     """
-    for metric in comparison.HEADLINE:
+    for metric in gains.HEADLINE:
         if metric not in config.metrics:
             raise files.UserError(f"params.yaml: analyse_rewards.metrics must name {metric}; the report rests on it")
     rng = np.random.default_rng(config.seed)
@@ -35,7 +35,10 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
         analysis = analyse(rows, config, rng)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
-    groups, reference = csv_table.read(root / GROUPS, ["step", "group", "sample"]), files.read_json(root / REFERENCE)
+    groups, reference = (
+        csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"]),
+        files.read_json(root / REFERENCE),
+    )
     try:
         analysis["temperature"] = temperature.effect(
             groups, reference, rewards.weights, rewards.calibration_temperature
@@ -54,26 +57,23 @@ def analyse(rows: list[dict], config: params.AnalyseRewards, rng: np.random.Gene
         ValueError: If the rollouts do not allow the comparison, naming prompt and column.
     """
     table = comparison.responses(rows)
-    metrics = comparison.gains(table, config.metrics, config, rng)
+    metrics = gains.compare(table, config.metrics, config, rng)
     similarity = metrics["semantic_similarity_raw"]
     return {
         "prompts": int(table["prompt_id"].nunique()),
         "conversations": int(table["conversation"].nunique()),
         "responses": len(table),
-        "training_seeds": sorted(int(seed) for seed in table.loc[table["model"] == "tuned", "seed"].unique()),
+        "training_seeds": comparison.training_seeds(table),
         "policies": comparison.policies(table),
         "starting_policy": comparison.starting_policy(table),
         "confidence": config.confidence,
         "n_resamples": config.n_resamples,
         "metric_order": list(config.metrics),
         "metrics": metrics,
-        "similarity_noninferiority": {
-            "margin": config.similarity_margin,
-            "verdict": stats.noninferiority(similarity["low"], similarity["high"], config.similarity_margin),
-        },
-        "intensity_agreement": comparison.intensity_agreement(table),
-        "empathy_by_intensity": comparison.empathy_by_intensity(table, config, rng),
-        "audit": comparison.audit(table, config, rng),
+        "similarity_noninferiority": gains.similarity_noninferiority(table, similarity, config, rng),
+        "intensity_agreement": intensity.stated_agreement(table),
+        "by_intensity": intensity.by_intensity(table, config.metrics, config, rng),
+        "audit": audit.audit(table, config, rng),
     }
 
 

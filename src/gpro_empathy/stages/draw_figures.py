@@ -2,7 +2,8 @@
 
 Reads   reports/reward_analysis.json       comparison of the policies
         reports/scorer_predictions.csv     labels and predictions of the test split
-        reports/training/log.csv           one row per GRPO step
+        reports/training/log.csv           one row per training seed and GRPO step
+        reports/training/groups.csv        raw scores of every training sample
         data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
 Writes  reports/figures/<name>.pdf, .png   for the paper and for the web
 """
@@ -17,6 +18,7 @@ from gpro_empathy import comparison, csv_table, figures, files, params
 ANALYSIS = Path("reports/reward_analysis.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
 LOG = Path("reports/training/log.csv")
+GROUPS = Path("reports/training/groups.csv")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 FIGURES = Path("reports/figures")
 PNG_DPI = 150
@@ -29,7 +31,8 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis = files.read_json(root / ANALYSIS)
-    log = csv_table.read(root / LOG, ["step", *(column for column, _ in figures.CURVES)])
+    log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
+    groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
     try:
         responses = comparison.responses(files.read_jsonl(root / ROLLOUTS))
@@ -37,7 +40,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     with figures.style(config.font_size):
         try:
-            drawn = draw(analysis, log, predictions, responses, config)
+            drawn = draw(analysis, log, groups, predictions, responses, config)
         except ValueError as error:
             if "palette" not in str(error):
                 raise
@@ -49,7 +52,12 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
 
 
 def draw(
-    analysis: dict, log: pd.DataFrame, predictions: pd.DataFrame, responses: pd.DataFrame, config: params.DrawFigures
+    analysis: dict,
+    log: pd.DataFrame,
+    groups: pd.DataFrame,
+    predictions: pd.DataFrame,
+    responses: pd.DataFrame,
+    config: params.DrawFigures,
 ) -> dict[str, Figure]:
     """Return every figure of the report by its file name."""
     look = {"width": config.width, "palette": config.palette}
@@ -59,12 +67,10 @@ def draw(
         wide = comparison.per_prompt(responses, metric)
         changes[metric] = wide["tuned"] - wide[start]
     return {
-        "training_curves": figures.training_curves(log, **look),
+        "training_curves": figures.training_curves(log, groups, **look),
         "paired_differences": figures.paired_differences(analysis["metrics"], analysis["metric_order"], **look),
         "reward_distributions": figures.reward_distributions(responses, policies, **look),
-        "empathy_by_intensity": figures.empathy_by_intensity(
-            analysis["empathy_by_intensity"]["levels"], policies, **look
-        ),
+        "empathy_by_intensity": figures.empathy_by_intensity(analysis["by_intensity"], policies, **look),
         "scorer_reliability": figures.scorer_reliability(predictions, **look),
         "reward_against_audit": figures.reward_against_audit(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),

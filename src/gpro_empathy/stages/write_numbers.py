@@ -9,7 +9,7 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 
 from pathlib import Path
 
-from gpro_empathy import comparison, csv_table, files, latex, params, report_numbers, report_tables
+from gpro_empathy import comparison, csv_table, files, latex, params, report_examples, report_numbers, report_tables
 
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
@@ -45,8 +45,11 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "data_table": report_tables.data_table(inputs.data),
             "scorer_table": report_tables.scorer_table(inputs.scorer),
             "results_table": report_tables.results_table(inputs.analysis),
+            "effects_table": report_tables.effects_table(inputs.analysis),
+            "intensity_table": report_tables.intensity_table(inputs.analysis),
             "audit_table": report_tables.audit_table(inputs.analysis),
-            "examples": report_tables.examples(table),
+            "prompts_table": report_tables.prompts_table(inputs.analysis),
+            "examples": report_examples.examples(table),
         }
     except KeyError as error:
         raise files.UserError(f"{REPORTS}: no number {error} for the report; run `make reproduce`") from error
