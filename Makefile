@@ -56,15 +56,42 @@ reproduce: .venv/ready tex  ## Run every stage and rebuild reports/paper.pdf (PR
 	@$(if $(PROFILE),$(BIN)/python -m gpro_empathy.profiles $(PROFILE))
 	@$(BIN)/python -m gpro_empathy.doctor --quiet
 	@$(BIN)/dvc repro
-	@echo "The report: reports/paper.pdf"
+	@echo "The report: reports/paper.pdf; all responses: reports/index.html"
+# A copy without git has nothing to compare with, and its run has succeeded all the same.
+	@$(BIN)/python -m gpro_empathy.verify || true
 endif
 
 .PHONY: paper
 paper: .venv/ready tex  ## Typeset reports/paper.pdf anew from paper/ and the committed numbers
 	@if [ -d data/rollouts ]; then $(BIN)/dvc repro paper; else $(BIN)/python -m gpro_empathy.stages.paper; fi
 
+.PHONY: verify
+verify: .venv/ready  ## Did it reproduce? Compare this run's numbers with the committed ones (REVISION=<commit>: with another commit)
+	@$(BIN)/python -m gpro_empathy.verify $(if $(REVISION),--revision $(REVISION))
+
+.PHONY: arxiv
+arxiv: .venv/ready tex  ## Pack the report's sources into tmp/arxiv.tar.gz, which compiles by itself
+	@$(BIN)/python -m gpro_empathy.arxiv
+
+# Only tests and pictures of the results page need a browser, so that a machine without one goes on.
+.PHONY: browser
+browser:
+	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "Installing Chromium with apt-get: about a minute"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	    || echo "Chromium could not be installed; the tests of the results page in a browser are skipped"; \
+	else \
+	  echo "No Chromium is found; the tests of the results page in a browser are skipped"; \
+	fi
+
+.PHONY: screenshot
+screenshot: .venv/ready browser  ## Take reports/index.png, the picture of the results page
+	@$(BIN)/python tests/browser.py reports/index.html reports/index.png
+
 .PHONY: test
-test: .venv/ready tex  ## Run all tests, the end-to-end one included
+test: .venv/ready tex browser  ## Run all tests, the end-to-end one included
 	@$(BIN)/pytest -q
 
 .PHONY: test-fast
@@ -75,6 +102,10 @@ test-fast: .venv/ready  ## Run the tests that take no stage from end to end
 lint: .venv/ready  ## Check style and formatting
 	@$(BIN)/ruff check src tests
 	@$(BIN)/ruff format --check src tests
+
+.PHONY: bench
+bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minutes, into bench/ (ARGS=--quick: a trial of one minute)
+	@$(BIN)/python bench/grpo_step.py $(ARGS)
 
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs

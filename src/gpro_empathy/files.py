@@ -5,10 +5,15 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# One file per stage with the wall time of its last run; no output of DVC, and not in git.
+WALL_TIMES = Path("work/stages")
+_STAGES = "gpro_empathy.stages."
 
 
 class UserError(Exception):
@@ -16,9 +21,10 @@ class UserError(Exception):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's entry point; print a UserError or a full disk as one line and exit with 1."""
+    """Run a stage's entry point and note its wall time; print a UserError or a full disk as one line and exit with 1."""
     try:
         main()
+        _note_wall_time()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -28,6 +34,19 @@ def run_stage(main: Callable[[], None]) -> None:
             raise
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror.lower()}")
+
+
+def _note_wall_time() -> None:
+    """Write how long this process has run, if it is a stage: imports included, they are part of what a reader waits for."""
+    specification = sys.modules["__main__"].__spec__
+    name = specification.name if specification else ""
+    if not name.startswith(_STAGES):
+        return
+    import psutil
+
+    finished = time.time()
+    seconds = round(finished - psutil.Process().create_time(), 1)
+    write_json(WALL_TIMES / f"{name.removeprefix(_STAGES)}.json", {"finished": finished, "seconds": seconds})
 
 
 @contextmanager

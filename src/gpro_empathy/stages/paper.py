@@ -1,6 +1,6 @@
 """Typeset the report.
 
-Reads   paper/main.tex, paper/references.bib, paper/generated/, reports/figures/*.pdf
+Reads   paper/main.tex, paper/references.bib, paper/generated/, paper/provenance/, reports/figures/*.pdf
 Writes  reports/paper.pdf    the same bytes for the same inputs; LaTeX works in paper/build/
 """
 
@@ -24,16 +24,38 @@ def run(root: Path = Path()) -> None:
     """Typeset the report below `root`.
 
     Raises:
+        UserError: As `typeset`.
+    """
+    build = typeset(root)
+    with files.atomic_path(root / PDF) as temporary:
+        shutil.copyfile(build / "main.pdf", temporary)
+
+
+def typeset(root: Path) -> Path:
+    """Typeset the report below `root` in a fresh build folder; return that folder.
+
+    Raises:
         UserError: If latexmk is missing, LaTeX fails, or the report has undefined references or overfull lines.
     """
     if not (root / MAIN).is_file():
         raise files.UserError(f"{MAIN}: no such file")
-    if shutil.which("latexmk") is None:
-        raise files.UserError(f"latexmk: not found; install TeX, on Debian with `apt-get install {_PACKAGES}`")
     # A build that failed, or one from other figures, must not leak into this one.
     shutil.rmtree(root / BUILD, ignore_errors=True)
+    compile_tex(root, MAIN, BUILD)
+    return root / BUILD
+
+
+def compile_tex(root: Path, source: Path, build: Path) -> None:
+    """Compile a LaTeX source below `root` into a folder beside it, or in place if that is the current one.
+
+    Raises:
+        UserError: As `typeset`.
+    """
+    if shutil.which("latexmk") is None:
+        raise files.UserError(f"latexmk: not found; install TeX, on Debian with `apt-get install {_PACKAGES}`")
+    options = ["-cd", "-pdf", "-halt-on-error", "-interaction=nonstopmode", f"-outdir={build.name or '.'}"]
     done = subprocess.run(
-        ["latexmk", "-cd", "-pdf", "-halt-on-error", "-interaction=nonstopmode", f"-outdir={BUILD.name}", str(MAIN)],
+        ["latexmk", *options, str(source)],
         cwd=root,
         # Without a clock in the file, and with lines of the log that are not cut.
         env={**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "1000"},
@@ -42,13 +64,11 @@ def run(root: Path = Path()) -> None:
         errors="replace",
         check=False,
     )
-    log_file = root / BUILD / "main.log"
+    log_file = root / build / f"{source.stem}.log"
     log = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else done.stdout
     if (problem := find_problem(log)) or done.returncode:
-        reason = problem or _bibtex_problem(root) or f"latexmk ended with status {done.returncode}"
-        raise files.UserError(f"{MAIN}: {reason}; see {BUILD / 'main.log'}")
-    with files.atomic_path(root / PDF) as temporary:
-        shutil.copyfile(root / BUILD / "main.pdf", temporary)
+        reason = problem or _bibtex_problem(root / build) or f"latexmk ended with status {done.returncode}"
+        raise files.UserError(f"{source}: {reason}; see {build / log_file.name}")
 
 
 def find_problem(log: str) -> str | None:
@@ -67,8 +87,8 @@ def find_problem(log: str) -> str | None:
     return None
 
 
-def _bibtex_problem(root: Path) -> str | None:
-    record = root / BUILD / "main.blg"
+def _bibtex_problem(build: Path) -> str | None:
+    record = build / "main.blg"
     if not record.is_file():
         return None
     found = re.search(

@@ -1,0 +1,123 @@
+"""Verdicts and tables of the results page, every cell as plain text."""
+
+from collections.abc import Mapping, Sequence
+
+from gpro_empathy import metric_names
+
+_AUDIT = {
+    "no gain to audit": "No gain on the reward's own scorer that a second one could confirm.",
+    "not confirmed": "The second scorer, which training never saw, does not confirm the gain.",
+    "partly confirmed": "The second scorer, which training never saw, confirms a smaller gain.",
+    "confirmed": "The second scorer, which training never saw, confirms the gain.",
+}
+
+
+def findings(analysis: Mapping) -> list[dict[str, str]]:
+    """Return the verdicts beside the headline: what was asked, and the answer."""
+    margin, audit = analysis["similarity_noninferiority"], analysis["audit"]
+    loss = {
+        "not inferior": f"a loss of {margin['margin']:g} or more is excluded",
+        "inferior": f"the loss exceeds the margin of {margin['margin']:g}",
+        "inconclusive": f"a loss of {margin['margin']:g} or more cannot be excluded",
+    }
+    drifts = [metric_names.label(metric) for metric in audit["drifts"]]
+    return [
+        {
+            "what": "Semantic similarity",
+            "text": f"{_sentence_case(analysis['metrics']['semantic_similarity_raw']['verdict'])}; "
+            f"{loss.get(margin['verdict'], margin['verdict'])}.",
+        },
+        {"what": "Second scorer", "text": _AUDIT.get(audit["verdict"], f"{_sentence_case(audit['verdict'])}.")},
+        {"what": "Side effects", "text": f"Confirmed drift: {', '.join(drifts)}." if drifts else "None is confirmed."},
+    ]
+
+
+def tables(analysis: Mapping) -> list[dict]:
+    """Return the tables of the page, cells as text."""
+    policies, start = analysis["policies"], analysis["starting_policy"]
+    header = [metric_names.POLICY_LABELS[policy] for policy in policies]
+    compared = ["Metric", *header, "change", f"{percent(analysis['confidence'])} interval", "adjusted p", "verdict"]
+    against = metric_names.POLICY_LABELS[start]
+    return [
+        {
+            "title": "Declared metrics",
+            "note": f"Change: tuned less {against}; p adjusted over the table by Holm's method.",
+            "header": compared,
+            "rows": _compared(analysis["metrics"], analysis["metric_order"], policies),
+        },
+        {
+            "title": "Audit of the reward",
+            "note": "What may drift beside the reward, adjusted among themselves.",
+            "header": compared,
+            "rows": _compared(analysis["audit"]["metrics"], sorted(analysis["audit"]["metrics"]), policies),
+        },
+        {
+            "title": "Raw empathy by intensity of the user's turn",
+            "note": "Means in label units; a dash stands where too few conversations allow no interval.",
+            "header": ["Intensity (rounded label)", "prompts", *header, "change", compared[-3]],
+            "rows": _by_intensity(analysis["by_intensity"], policies),
+        },
+    ]
+
+
+def number(value: float | None, digits: int, signed: bool = False) -> str:
+    """Return a number with a fixed count of digits and a true minus sign; a dash for None."""
+    if value is None:
+        return "\N{EN DASH}"
+    text = f"{abs(value):.{digits}f}"
+    # What rounds to 0 has no sign.
+    if float(text) == 0:
+        return text
+    return ("\N{MINUS SIGN}" if value < 0 else "+" if signed else "") + text
+
+
+def interval(low: float, high: float, digits: int) -> str:
+    """Return an interval as [low, high]."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with three digits, or that it is below the smallest of them."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage."""
+    return f"{100 * share:g}\N{NO-BREAK SPACE}%"
+
+
+def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for name in order:
+        found, digits = metrics[name], metric_names.digits(name)
+        rows.append(
+            [
+                metric_names.label_with_unit(name),
+                *(number(found["means"][policy], digits) for policy in policies),
+                number(found["difference"], digits, signed=True),
+                interval(found["low"], found["high"], digits),
+                p_value(found["p_holm"]),
+                found["verdict"],
+            ]
+        )
+    return rows
+
+
+def _by_intensity(found: Mapping, policies: Sequence[str]) -> list[list[str]]:
+    values, rows = found["values"]["empathy_raw"], []
+    for k, level in enumerate(found["levels"]):
+        change = values["change"]["levels"][k]
+        rows.append(
+            [
+                str(level["level"]),
+                str(level["prompts"]),
+                *(number(values[policy]["levels"][k]["mean"], 2) for policy in policies),
+                number(change["mean"], 2, signed=True),
+                number(None, 2) if change["low"] is None else interval(change["low"], change["high"], 2),
+            ]
+        )
+    return rows
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
