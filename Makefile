@@ -100,12 +100,17 @@ test-fast: .venv/ready  ## Run the tests that take no stage from end to end
 
 .PHONY: lint
 lint: .venv/ready  ## Check style and formatting
-	@$(BIN)/ruff check src tests
-	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench
 
 .PHONY: bench
 bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minutes, into bench/ (ARGS=--quick: a trial of one minute)
 	@$(BIN)/python bench/grpo_step.py $(ARGS)
+
+.PHONY: search
+search: .venv/ready  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
+	@[ -d models/warm_start ] || $(BIN)/dvc repro train_scorer warm_start
+	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs

@@ -3,10 +3,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from conftest import randomise
-from gpro_empathy import generation
-from gpro_empathy.decoder import FewRowsLinear, decoder_of
+from gpro_empathy import generation, policy
+from gpro_empathy.decoder import ROOM, FewRowsLinear, decoder_of, empty_cache, grouped_attention
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
 
@@ -91,3 +93,59 @@ def test_decoder_draws_what_the_policy_draws(lora):
         generation.sample(model, prompts, 2, how, np.random.default_rng(3)) for model in (lora, decoder_of(lora))
     )
     assert one == other
+
+
+# The cache and the attention of one query
+
+
+def tokens_into(cache, rng, rows=3, steps=(5, 1, 1)):
+    """Write made-up keys and values of some steps into a cache's first layer."""
+    for tokens in steps:
+        keys, values = (torch.from_numpy(rng.normal(size=(rows, 2, tokens, 4))).float() for _ in range(2))
+        result = cache.update(keys, values, 0)
+    return result
+
+
+@pytest.mark.parametrize("change", [
+    lambda cache: None,
+    lambda cache: cache.batch_repeat_interleave(2),
+    lambda cache: cache.batch_select_indices(torch.tensor([2, 0])),
+])  # fmt: skip
+def test_cache_with_room_holds_what_a_growing_one_holds(change):
+    found = []
+    for cache in (empty_cache(), DynamicCache()):
+        rng = np.random.default_rng(0)
+        tokens_into(cache, rng)
+        change(cache)
+        # Past the room of one allocation, so that a second is made.
+        steps = (1,) * (ROOM + 3)
+        found.append(tokens_into(cache, rng, rows=cache.layers[0].keys.shape[0], steps=steps))
+        assert cache.get_seq_length() == 7 + len(steps)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_attention_of_one_query_is_that_of_transformers(base, tokens):
+    """Six heads in two groups, and a mask that hides other keys in each row."""
+    generator = torch.Generator().manual_seed(1)
+    module = base.model.layers[0].self_attn
+    module.num_key_value_groups = 3
+    query = torch.randn(2, 6, tokens, 8, generator=generator)
+    key, value = (torch.randn(2, 2, 9, 8, generator=generator) for _ in range(2))
+    mask = torch.rand(2, 1, tokens, 9, generator=generator) < 0.7
+    mask[..., 0] = True
+    found, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_decoder_of_a_bfloat16_policy_rounds_the_merged_weight_once(tiny_policy, policy_folder):
+    config = tiny_policy.model_copy(update={"dtype": "bfloat16"})
+    model = policy.add_lora(policy.load_base(config, policy_folder), config, None)
+    randomise(model)
+    layer = model.get_base_model().model.layers[0].mlp.up_proj
+    delta = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * layer.scaling["default"]
+    merged = decoder_of(model).model.layers[0].mlp.up_proj.weight
+    assert merged.dtype == torch.bfloat16
+    assert torch.equal(merged, (layer.get_base_layer().weight.float() + delta).bfloat16())

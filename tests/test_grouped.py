@@ -124,3 +124,18 @@ def test_packing_keeps_every_token_once_and_the_prompt_once_a_group(pairs):
         assert packing.positions_NT[group, predictor] == len(prompts[row]) + column - 1
     # Every query sees something, or attention would give NaN.
     assert packing.mask_N1TT.any(-1).all()
+
+
+def test_log_probabilities_of_bfloat16_logits_are_taken_in_float32(lora):
+    """A softmax in bfloat16 would round every log-probability to three digits."""
+    model = copy.deepcopy(lora).get_base_model().bfloat16()
+    prompts, completions = [[5, 9, 200, 7]] * 2, [[8, 31, 77], [12, 9]]
+    with torch.no_grad():
+        found, _ = grouped.log_probabilities(model, prompts, completions, columns=3, temperature=1.0)
+        for row, completion in enumerate(completions):
+            ids = torch.tensor([prompts[row] + completion])
+            logps_TV = torch.log_softmax(model(input_ids=ids).logits[0, 3:-1].float(), -1)
+            expected = logps_TV[torch.arange(len(completion)), completion]
+            # The logits themselves carry bfloat16's error; of float32 logs, few digits would be left equal by chance.
+            assert torch.allclose(found[row, : len(completion)], expected, atol=0.02)
+    assert found.dtype == torch.float32

@@ -289,6 +289,13 @@ def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, r
     assert parts[0][0].tolist() != parts[1][0].tolist()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_trainer_leaves_the_lora_matrices_of_a_four_bit_policy_in_float32(make_run, reward_model, tmp_path, dtype):
+    run = make_run(policy_changes={"load_in_4bit": True, "dtype": dtype})
+    trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
+    assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+
+
 # Down-sampling
 
 

@@ -208,8 +208,39 @@ def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_po
 
 
 def test_refuses_an_altered_packaged_model(tiny_policy, tmp_path, monkeypatch):
+    smollm2 = tiny_policy.model_copy(update={"model": packaged.SMOLLM2})
     package, file, _ = packaged.FILES[packaged.SMOLLM2]
     monkeypatch.setitem(packaged.FILES, packaged.SMOLLM2, (package, file, "0" * 64))
     with pytest.raises(UserError, match=r"\.gguf: SHA-256 is b179.*, expected 0000"):
-        policy.convert(tiny_policy, tmp_path / "policy")
+        policy.convert(smollm2, tmp_path / "policy")
     assert list(tmp_path.iterdir()) == []
+
+
+# The number format
+
+
+@pytest.mark.parametrize(("cuda", "bf16", "amx", "expected"), [
+    (False, False, False, torch.float32), (False, True, False, torch.bfloat16), (False, False, True, torch.bfloat16),
+    (True, False, False, torch.bfloat16),
+])  # fmt: skip
+def test_automatic_format_is_bfloat16_where_the_hardware_multiplies_it(
+    tiny_policy, monkeypatch, cuda, bf16, amx, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert policy.compute_dtype(tiny_policy.model_copy(update={"dtype": "auto"})) == expected
+    assert policy.compute_dtype(tiny_policy) == torch.float32
+
+
+def test_lora_matrices_multiply_in_the_format_of_the_base_and_stay_float32(tiny_policy, policy_folder):
+    config = tiny_policy.model_copy(update={"dtype": "bfloat16"})
+    model = policy.add_lora(policy.load_base(config, policy_folder), config, None)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    with policy.autocast(model):
+        assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.dtype == torch.bfloat16
+        assert (
+            model.base_model.model.model.layers[0].mlp.up_proj.lora_A["default"](torch.ones(1, 32)).dtype
+            == torch.bfloat16
+        )

@@ -98,7 +98,10 @@ def log_probabilities(
     ).last_hidden_state
     logits_MV = model.get_output_embeddings()(hidden_NTH[packing.group_M.to(device), packing.predictor_M.to(device)])
     logps_M, entropy_M = selective_log_softmax_and_entropy(
-        logits_MV, packing.target_M.to(device), temperature=temperature, entropy_requires_grad=entropy_requires_grad
+        logits_MV.float(),
+        packing.target_M.to(device),
+        temperature=temperature,
+        entropy_requires_grad=entropy_requires_grad,
     )
     place = (packing.row_M.to(device), packing.column_M.to(device))
     empty_BC = logps_M.new_zeros(len(completions), columns)

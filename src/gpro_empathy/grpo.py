@@ -61,6 +61,7 @@ def trl_config(
         "top_p": grpo.top_p,
         "save_steps": grpo.save_steps,
         "seed": seed,
+        "shuffle_dataset": False,  # the prompts come in the order of the steps
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": "none",

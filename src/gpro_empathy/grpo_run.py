@@ -22,6 +22,8 @@ from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
 SAMPLE_PROMPTS = 3
+# Columns that stand first in every table; the others follow in alphabetical order.
+LEADING = ("seed", "step", "group", "sample")
 # Responses of the starting policy that the reference statistics are taken of, one per prompt.
 REFERENCE_RESPONSES = 48
 
@@ -176,6 +178,9 @@ def card(run: Run, result: Result) -> str:
 
 def forget(checkpoints: Path) -> None:
     """Delete the checkpoints of a run that is complete."""
+    # First what makes them count: a run that is killed here must not find half of a checkpoint and go on from it.
+    for mark in checkpoints.rglob("fingerprint.txt"):
+        mark.unlink()
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -199,7 +204,7 @@ def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GR
             f"train_grpo.trained_generations is {run.config.trained_generations}, but the backend {run.policy.backend} "
             f"trains on whole groups; set it to num_generations, {run.config.num_generations}"
         )
-    dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in run.train_prompts])
+    dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in _in_order(run)])
     trainer = kind(
         model=run.model,
         reward_funcs=recorder.functions(),
@@ -210,6 +215,18 @@ def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GR
     )
     trainer.remove_callback(PrinterCallback)  # the log prints one line a step of its own
     return trainer
+
+
+def _in_order(run: Run) -> list[str]:
+    """Return the prompts of all steps: as often through the training prompts as it takes, each pass in its own order.
+
+    In one list, because TRL's sampler, in a run that goes on in its second pass, begins with the order of the first.
+    """
+    needed = run.config.steps * run.config.prompts_per_step
+    rng = np.random.default_rng([run.seed, 3])
+    passes = -(-needed // len(run.train_prompts))
+    order = np.concatenate([rng.permutation(len(run.train_prompts)) for _ in range(passes)])
+    return [run.train_prompts[i] for i in order[:needed]]
 
 
 def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
@@ -239,7 +256,9 @@ def _newest_checkpoint(checkpoints: Path, fingerprint: str) -> Path | None:
 
 def _csv(rows: Sequence[dict]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    # Not in the order of the first row: rows that a checkpoint kept come back with their keys sorted.
+    columns = sorted(rows[0], key=lambda name: (LEADING.index(name) if name in LEADING else len(LEADING), name))
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

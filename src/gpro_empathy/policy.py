@@ -4,6 +4,11 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -13,9 +18,10 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
-from gpro_empathy import adapters, files, packaged, params
+from gpro_empathy import adapters, files, packaged, params, prompts
 from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -56,8 +62,9 @@ def convert(config: params.Policy, folder: Path) -> None:
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
         if config.model in (packaged.SMOLLM2, "random"):
-            tokenizer = _smollm2_tokenizer()
-            model = _smollm2() if config.model == packaged.SMOLLM2 else _random_llama(tokenizer)
+            known = config.model == packaged.SMOLLM2
+            tokenizer = _smollm2_tokenizer() if known else _small_tokenizer()
+            model = _smollm2() if known else _random_llama(tokenizer)
             model.generation_config = GenerationConfig(
                 eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
             )
@@ -107,6 +114,8 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
         raise UserError(f"policy.model {source['name']!r}: cannot load it ({_first_words(error)})") from None
     if config.load_in_4bit and not cuda:
         model = model.dequantize().to(dtype)
+        # The flag outlives the quantised layers, and TRL would turn the LoRA matrices of such a model into bfloat16.
+        model.is_loaded_in_4bit = False
     return model
 
 
@@ -154,6 +163,24 @@ def _smollm2_tokenizer() -> PreTrainedTokenizerBase:
     gguf = packaged.find(packaged.SMOLLM2)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # Read from GGUF it has no proper end token, and sampling would never stop.
+    return _for_chat(tokenizer)
+
+
+def _small_tokenizer() -> PreTrainedTokenizerBase:
+    """Make a byte-level tokenizer on the spot: every text can be written in it, if in many tokens."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=1000,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([prompts.SYSTEM_PROMPT], trainer)
+    return _for_chat(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+
+
+def _for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     tokenizer.chat_template = CHATML
     tokenizer.clean_up_tokenization_spaces = False

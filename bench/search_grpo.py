@@ -1,0 +1,121 @@
+"""Try GRPO settings on the validation split, which the report never uses; test prompts are not read.
+
+    make search                     the candidates of bench/search_grpo.yaml that have no result yet
+    make search ARGS="name other"   these, again
+
+Every candidate starts from the warm-started policy of the last `dvc repro`, with the same scorers, and is compared with
+that policy on the same validation prompts. Results: bench/search_grpo.jsonl, one line a candidate.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from scipy import stats as scipy_stats
+
+from gpro_empathy import dialogue, files, grpo_run, params, policy, rewards, rollouts, scorer, text_measures
+from gpro_empathy.stages import rollout, train_grpo
+
+HERE = Path(__file__).parent
+CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
+VALIDATION = train_grpo.PROMPTS / "prompts_validation.jsonl"
+MEASURED = (
+    "empathy_raw", "audit_empathy_raw", "semantic_similarity_raw", "combined_reference", "well_formed", "overlap",
+    "distinct_2", "answer_words",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the candidates."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", help="names of candidates; without, those that have no result")
+    arguments = parser.parse_args()
+    candidates = yaml.safe_load(files.read_text(CANDIDATES))
+    if unknown := sorted(set(arguments.only) - set(candidates)):
+        raise files.UserError(f"{CANDIDATES}: no candidate {unknown[0]!r}; there are {', '.join(candidates)}")
+    done = {row["name"]: row for row in files.read_jsonl(RESULTS)} if RESULTS.is_file() else {}
+    for name in arguments.only or [name for name in candidates if name not in done]:
+        print(f"== {name}: {candidates[name]}", flush=True)
+        done[name] = {"name": name, "settings": candidates[name]} | measure(settings(candidates[name]))
+        files.write_jsonl(RESULTS, list(done.values()))
+        print(yaml.safe_dump(done[name], sort_keys=False), flush=True)
+
+
+def settings(overrides: dict) -> params.Params:
+    """Return params.yaml with some keys replaced, {"section.key": value}."""
+    values = yaml.safe_load(files.read_text(params.PARAMS))
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        values[section][name] = value
+    return params.Params.model_validate(values)
+
+
+def measure(config: params.Params) -> dict:
+    """Train one candidate and compare it with the policy that it started from."""
+    base = policy.load_base(config.policy, train_grpo.POLICY)
+    tokenizer = policy.load_tokenizer(train_grpo.POLICY)
+    run = grpo_run.Run(
+        model=policy.add_lora(base, config.policy, policy.adapter_in(train_grpo.WARM_START)),
+        tokenizer=tokenizer,
+        rewards=rewards.load(config.rewards, train_grpo.SCORER),
+        train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
+        sample_prompts=[turn.text for turn in dialogue.read_turns(VALIDATION)],
+        config=config.train_grpo,
+        policy=config.policy,
+        seed=config.train_grpo.seeds[0],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        result = grpo_run.train(run, Path(folder) / "checkpoints", inputs=[])
+        seconds = time.perf_counter() - started
+        tuned = Path(folder) / "tuned"
+        policy.save_adapter(run.model, tuned, "")
+        rows = sampled(config, tuned, result.reference)
+    return {"train_seconds": round(seconds), **comparison(rows)}
+
+
+def sampled(config: params.Params, tuned: Path, reference: dict) -> list[dict]:
+    """Return scored responses of both policies to validation prompts."""
+    model = rewards.with_reference(rewards.load(config.rewards, train_grpo.SCORER), rewards.reference_json(reference))
+    turns = rollouts.choose_prompts(dialogue.read_turns(VALIDATION), config.rollout)
+    samples = rollouts.sample_policies(
+        policy.load_base(config.policy, train_grpo.POLICY),
+        policy.load_tokenizer(train_grpo.POLICY),
+        {("warm_start", None): train_grpo.WARM_START, ("tuned", 0): tuned},
+        turns,
+        config.rollout,
+        config.policy,
+    )
+    return rollouts.score(samples, model, scorer.load(rollout.AUDIT_SCORER))
+
+
+def comparison(rows: list[dict]) -> dict:
+    """Return both policies' means, the mean difference per prompt, and p of a t-test over conversations."""
+    result = {}
+    for name in MEASURED:
+        start, tuned = (by_conversation(rows, model, name) for model in ("warm_start", "tuned"))
+        result[name] = {
+            "start": round(float(np.mean([row[name] for row in rows if row["model"] == "warm_start"])), 3),
+            "tuned": round(float(np.mean([row[name] for row in rows if row["model"] == "tuned"])), 3),
+            "p": float(f"{scipy_stats.ttest_rel(tuned, start).pvalue:.2g}") if np.any(tuned != start) else 1.0,
+        }
+    for model in ("warm_start", "tuned"):
+        corpus = " ".join(row["answer"] for row in rows if row["model"] == model)
+        result[f"corpus_distinct_2_{model}"] = round(text_measures.distinct_n(corpus, 2), 3)
+    return result
+
+
+def by_conversation(rows: list[dict], model: str, name: str) -> np.ndarray:
+    """Return the mean of a measure by conversation, in one order for all policies."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["model"] == model:
+            values.setdefault(row["conversation"], []).append(float(row[name]))
+    return np.array([np.mean(values[key]) for key in sorted(values)])
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,74 @@
+"""What the benchmark starts from: the policy, the rewards, the prompts, and the machine that it runs on."""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+import trl
+from timed_step import Bench
+
+from gpro_empathy import files, params, policy, prompts, rewards, scorer, sources
+
+POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
+SEED = 41
+
+
+def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, str]:
+    """Load what both trainers are given; also return from where the policy starts, in words."""
+    config = settings.policy.model_copy(update={"backend": "transformers"})
+    folder = POLICY
+    if not (folder / policy.SOURCE).is_file() or files.read_json(folder / policy.SOURCE)["name"] != config.model:
+        folder = scratch / "policy"
+        if not folder.is_dir():
+            policy.convert(config, folder)
+    adapter = policy.adapter_in(WARM_START) if folder == POLICY else None
+    model = policy.add_lora(policy.load_base(config, folder), config, adapter)
+    scorer_folder = SCORER
+    if quick or not SCORER.is_dir():
+        scorer_folder = scratch / "scorer"
+        stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
+        torch.manual_seed(SEED)
+        kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
+        scorer.save(scorer.build(stated), scorer_folder, kept)
+    terms = rewards.load(settings.rewards, scorer_folder)
+    # What the scores are calibrated with takes no part in the time that it takes.
+    terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in rewards.CALIBRATED})
+    tokenizer = policy.load_tokenizer(folder)
+    bench = Bench(model, tokenizer, terms, settings.train_grpo, config, scratch / "trainer")
+    return bench, "warm start" if adapter else "untrained LoRA"
+
+
+def corpus_prompts(bench: Bench, settings: params.Params) -> list[str]:
+    """Return prompts of the embedded corpus that training would use, in a fixed random order."""
+    turns = sources.load(settings.prepare.model_copy(update={"source": "embedded", "split": "by_conversation"}))[
+        "train"
+    ]
+    texts = [turn.text for turn in turns if len(turn.text.split()) >= settings.prepare.min_prompt_words]
+    order = np.random.default_rng(SEED).permutation(len(texts))
+    counted = [(texts[i], len(policy.prompt_ids(bench.tokenizer, prompts.messages(texts[i])))) for i in order]
+    return [text for text, tokens in counted if tokens <= bench.policy.max_prompt_tokens]
+
+
+def machine() -> dict:
+    """Return what the numbers belong to."""
+    return {
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
