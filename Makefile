@@ -123,6 +123,18 @@ tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny
 	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc config --local core.no_scm true && dvc repro
 	@echo "The report of the tiny run, whose numbers mean nothing: tmp/tiny/reports/paper.pdf"
 
+SEEDS ?= 23 24 25
+comma := ,
+empty :=
+.PHONY: seeds
+seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/seeds, and keep that report in reports/seeds
+	@rm -rf tmp/seeds && mkdir -p tmp/seeds
+	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/seeds
+	@cd tmp/seeds && dvc config --local core.no_scm true && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
+	  && sed -i 's/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
+	@mkdir -p reports/seeds && cp tmp/seeds/reports/paper.pdf tmp/seeds/reports/reward_analysis.json reports/seeds
+	@echo "The report of these seeds: reports/seeds/paper.pdf"
+
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)
