@@ -155,11 +155,12 @@ def test_finished_responses_are_dropped_without_changing_the_others(sharp):
 def test_decoding_stops_when_all_responses_have_ended(sharp):
     uniform = torch.from_numpy(np.random.default_rng(5).random((1, 6)))
     (endless,) = generation.decode(sharp, PROMPTS[:1], 1, how(), uniform)
+    end = next(step for step in range(1, 6) if endless[step] not in endless[:step])
     steps = []
     (response,) = generation.decode(
-        sharp, PROMPTS[:1], 1, how(eos_ids=(endless[1],)), uniform, on_token=lambda step, count: steps.append(step)
+        sharp, PROMPTS[:1], 1, how(eos_ids=(endless[end],)), uniform, on_token=lambda step, count: steps.append(step)
     )
-    assert (response, steps) == (endless[:2], [0, 1])
+    assert (response, steps) == (endless[: end + 1], list(range(end + 1)))
 
 
 def test_samples_of_a_prompt_stand_together_and_differ(base):
