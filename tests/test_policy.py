@@ -33,7 +33,8 @@ def projections(model):
 def lora_gradients(model):
     """Return the gradient of a language-modelling loss by the name of each trainable matrix."""
     model.zero_grad()
-    model(input_ids=IDS, labels=IDS).loss.backward()
+    with policy.autocast(model):
+        model(input_ids=IDS, labels=IDS).loss.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -65,10 +66,15 @@ def test_model_computes_in_the_configured_format(four_bit, policy_folder):
 # Gradients
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 0.02), ("bfloat16", 0.1)])
 def test_lora_gradients_of_the_four_bit_policy_are_right_before_and_after_sampling(
-    tiny_policy, four_bit, policy_folder
+    tiny_policy, four_bit, policy_folder, dtype, bound
 ):
-    """The reference is the full-precision model, with each projection's weights replaced by its NF4 numbers."""
+    """The reference is the full-precision model, with each projection's weights replaced by its NF4 numbers.
+
+    The bound in bfloat16 leaves room for its rounding of weights, activations and gradients, at most 0.4 % each.
+    """
+    four_bit = four_bit.model_copy(update={"dtype": dtype})
     reference = policy.load_base(tiny_policy, policy_folder)
     with torch.no_grad():
         for module in projections(reference).values():
@@ -84,7 +90,7 @@ def test_lora_gradients_of_the_four_bit_policy_are_right_before_and_after_sampli
         for name, gradient in lora_gradients(model).items():
             norm = expected[name].norm()
             assert norm > 0, name
-            assert (gradient - expected[name]).norm() <= 0.02 * norm, name
+            assert (gradient - expected[name]).norm() <= bound * norm, name
 
     check()
     model.eval()

@@ -56,7 +56,7 @@ def test_length_counts_the_answer_and_not_the_reasoning():
 
 def test_empathy_is_the_third_label_of_the_scorer_for_the_answer():
     class Scorer:
-        def score(self, texts):
+        def score(self, texts, contexts):
             return np.array([[1.0, 2.0, len(text)] for text in texts])
 
     assert rewards.Empathy(Scorer())(["u"] * 2, replies("abc", "hello")).tolist() == [3.0, 5.0]

@@ -6,7 +6,7 @@
 import argparse
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, scorer
+from gpro_empathy import dialogue, files, params, scorer_report, scorer_training
 
 # One pass in batches of 32 is enough for a scorer of ordinary accuracy, and quick.
 SETTINGS = {"epochs": 1, "batch_size": 32}
@@ -19,9 +19,9 @@ def main() -> None:
     folder = parser.parse_args().folder
     config = params.load(params.TrainScorer).model_copy(update=SETTINGS)
     corpus = Path(params.load(params.Prepare).embedded_folder) / "turns.csv"
-    model = scorer.train(dialogue.read_wassa_csv(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
+    model = scorer_training.train(dialogue.read_wassa_csv(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
     for name, path in (("official dev", folder / "trac2_CONVT_dev.csv"), ("embedded corpus", corpus)):
-        result = scorer.evaluate(model, dialogue.read_wassa_csv(path))
+        result = scorer_report.evaluate(model, dialogue.read_wassa_csv(path))
         print(name + ": " + ", ".join(f"{label} r = {result[label]['pearson']:.3f}" for label in dialogue.LABELS))
 
 

@@ -93,6 +93,7 @@ class TrainScorer(Section):
     learning_rate: Positive
     batch_size: Count
     max_tokens: Annotated[int, Field(ge=8)]
+    context_turns: Annotated[int, Field(ge=0)]
     lora_rank: Count
     lora_alpha: Positive
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]

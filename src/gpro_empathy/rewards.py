@@ -50,14 +50,16 @@ class Length:
 
 @dataclass(frozen=True)
 class Empathy:
-    """The Empathy label that a trained scorer gives the answer, in label units (0 to 5)."""
+    """The Empathy label that a trained scorer gives the answer, as a reply if it reads context; label units (0 to 5)."""
 
     scorer: object
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
         from gpro_empathy.dialogue import LABELS
 
-        return self.scorer.score([response.answer for response in responses])[:, LABELS.index("empathy")]
+        contexts = [(utterance,) for utterance in utterances]
+        scores_B3 = self.scorer.score([response.answer for response in responses], contexts)
+        return scores_B3[:, LABELS.index("empathy")]
 
 
 @dataclass(frozen=True)

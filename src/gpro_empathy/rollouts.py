@@ -82,7 +82,8 @@ def score(samples: Sequence[Sample], rewards: RewardModel, audit) -> list[dict]:
         own = [sample for sample in samples if (sample.model, sample.seed) == key]
         responses = [prompts.parse_response(sample.text) for sample in own]
         scores = rewards.score([sample.turn.text for sample in own], responses)
-        audit_B = audit.score([response.answer for response in responses])[:, LABELS.index("empathy")]
+        contexts = [(sample.turn.text,) for sample in own]
+        audit_B = audit.score([response.answer for response in responses], contexts)[:, LABELS.index("empathy")]
         columns = {f"{term}_raw": values for term, values in scores.raw.items()}
         for term in rewards.reference:
             columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}

@@ -43,13 +43,13 @@ def compare(
         report[role] = {
             "train_turns": len(halves[role]),
             "train_conversations": len({turn.conversation for turn in halves[role]}),
-            "validation": scorer.evaluate(model, splits["validation"]),
-            "test": scorer.evaluate(model, splits["test"]),
+            "validation": evaluate(model, splits["validation"]),
+            "test": evaluate(model, splits["test"]),
         }
-    texts = [turn.text for turn in splits["test"]]
-    reward_B, audit_B = (scorers[role].score(texts)[:, EMPATHY] for role in ("reward", "audit"))
+    texts, contexts = ([getattr(turn, name) for turn in splits["test"]] for name in ("text", "context"))
+    reward_B, audit_B = (scorers[role].score(texts, contexts)[:, EMPATHY] for role in ("reward", "audit"))
     report["agreement"] = {
-        "pearson_empathy": scorer.pearson(reward_B, audit_B),
+        "pearson_empathy": pearson(reward_B, audit_B),
         "mean_absolute_difference": float(np.abs(reward_B - audit_B).mean()),
     }
     lines = ["conversation,turn,label_empathy,predicted_empathy,audit_empathy"]
@@ -57,3 +57,29 @@ def compare(
         label = "" if turn.empathy is None else f"{turn.empathy:g}"
         lines.append(f"{turn.conversation},{turn.turn},{label},{reward:.6f},{audit:.6f}")
     return report, "\n".join(lines) + "\n"
+
+
+def evaluate(model: scorer.Scorer, turns: Sequence[Turn]) -> dict:
+    """Return Pearson correlation and mean absolute error per label on turns, and the mean correlation.
+
+    A correlation is None where it is not defined: fewer than three labelled turns, or no spread.
+    """
+    predicted_B3 = model.score([turn.text for turn in turns], [turn.context for turn in turns])
+    result: dict = {"turns": len(turns)}
+    for column, name in enumerate(LABELS):
+        known = [i for i, turn in enumerate(turns) if getattr(turn, name) is not None]
+        label_B = np.array([getattr(turns[i], name) for i in known])
+        result[name] = {
+            "pearson": pearson(label_B, predicted_B3[known, column]),
+            "mae": float(np.abs(label_B - predicted_B3[known, column]).mean()) if known else None,
+        }
+    correlations = [result[name]["pearson"] for name in LABELS]
+    result["mean_pearson"] = None if None in correlations else float(np.mean(correlations))
+    return result
+
+
+def pearson(a_B: np.ndarray, b_B: np.ndarray) -> float | None:
+    """Return the Pearson correlation of two arrays, or None where it is not defined."""
+    if len(a_B) < 3 or np.std(a_B) == 0 or np.std(b_B) == 0:
+        return None
+    return float(np.corrcoef(a_B, b_B)[0, 1])

@@ -3,7 +3,7 @@
 Both learn from training conversations, each from its own: the second sees none that the first saw.
 
 Reads   data/prepared/{train,validation,test}.jsonl
-Writes  models/scorer/                  the reward's scorer
+Writes  models/scorer/                  the reward's scorer, with a model card
         models/audit_scorer/            the second one
         reports/scorer.json             correlations with the labels, and between the two
         reports/scorer_predictions.csv  label and both predictions of every test turn
@@ -11,7 +11,7 @@ Writes  models/scorer/                  the reward's scorer
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, scorer, scorer_report
+from gpro_empathy import dialogue, files, params, scorer, scorer_card, scorer_report, scorer_training
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
@@ -27,10 +27,11 @@ def main() -> None:
     scorers = {}
     for number, (role, turns) in enumerate(halves.items()):
         print(f"{role} scorer: {len(turns)} turns")
-        scorers[role] = scorer.train(turns, config, seed=config.seed + number)
-        settings = {"encoder": config.encoder, "revision": config.revision, "max_tokens": config.max_tokens}
-        scorer.save(scorers[role], FOLDERS[role], settings | {"role": role, "train_turns": len(turns)})
+        scorers[role] = scorer_training.train(turns, config, seed=config.seed + number)
     report, predictions = scorer_report.compare(scorers, halves, splits, config.encoder)
+    for number, (role, turns) in enumerate(halves.items()):
+        settings = scorer_training.describe(turns, config, seed=config.seed + number) | {"role": role}
+        scorer.save(scorers[role], FOLDERS[role], settings, scorer_card.write(settings, report[role]))
     files.write_json(REPORT, report)
     files.write_text(PREDICTIONS, predictions)
 
