@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 
-from gpro_empathy import scorer, scorer_report
+from gpro_empathy import scorer, scorer_report, scorer_training
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
@@ -46,7 +46,7 @@ def quick(config, **changes):
 
 
 def trained(turns, config, seed=0):
-    return scorer.train(turns, config, seed=seed, progress=lambda line: None)
+    return scorer_training.train(turns, config, seed=seed, progress=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_score_of_a_text_does_not_depend_on_its_batch(overfitted):
 
 def test_scores_keep_their_order_when_they_take_several_batches(overfitted, monkeypatch):
     together = overfitted.score(SENTENCES)
-    monkeypatch.setattr(scorer, "TOKENS_PER_BATCH", 12)
+    monkeypatch.setattr(overfitted, "tokens_per_batch", 12)
     assert overfitted.score(SENTENCES) == pytest.approx(together, abs=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_scores_are_of_the_normalised_text(overfitted):
 
 
 def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
-    ids = overfitted.encode([SENTENCES[0]])[0]
+    ids = overfitted.encode([SENTENCES[0]])[0].ids
     with torch.no_grad():
         states = overfitted.encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
         standardised = overfitted.head.weight @ states.mean(0) + overfitted.head.bias
@@ -93,8 +93,8 @@ def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
 
 
 def test_texts_are_cut_at_the_longest_length(overfitted):
-    (ids,) = overfitted.encode(["word " * 100])
-    assert len(ids) == 32
+    (tokens,) = overfitted.encode(["word " * 100])
+    assert len(tokens.ids) == 32
 
 
 def test_no_text_has_no_score(overfitted):
@@ -134,7 +134,7 @@ def test_missing_labels_do_not_count_in_the_loss(config):
         )
         model.label_mean.copy_(torch.tensor([2.0, 1.0, 2.0]))
         one_step = quick(config, epochs=1, batch_size=8, learning_rate=1e-2)
-        scorer._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
+        scorer_training._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
         moved[name] = (model.head.weight - start.head.weight).detach()
     # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is taken over.
     assert moved["all"].abs().max() > 0.005
@@ -182,7 +182,12 @@ def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, r"scorer\.json: format is 2, expected 1"),
+        ({"format": 1}, r"scorer\.json: format is 1, expected 2; train the scorer anew"),
+        ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
+        ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
+        ({"max_tokens": True}, r"scorer\.json: max_tokens is True, expected a whole number from 8 up"),
+        ({"encoder": None}, r"scorer\.json: encoder is None, expected a name"),
+        ({"encoder": "all-minilm-l6-v2"}, r"adapter: does not fit the encoder all-minilm-l6-v2; delete"),
         ({"labels": ["empathy"]}, r"scorer\.json: labels is \['empathy'\], expected \['emotion', 'polarity', 'empathy'\]"),
     ],
 )  # fmt: skip
@@ -235,7 +240,7 @@ def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitt
     turns = [replace(turn, empathy=None) if i in (1, 4) else turn for i, turn in enumerate(labelled())]
     texts = ["changed " + turn.text for turn in turns]
     turns = [replace(turn, text=text) for turn, text in zip(turns, texts, strict=True)]
-    predicted, found = overfitted.score(texts), scorer.evaluate(overfitted, turns)
+    predicted, found = overfitted.score(texts), scorer_report.evaluate(overfitted, turns)
     pearsons = []
     for column, name in enumerate(LABELS):
         known = [i for i in range(8) if getattr(turns[i], name) is not None]
@@ -250,14 +255,14 @@ def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitt
 @pytest.mark.parametrize("labels", [[None] * 3, [1.0, None, 2.0], [1.0, 1.0, 1.0]])
 def test_correlation_is_none_where_it_is_not_defined(overfitted, labels):
     turns = [Turn("a", i, SENTENCES[i], (), float(i), 1.0 * (i % 2), label) for i, label in enumerate(labels)]
-    found = scorer.evaluate(overfitted, turns)
+    found = scorer_report.evaluate(overfitted, turns)
     assert found["empathy"]["pearson"] is None
     assert found["mean_pearson"] is None
     assert found["emotion"]["pearson"] is not None
 
 
 def test_evaluation_of_nothing_has_no_numbers(overfitted):
-    found = scorer.evaluate(overfitted, [])
+    found = scorer_report.evaluate(overfitted, [])
     assert found["turns"] == 0
     assert found["emotion"] == {"pearson": None, "mae": None}
 
@@ -296,7 +301,7 @@ def test_report_compares_both_scorers_on_the_held_out_turns(overfitted, config):
     assert report["agreement"]["pearson_empathy"] == pytest.approx(stats.pearsonr(one, two).statistic)
     assert report["agreement"]["mean_absolute_difference"] == pytest.approx(np.abs(one - two).mean())
     assert report["reward"]["train_conversations"] == report["audit"]["train_conversations"] == 2
-    assert report["audit"]["test"] == scorer.evaluate(other, splits["test"])
+    assert report["audit"]["test"] == scorer_report.evaluate(other, splits["test"])
     header, first, second = table.splitlines()[:3]
     assert header == "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
     assert first == f"c2,0,,{one[0]:.6f},{two[0]:.6f}"

@@ -1,0 +1,57 @@
+"""The model card of a scorer, from its settings and its measured accuracy alone."""
+
+from collections.abc import Mapping
+
+from gpro_empathy.dialogue import COLUMNS, LABELS, RANGES
+
+ROLES = {
+    "reward": "It rewards the responses of a policy in training.",
+    "audit": "It only audits: no training of a policy sees it, and it learned from other conversations than the reward's.",
+}
+
+
+def write(settings: Mapping, report: Mapping) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns, role and training.
+        report: The scorer's part of the report: "validation" and "test", as `scorer_report.evaluate` gives them.
+    """
+    training, turns = settings["training"], settings["context_turns"]
+    context = (
+        f"after up to {turns} earlier turns of its conversation" if turns else "by itself, without its conversation"
+    )
+    encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
+    ranges = ", ".join(f"{COLUMNS[name]} ({RANGES[name][0]:g} to {RANGES[name][1]:g})" for name in LABELS)
+    lines = [
+        "# Empathy scorer",
+        "",
+        f"Rates a turn of a conversation, {context}: {ranges}. {ROLES[settings['role']]}",
+        "",
+        f"LoRA matrices and a linear head on the encoder {encoder}, which is not in this folder. Texts are normalised "
+        f"and cut to {settings['max_tokens']} tokens.",
+        "",
+        f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
+        f"learning rate {training['learning_rate']:g}, batches of {training['batch_size']}, seed {training['seed']}.",
+        "",
+        "Accuracy on held-out turns: Pearson correlation with the labels, and mean absolute error in label units.",
+        "",
+        "| split | turns | " + " | ".join(f"{COLUMNS[name]} r | error" for name in LABELS) + " | mean r |",
+        "|---" * (3 + 2 * len(LABELS)) + "|",
+        *(_row(split, report[split]) for split in ("validation", "test")),
+        "",
+        "A score says how people who rated such turns would have rated this one. It is not empathy, and not for use with "
+        "people in distress.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(split: str, found: Mapping) -> str:
+    cells = [split, str(found["turns"])]
+    for name in LABELS:
+        cells += [_number(found[name]["pearson"]), _number(found[name]["mae"])]
+    return "| " + " | ".join([*cells, _number(found["mean_pearson"])]) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"

@@ -1,0 +1,86 @@
+"""Train the empathy scorer: Huber loss on standardised labels, on turns of similar length at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from gpro_empathy import params, scorer
+from gpro_empathy.dialogue import LABELS, Turn
+from gpro_empathy.files import UserError
+
+
+def train(
+    turns: Sequence[Turn], config: params.TrainScorer, *, seed: int, progress: Callable[[str], None] = print
+) -> scorer.Scorer:
+    """Train a scorer on turns that carry at least one label; missing labels do not count in the loss.
+
+    Raises:
+        UserError: If no turn carries a label, or a label has no spread.
+    """
+    turns = [turn for turn in turns if any(getattr(turn, name) is not None for name in LABELS)]
+    if not turns:
+        raise UserError("train_scorer: no training turn carries a label")
+    torch.manual_seed(seed)
+    model = scorer.build(config)
+    targets_B3 = torch.tensor(
+        [[np.nan if getattr(t, name) is None else getattr(t, name) for name in LABELS] for t in turns],
+        dtype=torch.float32,
+    )
+    model.label_mean.copy_(targets_B3.nanmean(0))
+    model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt())
+    if not bool((model.label_sd > 0).all()):
+        raise UserError(f"train_scorer: a label is the same in all {len(turns)} turns; there is nothing to learn")
+    _fit(model, turns, targets_B3, config, np.random.default_rng(seed), progress)
+    return model
+
+
+def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:
+    """Return what `scorer.save` stores of a training: the encoder, what it reads, and how it was trained on what."""
+    return {
+        **{name: getattr(config, name) for name in ("encoder", "revision", "max_tokens", "context_turns")},
+        "training": {
+            **{name: getattr(config, name) for name in ("epochs", "learning_rate", "batch_size")},
+            "turns": len(turns),
+            "conversations": len({turn.conversation for turn in turns}),
+            "seed": seed,
+        },
+    }
+
+
+def _fit(model, turns, targets_B3, config, rng, progress) -> None:
+    encoded = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
+    steps_per_epoch = -(-len(turns) // config.batch_size)
+    total = config.epochs * steps_per_epoch
+    warmup = max(1, round(config.warmup_fraction * total))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
+    )
+    # Delta is stated in label units; targets are standardised.
+    delta_3 = config.huber_delta / model.label_sd
+    model.train()
+    for epoch in range(config.epochs):
+        losses = []
+        for rows in _shuffled_batches([len(tokens.ids) for tokens in encoded], config.batch_size, rng):
+            target_B3 = (targets_B3[rows] - model.label_mean) / model.label_sd
+            error_B3 = torch.where(
+                target_B3.isnan(), 0.0, model(*model.collate([encoded[i] for i in rows])) - target_B3
+            )
+            size_B3 = error_B3.abs()
+            loss = torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}")
+
+
+def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yield row batches in random order, of texts of similar length: padding to one length triples the time."""
+    jittered = np.array(lengths) * rng.uniform(0.8, 1.2, len(lengths))
+    order = np.argsort(jittered, kind="stable")
+    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
