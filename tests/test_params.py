@@ -90,7 +90,7 @@ def test_a_section_is_refused_for_a_mistake_in_another(tmp_path):
         ("rewards", "weights", {"empathy": -1}, "rewards.weights.empathy: input should be greater than 0, got -1"),
         ("rewards", "calibration", "none", "rewards.calibration: input should be 'batch' or 'reference', got 'none'"),
         ("rewards", "limit_words", 1, f"rewards: free_words must be below limit_words, got {FREE} and 1"),
-        ("policy", "dtype", "float16", "policy.dtype: input should be 'float32' or 'bfloat16', got 'float16'"),
+        ("policy", "dtype", "float16", "policy.dtype: input should be 'auto', 'float32' or 'bfloat16', got 'float16'"),
         ("policy", "lora_rank", 0, "policy.lora_rank: input should be greater than or equal to 1, got 0"),
         ("policy", "lora_rank", 2.5, "policy.lora_rank: input should be a valid integer"),
         ("prepare", "test_fraction", 0.9, "prepare: validation_fraction + test_fraction must be below 1, got "),
