@@ -58,7 +58,7 @@ reproduce: .venv/ready tex  ## Run every stage and rebuild reports/paper.pdf (PR
 	@$(BIN)/dvc repro
 	@echo "The report: reports/paper.pdf; all responses: reports/index.html"
 # A copy without git has nothing to compare with, and its run has succeeded all the same.
-	@$(BIN)/python -m gpro_empathy.verify || true
+	@if git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then $(BIN)/python -m gpro_empathy.verify; fi
 endif
 
 .PHONY: paper
@@ -131,8 +131,8 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/s
 	@rm -rf tmp/seeds && mkdir -p tmp/seeds
 	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/seeds
 	@cd tmp/seeds && dvc config --local core.no_scm true && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
-	  && sed -i 's/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
-	@mkdir -p reports/seeds && cp tmp/seeds/reports/paper.pdf tmp/seeds/reports/reward_analysis.json reports/seeds
+	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
+	@rm -rf tmp/seeds/reports/seeds reports/seeds && cp -r tmp/seeds/reports reports/seeds
 	@echo "The report of these seeds: reports/seeds/paper.pdf"
 
 .PHONY: check-corpus

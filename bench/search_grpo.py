@@ -21,6 +21,8 @@ from gpro_empathy.stages import rollout, train_grpo
 
 HERE = Path(__file__).parent
 CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
+# What a candidate may set: the other sections belong to stages whose outputs are taken as they are.
+TRIED = ("policy", "rewards", "train_grpo", "rollout")
 VALIDATION = train_grpo.PROMPTS / "prompts_validation.jsonl"
 MEASURED = (
     "empathy_raw", "audit_empathy_raw", "semantic_similarity_raw", "combined_reference", "well_formed", "overlap",
@@ -49,6 +51,8 @@ def settings(overrides: dict) -> params.Params:
     values = yaml.safe_load(files.read_text(params.PARAMS))
     for key, value in overrides.items():
         section, _, name = key.partition(".")
+        if section not in TRIED or name not in values[section]:
+            raise files.UserError(f"{CANDIDATES}: {key} is no key of {', '.join(TRIED)}; other stages are not run anew")
         values[section][name] = value
     return params.Params.model_validate(values)
 

@@ -113,6 +113,9 @@ def groups(
     level = np.repeat(rng.normal(0, 0.5, len(seeds) * steps * prompts), generations)
     table["empathy_raw"] = 1.9 + level + rng.normal(0, 0.4, len(table))
     table["semantic_similarity_raw"] = np.clip(0.4 + 0.2 * level + rng.normal(0, 0.1, len(table)), 0, 1)
+    table["well_formed_raw"] = (rng.random(len(table)) < 0.95).astype(float)
+    for term in ("length", "repetition", "overlap"):
+        table[f"{term}_raw"] = np.clip(rng.normal(0.9, 0.1, len(table)), 0, 1)
     return table
 
 

@@ -67,3 +67,18 @@ def test_groups_of_one_have_no_pairs():
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="column 'seed' is missing"):
         temperature.effect(made_up.groups().drop(columns="seed"), REFERENCE, BOTH, 0.6)
+
+
+def test_terms_that_are_not_calibrated_enter_as_they_are_and_count_more_at_a_large_temperature():
+    """One step of one group: z of 1 and -1 against a well-formed reply that the other is not."""
+    groups = pd.DataFrame({
+        "seed": 5, "step": 1, "group": 0, "sample": [0, 1], "empathy_raw": [3.0, 1.0], "well_formed_raw": [0.0, 1.0],
+    })  # fmt: skip
+    weights = {"empathy": 3.0, "well_formed": 1.0}
+    for at in (0.5, 2.0):
+        high = 1 / (1 + np.exp(-1 / at))
+        expected = [3 * high / 4, (3 * (1 - high) + 1) / 4]
+        assert temperature.combined_scores(groups, weights, at, None) == pytest.approx(expected)
+    found = temperature.effect(groups, {"empathy": {"mean": 2.0, "sd": 1.0}}, weights, 0.2)
+    assert [row["reversed_pairs"] for row in found["modes"]["batch"]][0] == 0.0
+    assert [row["reversed_pairs"] for row in found["modes"]["batch"]][-1] == 1.0

@@ -1,5 +1,7 @@
 """The audit for reward hacking: is what the reward's scorer gained there for another scorer, and what drifts beside it?"""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -11,16 +13,20 @@ DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase")
 NAMED = 3
 
 
-def audit(table: pd.DataFrame, config: params.AnalyseRewards, rng: np.random.Generator) -> dict:
+def audit(
+    table: pd.DataFrame, declared: Mapping[str, dict], config: params.AnalyseRewards, rng: np.random.Generator
+) -> dict:
     """Look for a reward that was earned without empathy: second scorer, length, copying, stock phrases.
 
-    Returns the comparison of `metrics`, adjusted among themselves; `gap`, the gain on the reward's scorer less that on
+    Returns the comparison of `metrics`: what `declared`, the comparison of the declared family, found of them, so that no
+    metric has two verdicts; the others are adjusted among all that the audit looks at. Further `gap`, the gain on the reward's scorer less that on
     the second one; `prompt_correlation` of the two gains over prompts, None without spread; the rate of each stock
     phrase; the prompts that gained and lost most; the metrics that drift; and a verdict.
     """
     table = table.assign(scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"])
-    found = gains.compare(table, [*AUDITED, "scorer_gap"], config, rng)
-    gap = found.pop("scorer_gap")
+    found = gains.compare(table, AUDITED, config, rng)
+    found |= {metric: declared[metric] for metric in AUDITED if metric in declared}
+    gap = gains.compare(table, ["scorer_gap"], config, rng)["scorer_gap"]
     changes = _changes(table)
     best = changes.sort_values("empathy_raw", ascending=False, kind="stable").head(NAMED)
     worst = changes.sort_values("empathy_raw", kind="stable").head(NAMED)

@@ -8,7 +8,7 @@ import pandas as pd
 from gpro_empathy import comparison, params, stats
 
 # Fewer conversations than this give no interval: it would say more about the method than about the level.
-FEWEST_CONVERSATIONS = 5
+FEWEST_CONVERSATIONS = 12
 
 
 def by_intensity(

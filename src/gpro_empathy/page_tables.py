@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from gpro_empathy import metric_names
 
 _AUDIT = {
-    "no gain to audit": "No gain on the reward's own scorer that a second one could confirm.",
+    "no gain to audit": "No gain on the reward's own scorer is established that a second one could confirm.",
     "not confirmed": "The second scorer, which training never saw, does not confirm the gain.",
     "partly confirmed": "The second scorer, which training never saw, confirms a smaller gain.",
     "confirmed": "The second scorer, which training never saw, confirms the gain.",
@@ -47,7 +47,7 @@ def tables(analysis: Mapping) -> list[dict]:
         },
         {
             "title": "Audit of the reward",
-            "note": "What may drift beside the reward, adjusted among themselves.",
+            "note": "What may drift beside the reward.",
             "header": compared,
             "rows": _compared(analysis["audit"]["metrics"], sorted(analysis["audit"]["metrics"]), policies),
         },

@@ -45,7 +45,7 @@ LOSS = {
     "dr_grpo": r"$N$ is the number of responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
 }
 AUDIT = {
-    "no gain to audit": "There is no gain on the reward's own scorer that a second scorer could confirm.",
+    "no gain to audit": "No gain on the reward's own scorer is established that a second scorer could confirm.",
     "not confirmed": "The second scorer, which training never saw, does not confirm the gain: it may be peculiar to the scorer that was optimised.",
     "partly confirmed": "The second scorer, which training never saw, confirms a gain, but a smaller one: part of the gain is peculiar to the "
     "scorer that was optimised.",
@@ -55,8 +55,8 @@ AUDIT = {
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
-        "Nothing was gained on the reward's scorer, so nothing was gained by cheating it, and no drift of style is confirmed.",
-        "Nothing was gained on the reward's scorer, so nothing was gained by cheating it; yet the responses changed in style.",
+        "No gain on the reward's scorer is established, so there is none to explain by cheating it, and no drift of style is confirmed.",
+        "No gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
     ),
     "not confirmed": (
         "A gain that only the optimised scorer sees is what reward hacking looks like, though no drift of style is confirmed.",

@@ -29,7 +29,7 @@ def changed(root: Path = Path()) -> list[str]:
     """
     # Without renames, every entry is a status of two letters, a space and one path.
     entries = _git(root, "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z").decode(
-        "utf-8", "surrogateescape"
+        "utf-8", "replace"
     )
     return sorted(entry[3:] for entry in entries.split("\0") if entry)
 

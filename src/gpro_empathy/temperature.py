@@ -21,16 +21,19 @@ def combined_scores(
     reference: Mapping[str, dict] | None,
     batch: Sequence[str] = BATCH,
 ) -> np.ndarray:
-    """Return the weighted mean of the calibrated terms for every sample, shape (B,).
+    """Return the reward of every sample, shape (B,): the weighted mean of its terms, those of TERMS calibrated.
 
     Args:
         groups: One sample a row: seed, step, group, sample, and <term>_raw for each term of `weights`.
-        reference: Mean and sd of each term (reference calibration), or None for the statistics of each batch.
+        reference: Mean and sd of each calibrated term (reference calibration), or None for the statistics of each batch.
         batch: The columns whose values tell batches apart.
     """
     total_B = np.zeros(len(groups))
     for term, weight in weights.items():
         raw_B = groups[f"{term}_raw"].to_numpy(dtype=float)
+        if term not in TERMS:
+            total_B += weight * raw_B  # a share as it is, whatever T
+            continue
         for rows in groups.groupby(list(batch)).indices.values():
             mean, sd = calibration.batch_statistics(raw_B[rows])
             if reference is not None:
@@ -76,13 +79,13 @@ def effect(
     Modes: `batch` (statistics of the step's batch), `prompt` (of one prompt's group alone, which is what a batch of
     one prompt amounts to) and `reference` (frozen). For each T: the correlation of the advantages with those at the
     configured T, the share of pairs within a group whose order T reverses, and the mean spread of the combined score
-    within a group, which standardisation removes. Terms that are not calibrated are left out; if the reward has none
-    of the two calibrated ones, both count equally.
+    within a group, which standardisation removes. Terms that are not calibrated count as they are. If the reward has
+    none of the two calibrated ones, these are looked at alone, with equal weights.
 
     Raises:
         ValueError: If a column is missing or a score is not finite.
     """
-    used = {term: weights[term] for term in TERMS if term in weights} or dict.fromkeys(TERMS, 1.0)
+    used = dict(weights) if set(TERMS) & set(weights) else dict.fromkeys(TERMS, 1.0)
     for column in (*GROUP, "sample", *(f"{term}_raw" for term in used)):
         if column not in groups.columns:
             raise ValueError(f"column {column!r} is missing")

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpro_empathy import effects
+
 _WIDENING = math.sqrt(2)
 
 
@@ -37,6 +39,10 @@ def _exact(path: tuple, old: float, new: float, report: object) -> bool:
     return old == new
 
 
+def _any(path: tuple, old: object, new: object, report: object) -> bool:
+    return True
+
+
 def _absolute(width: float) -> Callable:
     return lambda path, old, new, report: abs(new - old) <= width
 
@@ -50,18 +56,22 @@ def _over_prompts(factor: float) -> Callable:
 
 
 def _change(path: tuple, old: float, new: float, report: object) -> bool:
-    found = _metric(path, report)
-    low, high = (old + _WIDENING * (found[end] - found["difference"]) for end in ("low", "high"))
-    return low <= new <= high
+    found, floor = _metric(path, report), 1 / report["prompts"]
+    below, above = found["difference"] - found["low"], found["high"] - found["difference"]
+    return old - max(_WIDENING * below, floor) <= new <= old + max(_WIDENING * above, floor)
 
 
 def _level(path: tuple, old: float, new: float, report: object) -> bool:
     found = _metric(path, report)
-    return abs(new - old) <= _WIDENING * max(found["high"] - found["difference"], found["difference"] - found["low"])
+    width = _WIDENING * max(found["high"] - found["difference"], found["difference"] - found["low"])
+    # A metric that was the same for every prompt has an interval without width.
+    return abs(new - old) <= max(width, 1 / report["prompts"])
 
 
 def _same_side(path: tuple, old: float, new: float, report: object) -> bool:
-    alpha = 1 - report["confidence"]
+    alpha = effects.significance_level(report["confidence"])
+    if path[0] == "similarity_noninferiority":
+        alpha /= 2  # its test is one-sided
     return (old < alpha) == (new < alpha)
 
 
@@ -95,6 +105,8 @@ _INTERVAL = r"^(metrics\.[^.]+|audit\.metrics\.[^.]+|audit\.gap)"
 NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
 RULES = (
     Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
+    # What policy.dtype: auto stands for depends on the processor.
+    Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", _any),
     Rule("data and settings: counts and words", "exactly equal", r"data\.json$|settings\.json$", r"", _exact),
     Rule("scorers: correlations", "0.03", r"scorer\.json$", r"pearson", _absolute(0.03)),
     Rule("scorers: errors and differences", "0.05 label units", r"scorer\.json$", r"mae$|difference$", _absolute(0.05)),
@@ -103,10 +115,10 @@ RULES = (
     Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
     Rule("calibration: statistics of the starting policy", "15 %", r"reference\.json$", r"", _relative(0.15)),
     Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts", _exact),
-    Rule("p-values", "the same side of 1 - confidence", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
-    Rule("changes", "its interval, widened by sqrt(2)", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
+    Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
+    Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(
-        "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2)",
+        "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2), or 1 / prompts if that is more",
         _ANALYSIS, rf"{_INTERVAL}.*\.(low|high|\w*means\.\w+|by_seed\.\w+)$", _level,
     ),
     Rule(

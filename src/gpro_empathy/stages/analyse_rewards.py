@@ -73,7 +73,7 @@ def analyse(rows: list[dict], config: params.AnalyseRewards, rng: np.random.Gene
         "similarity_noninferiority": gains.similarity_noninferiority(table, similarity, config, rng),
         "intensity_agreement": intensity.stated_agreement(table),
         "by_intensity": intensity.by_intensity(table, config.metrics, config, rng),
-        "audit": audit.audit(table, config, rng),
+        "audit": audit.audit(table, metrics, config, rng),
     }
 
 
