@@ -80,5 +80,5 @@ def test_terms_that_are_not_calibrated_enter_as_they_are_and_count_more_at_a_lar
         expected = [3 * high / 4, (3 * (1 - high) + 1) / 4]
         assert temperature.combined_scores(groups, weights, at, None) == pytest.approx(expected)
     found = temperature.effect(groups, {"empathy": {"mean": 2.0, "sd": 1.0}}, weights, 0.2)
-    assert [row["reversed_pairs"] for row in found["modes"]["batch"]][0] == 0.0
-    assert [row["reversed_pairs"] for row in found["modes"]["batch"]][-1] == 1.0
+    rows = found["modes"]["batch"]
+    assert (rows[0]["reversed_pairs"], rows[-1]["reversed_pairs"]) == (0.0, 1.0)
