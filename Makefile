@@ -117,7 +117,7 @@ doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
 
 .PHONY: tiny
-tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in two to three minutes
+tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in about a minute
 	@rm -rf tmp/tiny && mkdir -p tmp/tiny
 	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/tiny
 	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc config --local core.no_scm true && dvc repro
