@@ -109,18 +109,22 @@ bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minute
 
 .PHONY: search
 search: .venv/ready  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
-	@[ -d models/warm_start ] || $(BIN)/dvc repro train_scorer warm_start
+	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
 
+# $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
+copy_tree = rm -rf $(1) && mkdir -p $(1) \
+  && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \
+  && cd $(1) && dvc config --local core.no_scm true
+
 .PHONY: tiny
 tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in about a minute
-	@rm -rf tmp/tiny && mkdir -p tmp/tiny
-	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/tiny
-	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc config --local core.no_scm true && dvc repro
+	@$(call copy_tree,tmp/tiny)
+	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc repro
 	@echo "The report of the tiny run, whose numbers mean nothing: tmp/tiny/reports/paper.pdf"
 
 SEEDS ?= 23 24 25
@@ -128,9 +132,8 @@ comma := ,
 empty :=
 .PHONY: seeds
 seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/seeds, and keep that report in reports/seeds
-	@rm -rf tmp/seeds && mkdir -p tmp/seeds
-	@git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=tmp/seeds
-	@cd tmp/seeds && dvc config --local core.no_scm true && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
+	@$(call copy_tree,tmp/seeds)
+	@cd tmp/seeds && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
 	@rm -rf tmp/seeds/reports/seeds reports/seeds && cp -r tmp/seeds/reports reports/seeds
 	@echo "The report of these seeds: reports/seeds/paper.pdf"

@@ -77,17 +77,17 @@ def measure(config: params.Params) -> dict:
         seconds = time.perf_counter() - started
         tuned = Path(folder) / "tuned"
         policy.save_adapter(run.model, tuned, "")
-        rows = sampled(config, tuned, result.reference)
+        rows = sampled(config, run, tuned, result.reference)
     return {"train_seconds": round(seconds), **comparison(rows)}
 
 
-def sampled(config: params.Params, tuned: Path, reference: dict) -> list[dict]:
+def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: dict) -> list[dict]:
     """Return scored responses of both policies to validation prompts."""
-    model = rewards.with_reference(rewards.load(config.rewards, train_grpo.SCORER), rewards.reference_json(reference))
+    model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
     turns = rollouts.choose_prompts(dialogue.read_turns(VALIDATION), config.rollout)
     samples = rollouts.sample_policies(
         policy.load_base(config.policy, train_grpo.POLICY),
-        policy.load_tokenizer(train_grpo.POLICY),
+        run.tokenizer,
         {("warm_start", None): train_grpo.WARM_START, ("tuned", 0): tuned},
         turns,
         config.rollout,

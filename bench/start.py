@@ -10,7 +10,7 @@ import transformers
 import trl
 from timed_step import Bench
 
-from gpro_empathy import files, params, policy, prompts, rewards, scorer, sources
+from gpro_empathy import files, params, policy, prompts, provenance, rewards, scorer, sources
 
 POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
 SEED = 41
@@ -55,7 +55,7 @@ def corpus_prompts(bench: Bench, settings: params.Params) -> list[str]:
 def machine() -> dict:
     """Return what the numbers belong to."""
     return {
-        "processor": _processor(),
+        "processor": provenance.machine()["processor"],
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -65,10 +65,3 @@ def machine() -> dict:
         "trl": trl.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
