@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -32,7 +33,7 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
                 f"train_grpo.launcher {grpo.launcher} shards the weights, from which this package cannot sample; set "
                 "train_grpo.vllm_mode: server"
             )
-        if configuration["distributed_type"] == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        if configuration["distributed_type"] == "DEEPSPEED" and not _is_installed("deepspeed"):
             raise UserError(
                 f"train_grpo.launcher {grpo.launcher} needs DeepSpeed, which is not installed; run "
                 "`.venv/bin/pip install deepspeed`, or take the launcher fsdp"
@@ -57,8 +58,6 @@ def check_server(grpo: params.TrainGrpo, policy: params.Policy) -> None:
             f"train_grpo.vllm_mode: server works with policy.backend: transformers, not with {policy.backend}, which "
             "brings a vLLM of its own"
         )
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError("train_grpo.vllm_mode: server needs the package vllm, which requirements.lock installs")
     try:
         urllib.request.urlopen(f"{grpo.vllm_server_url}/health", timeout=PATIENCE).close()
     except (urllib.error.URLError, OSError) as error:
@@ -67,6 +66,10 @@ def check_server(grpo: params.TrainGrpo, policy: params.Policy) -> None:
             f"train_grpo.vllm_server_url {grpo.vllm_server_url}: no vLLM server answers there ({reason}); start one as "
             "docs/scaling.md says, or set train_grpo.vllm_mode: none"
         ) from None
+    if not _is_installed("vllm"):
+        raise UserError(
+            "train_grpo.vllm_mode: server needs the package vllm here too, which requirements.lock installs"
+        )
 
 
 def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
@@ -82,9 +85,30 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        return load_config_from_file(str(path)).to_dict()
+        found = load_config_from_file(str(path)).to_dict()
+        _check_keys(found)
+        return found
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: accelerate cannot read it: {' '.join(str(error).split())}") from None
+
+
+def _check_keys(configuration: dict) -> None:
+    """Check the keys of an engine's own section, which accelerate passes over.
+
+    Raises:
+        ValueError: Naming the unknown ones.
+    """
+    from accelerate.commands.launch import launch_command_parser
+
+    known = vars(launch_command_parser().parse_args(["script"]))
+    for section in ("fsdp_config", "deepspeed_config"):
+        unknown = sorted(set(configuration.get(section) or {}) - set(known))
+        if unknown:
+            raise ValueError(f"{section} has unknown keys: {', '.join(unknown)}")
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def command(name: str, module: str, folder: Path = CONFIGURATIONS) -> list[str]:
@@ -104,6 +128,8 @@ def launch(name: str, module: str, folder: Path = CONFIGURATIONS) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    if read(name, folder)["use_cpu"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # accelerate tells its processes to leave the GPUs alone only if alone
     arguments = command(name, module, folder)
     print("accelerate launch", *arguments, flush=True)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
