@@ -38,6 +38,8 @@ def main() -> None:
     if policy_config.backend == "unsloth":
         import unsloth  # noqa: F401  It patches trl and transformers, and demands to be imported before them.
 
+    import torch
+
     from gpro_empathy import dialogue, grpo_run, policy, rewards
 
     tokenizer = policy.load_tokenizer(POLICY)
@@ -51,6 +53,7 @@ def main() -> None:
         if processes.is_main():
             adapters.mkdir()
         for seed in config.seeds:
+            torch.manual_seed(seed)  # new LoRA matrices are random, and torch's own first seed is
             base = policy.load_base(policy_config, POLICY)
             model = policy.add_lora(base, policy_config, policy.adapter_in(WARM_START))
             run = grpo_run.Run(
