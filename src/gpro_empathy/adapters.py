@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from gpro_empathy import files
@@ -9,9 +10,14 @@ from gpro_empathy import files
 NAME = "default"
 
 
-def save(model: PeftModel, folder: Path) -> None:
-    """Write the adapter's matrices and configuration to `folder`; equal adapters give equal bytes."""
-    model.save_pretrained(folder, selected_adapters=[NAME])  # not TRL's copy for the KL divergence
+def save(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the adapter's matrices and configuration to `folder`; equal adapters give equal bytes.
+
+    Args:
+        weights: The whole model's weights by name, where `model` itself holds but a shard of them.
+    """
+    # The one adapter: not TRL's copy for the KL divergence.
+    model.save_pretrained(folder, selected_adapters=[NAME], state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     config = folder / "adapter_config.json"
     settings = files.read_json(config)

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from gpro_empathy import adapters, files, packaged, params, prompts
+from gpro_empathy import adapters, files, packaged, params, processes, prompts
 from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -107,7 +107,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             revision=source["revision"],
             dtype=dtype,
             attn_implementation="sdpa",  # the masks of module grouped are boolean, which eager attention would add
-            device_map={"": 0} if cuda else {"": "cpu"},
+            device_map=processes.device_map(),
             quantization_config=quantisation if config.load_in_4bit else None,
         )
     except (OSError, ValueError) as error:
@@ -134,10 +134,10 @@ def adapter_in(folder: Path) -> Path | None:
     return folder if (folder / "adapter_config.json").is_file() else None
 
 
-def save_adapter(model: PeftModel, folder: Path, card: str) -> None:
-    """Save the LoRA matrices as safetensors, with a model card, atomically."""
+def save_adapter(model: PeftModel, folder: Path, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Save the LoRA matrices, or those among `weights`, as safetensors, with a model card, atomically."""
     with files.atomic_path(folder) as temporary:
-        adapters.save(model, temporary)
+        adapters.save(model, temporary, weights)
         files.write_text(temporary / "README.md", card)
 
 
