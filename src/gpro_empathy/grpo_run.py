@@ -16,8 +16,19 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import adapters, calibration, files, generation, grpo, params, policy, prompts, rewards, training_log
-from gpro_empathy.decoder import decoder_of
+from gpro_empathy import (
+    adapters,
+    backends,
+    calibration,
+    files,
+    generation,
+    grpo,
+    params,
+    policy,
+    prompts,
+    rewards,
+    training_log,
+)
 from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
@@ -94,6 +105,8 @@ def train(
         print(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
     print("GRPO:", json.dumps(settings, sort_keys=True))
+    changed = grpo.departures(run.config, _trl_values(run, checkpoints), trainer.args)
+    print("GRPO settings, as set -> in effect:", "; ".join(changed) or "all as set")
     if len(log.rows) < run.config.steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return Result(run.seed, log.rows, log.timing, recorder.groups, samples, reference, settings)
@@ -130,6 +143,9 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "steps": args.max_steps,
         "completions_per_step": args.generation_batch_size,
         "completions_per_forward": args.per_device_train_batch_size,
+        "trained_completions_per_forward": (
+            args.per_device_train_batch_size * run.config.trained_generations // args.num_generations
+        ),
         "accumulation_steps": args.gradient_accumulation_steps,
         "num_generations": args.num_generations,
         "trained_generations": run.config.trained_generations,
@@ -185,36 +201,29 @@ def forget(checkpoints: Path) -> None:
 
 
 def _respond(run: Run, utterances: Sequence[str], rng: np.random.Generator) -> list[str]:
-    was_training = run.model.training
-    run.model.eval()
     tokens = [policy.prompt_ids(run.tokenizer, prompts.messages(utterance)) for utterance in utterances]
     how = generation.sampling(run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p)
-    responses = generation.sample(decoder_of(run.model), tokens, 1, how, rng)
-    run.model.train(was_training)
+    responses = backends.KINDS[run.policy.backend].sample(run.model, tokens, 1, how, rng)
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
 
 def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GRPOTrainer:
-    kind: type[GRPOTrainer] = GRPOTrainer
-    extra = {}
-    if run.policy.backend == "transformers":
-        kind, extra = grpo.GroupTrainer, {"trained_generations": run.config.trained_generations}
-    elif run.config.trained_generations != run.config.num_generations:
-        raise UserError(
-            f"train_grpo.trained_generations is {run.config.trained_generations}, but the backend {run.policy.backend} "
-            f"trains on whole groups; set it to num_generations, {run.config.num_generations}"
-        )
+    kind, extra = backends.KINDS[run.policy.backend].trainer(run.config)
     dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in _in_order(run)])
     trainer = kind(
         model=run.model,
         reward_funcs=recorder.functions(),
-        args=grpo.trl_config(run.config, run.rewards.config, run.policy, run.seed, checkpoints),
+        args=grpo.checked_config(_trl_values(run, checkpoints)),
         train_dataset=dataset,
         processing_class=run.tokenizer,
         **extra,
     )
     trainer.remove_callback(PrinterCallback)  # the log prints one line a step of its own
     return trainer
+
+
+def _trl_values(run: Run, checkpoints: Path) -> dict[str, object]:
+    return grpo.trl_values(run.config, run.rewards.config, run.policy, run.seed, checkpoints)
 
 
 def _in_order(run: Run) -> list[str]:

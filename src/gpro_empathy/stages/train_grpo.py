@@ -10,7 +10,7 @@ Keeps   work/train_grpo/                      checkpoints, from which an interru
 
 from pathlib import Path
 
-from gpro_empathy import files, params
+from gpro_empathy import files, params, unsloth_engine
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -25,10 +25,9 @@ def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)
-    if policy_config.backend == "unsloth":
-        import unsloth  # noqa: F401  It patches trl and transformers, and demands to be imported before them.
+    unsloth_engine.prepare(policy_config)
 
-    from gpro_empathy import dialogue, grpo_run, policy, rewards
+    from gpro_empathy import backends, dialogue, grpo_run, policy, rewards
 
     tokenizer = policy.load_tokenizer(POLICY)
     reward_model = rewards.load(rewards_config, SCORER)
@@ -36,12 +35,12 @@ def main() -> None:
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
     )
+    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, policy.adapter_in(WARM_START))
     results: list[grpo_run.Result] = []
     with files.atomic_path(ADAPTERS) as adapters:
         adapters.mkdir()
         for seed in config.seeds:
-            base = policy.load_base(policy_config, POLICY)
-            model = policy.add_lora(base, policy_config, policy.adapter_in(WARM_START))
+            model = backend.start(seed)
             run = grpo_run.Run(
                 model, tokenizer, reward_model, train_prompts, sample_prompts, config, policy_config, seed
             )
