@@ -91,7 +91,6 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
         {("warm_start", None): train_grpo.WARM_START, ("tuned", 0): tuned},
         turns,
         config.rollout,
-        config.policy,
     )
     return rollouts.score(samples, model, scorer.load(rollout.AUDIT_SCORER))
 

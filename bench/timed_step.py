@@ -127,8 +127,8 @@ class Timed:
             return super()._calculate_rewards(*args, **kwargs)
 
 
-class Stock(Timed, GRPOTrainer):
-    """TRL's trainer as it is, which samples with transformers' `generate`."""
+class Stock(Timed, grpo.EngineTrainer):
+    """TRL's trainer as it is, which samples with transformers' `generate`; its LoRA matrices are in float32 too."""
 
 
 class Ours(Timed, grpo.GroupTrainer):

@@ -1,6 +1,7 @@
 """Fixtures that several test files share: a tiny random policy, and the settings that go with it."""
 
 import os
+import sys
 
 # Before transformers is imported: a test that reached for a hub would hang or pass by luck.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def on_the_processor(request, monkeypatch):
+    """Let tests of small models run on the processor on a machine with a GPU too, but those that are marked for it."""
+    if request.node.get_closest_marker("gpu") is None and "torch" in sys.modules:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,15 @@ def test_vllm_samples_where_the_settings_say(config, reward_config, tiny_policy,
     assert args.vllm_gpu_memory_utilization == config.vllm_gpu_memory_utilization
 
 
+def test_unsloth_backend_keeps_the_defaults_of_trl(config, reward_config, tiny_policy, monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(grpo, "checked_config", asked.update)
+    unsloth = tiny_policy.model_copy(update={"backend": "unsloth"})
+    grpo.trl_config(config, reward_config, unsloth, 41, tmp_path)
+    assert (asked["epsilon_high"], asked["mask_truncated_completions"]) == (config.clip_epsilon, False)
+    assert asked["vllm_importance_sampling_correction"] is False
+
+
 def test_refuses_keys_that_trl_does_not_know():
     with pytest.raises(UserError, match="the installed TRL knows no max_prompt_length, num_generatons; run"):
         grpo.checked_config({"num_generatons": 3, "beta": 0.0, "max_prompt_length": 9})
@@ -290,9 +299,34 @@ def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, r
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_trainer_leaves_the_lora_matrices_of_a_four_bit_policy_in_float32(make_run, reward_model, tmp_path, dtype):
+    """To the last bit: TRL rounds them to bfloat16, from where float32 does not bring them back."""
     run = make_run(policy_changes={"load_in_4bit": True, "dtype": dtype})
+    assert run.model.get_base_model().is_loaded_in_4bit
+    before = adapter(run.model)
     trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+    assert equal(before, adapter(trainer.model))
+
+
+def test_trainer_of_a_backend_with_its_own_engine_keeps_them_too_and_times_its_sampling(
+    make_run, reward_model, tmp_path
+):
+    run = make_run(policy_changes={"load_in_4bit": True})
+    before = adapter(run.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            grpo, "GroupTrainer", lambda *args, trained_generations, **rest: grpo.EngineTrainer(*args, **rest)
+        )
+        trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
+    assert equal(before, adapter(trainer.model))
+    trainer._generate_single_turn([[5, 9, 200, 7]] * GROUP, None, {}, GROUP)
+    assert trainer.generation_seconds > 0
+
+
+def test_settings_in_effect_are_those_that_were_set(make_run, reward_model, tmp_path):
+    run = make_run()
+    trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
+    assert grpo.departures(run.config, grpo_run._trl_values(run, tmp_path), trainer.args) == []
 
 
 # Down-sampling
@@ -343,6 +377,7 @@ def test_run_trains_on_the_kept_samples_alone_and_logs_all(make_run, tmp_path):
         result = grpo_run.train(run, tmp_path, inputs=[])
     assert seen == [2, 2, 2, 2]  # two steps of two forward passes
     assert len(result.groups) == 2 * 2 * GROUP
+    assert (result.settings["completions_per_forward"], result.settings["trained_completions_per_forward"]) == (3, 2)
 
 
 def test_refuses_down_sampling_by_vllm(make_run, reward_model, tmp_path):
@@ -513,7 +548,7 @@ def test_run_tells_its_effective_settings(result):
     expected = {
         "completions_per_step": 6, "completions_per_forward": 3, "accumulation_steps": 2, "num_generations": GROUP,
         "prompts": 6, "trained_generations": GROUP, "loss_type": "dapo", "scale_rewards": "group", "model": "random", "device": "cpu",
-        "backend": "transformers", "load_in_4bit": False,
+        "backend": "transformers", "load_in_4bit": False, "trained_completions_per_forward": 3,
     }  # fmt: skip
     assert {name: result.settings[name] for name in expected} == expected
     assert result.settings["parameters_trained"] == 2 * 4 * (3 * (32 + 64) + 2 * (32 + 32) + 2 * (32 + 16))

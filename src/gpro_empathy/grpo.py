@@ -32,6 +32,14 @@ def trl_config(
     Raises:
         UserError: If the installed TRL does not know a key, or the processes cannot share a step.
     """
+    return checked_config(trl_values(grpo, rewards, policy, seed, folder))
+
+
+def trl_values(
+    grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.Policy, seed: int, folder: Path
+) -> dict[str, object]:
+    """Return what `trl_config` hands to GRPOConfig."""
+    grpo = grpo.model_copy(update={"completions_per_forward": completions_per_forward(grpo, policy)})
     total = sum(rewards.weights.values())
     cuda = torch.cuda.is_available()
     values = {
@@ -52,6 +60,9 @@ def trl_config(
         "beta": grpo.kl_beta,
         "use_bias_correction_kl": False,  # the divergence as in the paper, not times the importance ratio
         "epsilon": grpo.clip_epsilon,
+        # As TRL has them. Left out, Unsloth would set 0.28 and True for the loss dapo.
+        "epsilon_high": grpo.clip_epsilon,
+        "mask_truncated_completions": False,
         "loss_type": grpo.loss_type,
         "scale_rewards": grpo.scale_rewards,
         "multi_objective_aggregation": rewards.aggregation,
@@ -78,7 +89,44 @@ def trl_config(
             "vllm_server_base_url": grpo.vllm_server_url if grpo.vllm_mode == "server" else None,
             "vllm_gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
         }
-    return checked_config(values)
+    if policy.backend == "unsloth":
+        # Unsloth's default too: vLLM samples from the very weights that are trained.
+        values |= {"vllm_importance_sampling_correction": False}
+    return values
+
+
+def completions_per_forward(grpo: params.TrainGrpo, policy: params.Policy) -> int:
+    """Return how many sampled completions are behind one forward pass.
+
+    Unsloth takes whole groups, and turns a batch of 1 with 3 generations, the published one, into a batch of 3. So for
+    it the setting is rounded up, to whole groups that divide the step.
+    """
+    if policy.backend == "transformers":
+        return grpo.completions_per_forward
+    prompts = -(-grpo.completions_per_forward // grpo.num_generations)
+    while grpo.prompts_per_step % prompts:
+        prompts += 1
+    return prompts * grpo.num_generations
+
+
+def departures(grpo: params.TrainGrpo, asked: dict[str, object], args: GRPOConfig) -> list[str]:
+    """Return "name set -> name in effect" for each setting that the installed TRL or Unsloth has in another form.
+
+    Args:
+        asked: What was handed to GRPOConfig.
+        args: The trainer's, which Unsloth may have changed.
+    """
+    found = []
+    if args.per_device_train_batch_size != grpo.completions_per_forward:
+        found.append(f"completions_per_forward {grpo.completions_per_forward} -> {args.per_device_train_batch_size}")
+    if grpo.warmup_ratio:
+        found.append(f"warmup_ratio {grpo.warmup_ratio:g} -> warmup_steps {args.warmup_steps:g}")
+    for name, value in sorted(asked.items()):
+        effective = getattr(args, name)
+        effective = getattr(effective, "value", effective)
+        if name not in ("report_to", "output_dir") and effective != value:
+            found.append(f"{name} {value} -> {effective}")
+    return found
 
 
 def checked_config(values: dict) -> GRPOConfig:
@@ -96,7 +144,30 @@ def checked_config(values: dict) -> GRPOConfig:
     return GRPOConfig(**values)
 
 
-class GroupTrainer(GRPOTrainer):
+class EngineTrainer(GRPOTrainer):
+    """TRL's trainer as it is, but that it leaves LoRA matrices in float32, and that its sampling is timed.
+
+    TRL rounds the matrices of a model loaded in 4 bits to bfloat16, in which an update below 0.4 % of a weight is lost.
+    """
+
+    def __init__(self, *args, model, **kwargs) -> None:
+        trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
+        super().__init__(*args, model=model, **kwargs)
+        for parameter, data in trained:
+            parameter.data = data.float()
+        self.generation_seconds = 0.0
+
+    def _generate_single_turn(self, *args, **kwargs):
+        started = time.perf_counter()
+        result = super()._generate_single_turn(*args, **kwargs)
+        self.generation_seconds += time.perf_counter() - started
+        return result
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write no card into checkpoints: the stage writes the adapter's own."""
+
+
+class GroupTrainer(EngineTrainer):
     """TRL's trainer with the fast sampling and log-probabilities of this package.
 
     Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one would have, and
@@ -106,7 +177,6 @@ class GroupTrainer(GRPOTrainer):
     def __init__(self, *args, trained_generations: int, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.trained_generations = trained_generations
-        self.generation_seconds = 0.0
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         started = time.perf_counter()
@@ -162,9 +232,6 @@ class GroupTrainer(GRPOTrainer):
                 causal_model, prompts, completions, columns=logits_to_keep, temperature=self.temperature
             )
         return logps_BC, entropy_BC if compute_entropy else None, None
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write no card into checkpoints: the stage writes the adapter's own."""
 
 
 def down_sampled(batch: dict, group_size: int, kept: int) -> dict:

@@ -18,6 +18,7 @@ from trl import GRPOTrainer
 
 from gpro_empathy import (
     adapters,
+    backends,
     calibration,
     files,
     generation,
@@ -29,7 +30,6 @@ from gpro_empathy import (
     rewards,
     training_log,
 )
-from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
@@ -118,6 +118,8 @@ def train(
         processes.say(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
     processes.say(f"GRPO: {json.dumps(settings, sort_keys=True)}")
+    changed = grpo.departures(run.config, _trl_values(run, checkpoints), trainer.args)
+    processes.say(f"GRPO settings, as set -> in effect: {'; '.join(changed) or 'all as set'}")
     weights = None
     if len(log.rows) < run.config.steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -157,6 +159,9 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "processes": processes.count(),
         "completions_per_step": args.generation_batch_size,
         "completions_per_forward": args.per_device_train_batch_size,
+        "trained_completions_per_forward": (
+            args.per_device_train_batch_size * run.config.trained_generations // args.num_generations
+        ),
         "accumulation_steps": args.gradient_accumulation_steps,
         "num_generations": args.num_generations,
         "trained_generations": run.config.trained_generations,
@@ -222,32 +227,22 @@ def _respond(
         # The server takes the prompts of all processes together, so that the main one brings them all.
         _, responses, _, _ = engine.generate(tokens if processes.is_main() else [], None, num_generations=1)
     else:
-        was_training = run.model.training
-        run.model.eval()
         how = generation.sampling(
             run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p
         )
-        responses = processes.from_main(lambda: generation.sample(decoder_of(run.model), tokens, 1, how, rng))
-        run.model.train(was_training)
+        sample = backends.KINDS[run.policy.backend].sample
+        responses = processes.from_main(lambda: sample(run.model, tokens, 1, how, rng))
     responses = processes.from_main(lambda: responses)
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
 
 def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GRPOTrainer:
-    kind: type[GRPOTrainer] = GRPOTrainer
-    extra = {}
-    if run.policy.backend == "transformers" and run.config.vllm_mode == "none":
-        kind, extra = grpo.GroupTrainer, {"trained_generations": run.config.trained_generations}
-    elif run.config.trained_generations != run.config.num_generations:
-        raise UserError(
-            f"train_grpo.trained_generations is {run.config.trained_generations}, but {_engine(run)} "
-            f"trains on whole groups; set it to num_generations, {run.config.num_generations}"
-        )
+    kind, extra = backends.KINDS[run.policy.backend].trainer(run.config)
     dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in _in_order(run)])
     trainer = kind(
         model=run.model,
         reward_funcs=recorder.functions(),
-        args=grpo.trl_config(run.config, run.rewards.config, run.policy, run.seed, checkpoints),
+        args=grpo.checked_config(_trl_values(run, checkpoints)),
         train_dataset=dataset,
         processing_class=run.tokenizer,
         **extra,
@@ -256,9 +251,8 @@ def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GR
     return trainer
 
 
-def _engine(run: Run) -> str:
-    vllm = f"train_grpo.vllm_mode: {run.config.vllm_mode}"
-    return vllm if run.config.vllm_mode != "none" else f"the backend {run.policy.backend}"
+def _trl_values(run: Run, checkpoints: Path) -> dict[str, object]:
+    return grpo.trl_values(run.config, run.rewards.config, run.policy, run.seed, checkpoints)
 
 
 def _in_order(run: Run) -> list[str]:

@@ -198,6 +198,7 @@ class TrainGrpo(Section):
 class Rollout(Section):
     prompts: Annotated[int, Field(ge=2)]
     samples_per_prompt: Count
+    max_completion_tokens: Annotated[int, Field(ge=8)]
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     batch_size: Count

@@ -114,8 +114,6 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
         raise UserError(f"policy.model {source['name']!r}: cannot load it ({_first_words(error)})") from None
     if config.load_in_4bit and not cuda:
         model = model.dequantize().to(dtype)
-        # The flag outlives the quantised layers, and TRL would turn the LoRA matrices of such a model into bfloat16.
-        model.is_loaded_in_4bit = False
     return model
 
 

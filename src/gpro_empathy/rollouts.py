@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpro_empathy import generation, params, policy, prompts, text_measures
+from gpro_empathy import generation, params, policy, prompts, text_measures, vllm_engine
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
@@ -51,14 +51,13 @@ def sample_policies(
     adapters: Mapping[tuple[str, int | None], Path],
     turns: Sequence[Turn],
     config: params.Rollout,
-    policy_config: params.Policy,
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
 
     All policies get the same random numbers.
     """
     model: PreTrainedModel | PeftModel = base
-    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config, policy_config)
+    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config)
     for key, folder in adapters.items():
         name = label(*key)
         if isinstance(model, PeftModel):
@@ -66,7 +65,27 @@ def sample_policies(
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
         model.set_adapter(name)
-        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config, policy_config)
+        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config)
+    return result
+
+
+def sample_policies_by_vllm(
+    engine,
+    tokenizer: PreTrainedTokenizerBase,
+    adapters: Mapping[tuple[str, int | None], Path],
+    turns: Sequence[Turn],
+    config: params.Rollout,
+) -> list[Sample]:
+    """Sample as `sample_policies` does, by a vllm.LLM that holds the base; all policies get the same seeds."""
+    tokens = _tokens(tokenizer, turns)
+    how = _sampling(tokenizer, config)
+    result: list[Sample] = []
+    for number, (key, folder) in enumerate([(("base", None), None), *adapters.items()]):
+        request = vllm_engine.adapter_request(label(*key), number, folder) if folder else None
+        rng = np.random.default_rng(config.seed)
+        print(f"rollout {label(*key)}: {len(turns)} prompts by vLLM", flush=True)
+        responses = vllm_engine.sample(engine.generate, tokens, config.samples_per_prompt, how, rng, request)
+        result += _samples(key, turns, tokens, responses, how, tokenizer)
     return result
 
 
@@ -120,9 +139,16 @@ def _describe(sample: Sample, response: prompts.Response) -> dict:
     }
 
 
-def _sample(model, key, tokenizer, turns, config, policy_config) -> list[Sample]:
-    tokens = [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in turns]
-    how = generation.sampling(tokenizer, policy_config.max_completion_tokens, config.temperature, config.top_p)
+def _tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[int]]:
+    return [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in turns]
+
+
+def _sampling(tokenizer: PreTrainedTokenizerBase, config: params.Rollout) -> generation.Sampling:
+    return generation.sampling(tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
+
+
+def _sample(model, key, tokenizer, turns, config) -> list[Sample]:
+    tokens, how = _tokens(tokenizer, turns), _sampling(tokenizer, config)
     rng = np.random.default_rng(config.seed)
     uniform = torch.from_numpy(rng.random((len(turns), config.samples_per_prompt, how.max_tokens)))
     result: list[Sample] = []
@@ -132,13 +158,20 @@ def _sample(model, key, tokenizer, turns, config, policy_config) -> list[Sample]
         responses = generation.decode(
             model, tokens[part], config.samples_per_prompt, how, uniform[part].reshape(-1, how.max_tokens)
         )
-        for index, ids in enumerate(responses):
-            row, number = divmod(index, config.samples_per_prompt)
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            finish = "stop" if ids[-1] in how.eos_ids else "length"
-            prompt_length = len(tokens[start + row])
-            result.append(Sample(turns[start + row], *key, number, text, prompt_length, len(ids), finish))
+        result += _samples(key, turns[part], tokens[part], responses, how, tokenizer)
         done = min(start + config.batch_size, len(turns))
         left = (time.perf_counter() - started) / done * (len(turns) - done)
         print(f"rollout {label(*key)}: {done}/{len(turns)} prompts, {left:.0f} s left", flush=True)
+    return result
+
+
+def _samples(key, turns, tokens, responses, how: generation.Sampling, tokenizer) -> list[Sample]:
+    """Describe responses, as many to each turn, turn by turn."""
+    result = []
+    for index, ids in enumerate(responses):
+        row, number = divmod(index, len(responses) // len(turns))
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        # vLLM may stop at an end token of the model's that is not the tokenizer's.
+        finish = "length" if len(ids) == how.max_tokens and ids[-1] not in how.eos_ids else "stop"
+        result.append(Sample(turns[row], *key, number, text, len(tokens[row]), len(ids), finish))
     return result

@@ -9,7 +9,7 @@ Writes  data/rollouts/rollouts.jsonl                         one line per (promp
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, policy, rewards, rollouts, scorer
+from gpro_empathy import dialogue, files, params, policy, rewards, rollouts, scorer, vllm_engine
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
@@ -29,9 +29,13 @@ def main() -> None:
     adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
     for seed in files.read_json(TRAINING / "settings.json")["seeds"]:
         adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
-    sampled = rollouts.sample_policies(
-        policy.load_base(policy_config, POLICY), policy.load_tokenizer(POLICY), adapters, turns, config, policy_config
-    )
+    tokenizer = policy.load_tokenizer(POLICY)
+    if policy_config.backend == "unsloth":
+        engine = vllm_engine.load(policy_config, config.max_completion_tokens, POLICY)
+        sampled = rollouts.sample_policies_by_vllm(engine, tokenizer, adapters, turns, config)
+    else:
+        base = policy.load_base(policy_config, POLICY)
+        sampled = rollouts.sample_policies(base, tokenizer, adapters, turns, config)
     files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, scorer.load(AUDIT_SCORER)))
 
 

@@ -14,7 +14,7 @@ train; the main one writes.
 from contextlib import nullcontext
 from pathlib import Path
 
-from gpro_empathy import files, launch, params, processes
+from gpro_empathy import files, launch, params, processes, unsloth_engine
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -35,12 +35,9 @@ def main() -> None:
             launch.launch(config.launcher, "gpro_empathy.stages.train_grpo")
             return
     processes.start()
-    if policy_config.backend == "unsloth":
-        import unsloth  # noqa: F401  It patches trl and transformers, and demands to be imported before them.
+    unsloth_engine.prepare(policy_config)
 
-    import torch
-
-    from gpro_empathy import dialogue, grpo_run, policy, rewards
+    from gpro_empathy import backends, dialogue, grpo_run, policy, rewards
 
     tokenizer = policy.load_tokenizer(POLICY)
     reward_model = rewards.load(rewards_config, SCORER)
@@ -48,14 +45,13 @@ def main() -> None:
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
     )
+    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, policy.adapter_in(WARM_START))
     results: list[grpo_run.Result] = []
     with files.atomic_path(ADAPTERS) if processes.is_main() else nullcontext() as adapters:
         if processes.is_main():
             adapters.mkdir()
         for seed in config.seeds:
-            torch.manual_seed(seed)  # new LoRA matrices are random, and torch's own first seed is
-            base = policy.load_base(policy_config, POLICY)
-            model = policy.add_lora(base, policy_config, policy.adapter_in(WARM_START))
+            model = backend.start(seed)
             run = grpo_run.Run(
                 model, tokenizer, reward_model, train_prompts, sample_prompts, config, policy_config, seed
             )

@@ -1,0 +1,121 @@
+"""The engines that hold the policy while it is trained by GRPO, behind one interface.
+
+`transformers` loads 4-bit weights by bitsandbytes and runs anywhere, with the fast sampling and log-probabilities of this
+package. `unsloth` needs CUDA: it trains with Unsloth's kernels and samples with vLLM. The stage differs in nothing else.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from peft import PeftModel
+from trl import GRPOTrainer
+
+from gpro_empathy import generation, grpo, params, policy, unsloth_engine, vllm_engine
+from gpro_empathy.decoder import decoder_of
+from gpro_empathy.files import UserError
+
+
+class Backend(Protocol):
+    """What the GRPO stage asks for.
+
+    Made from the settings, the folder of the converted policy, and that of the adapter to start from, if there is one.
+    """
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None): ...
+
+    def start(self, seed: int) -> PeftModel:
+        """Return the starting policy; LoRA matrices that no adapter gives are drawn from `seed`."""
+
+    @staticmethod
+    def sample(
+        model: PeftModel,
+        prompts: Sequence[Sequence[int]],
+        samples_per_prompt: int,
+        how: generation.Sampling,
+        rng: np.random.Generator,
+    ) -> list[list[int]]:
+        """Sample from the policy as it is; arguments and result as `generation.sample`."""
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return the trainer's class, and what it takes beside the arguments of TRL's."""
+
+
+class Transformers:
+    """The policy in transformers, with bitsandbytes and PEFT."""
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
+        self.config, self.folder, self.adapter = config, folder, adapter
+
+    def start(self, seed: int) -> PeftModel:
+        """Load the base anew and wrap it."""
+        torch.manual_seed(seed)
+        return policy.add_lora(policy.load_base(self.config, self.folder), self.config, self.adapter)
+
+    @staticmethod
+    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
+        """Sample by module `generation`."""
+        was_training = model.training
+        model.eval()
+        responses = generation.sample(decoder_of(model), prompts, samples_per_prompt, how, rng)
+        model.train(was_training)
+        return responses
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return the trainer of this package, or TRL's where vLLM samples."""
+        if config.vllm_mode == "none":
+            return grpo.GroupTrainer, {"trained_generations": config.trained_generations}
+        _check_whole_groups(config, f"train_grpo.vllm_mode: {config.vllm_mode}")
+        return grpo.EngineTrainer, {}
+
+
+class Unsloth:
+    """The policy in Unsloth, with vLLM; `unsloth_engine.prepare` must have been called before trl was imported."""
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
+        if grpo_config.kl_beta and adapter is not None:
+            raise UserError(
+                f"train_grpo.kl_beta is {grpo_config.kl_beta:g}, but the backend unsloth would measure the divergence from "
+                "the base model and not from the warm start; set it to 0, or policy.backend: transformers"
+            )
+        if grpo_config.vllm_mode != "colocate":
+            raise UserError(
+                f"train_grpo.vllm_mode is {grpo_config.vllm_mode}, but the backend unsloth brings a vLLM of its own; set "
+                "it to colocate, or policy.backend: transformers"
+            )
+        self.config, self.grpo, self.folder, self.adapter = config, grpo_config, folder, adapter
+        self._model: PeftModel | None = None
+
+    def start(self, seed: int) -> PeftModel:
+        """Load the model and vLLM once, and give them their starting LoRA matrices, again for every seed."""
+        if self._model is None:
+            self._model = unsloth_engine.load(self.config, self.grpo, vllm_engine.weights(self.folder), seed)
+        unsloth_engine.restart(self._model, self.adapter, seed)
+        return self._model
+
+    @staticmethod
+    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
+        """Sample by vLLM, with the LoRA matrices as they are at this moment."""
+        adapter = model.load_lora(str(unsloth_engine.WORK / "adapter"), load_tensors=True)
+        return vllm_engine.sample(model.fast_generate, prompts, samples_per_prompt, how, rng, adapter)
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return TRL's trainer, which Unsloth has patched."""
+        _check_whole_groups(config, "the backend unsloth")
+        return grpo.EngineTrainer, {}
+
+
+def _check_whole_groups(config: params.TrainGrpo, engine: str) -> None:
+    if config.trained_generations != config.num_generations:
+        raise UserError(
+            f"train_grpo.trained_generations is {config.trained_generations}, but {engine} trains on whole groups; set it "
+            f"to num_generations, {config.num_generations}"
+        )
+
+
+KINDS: dict[str, type[Backend]] = {"transformers": Transformers, "unsloth": Unsloth}

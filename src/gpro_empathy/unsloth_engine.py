@@ -1,0 +1,130 @@
+"""Unsloth: its import, which must come before trl's, and the arguments with which it loads the policy.
+
+Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same weights in memory once.
+"""
+
+import os
+from pathlib import Path
+
+from gpro_empathy import files, params
+from gpro_empathy.files import UserError
+
+# Where Unsloth keeps the code that it generates, and the description of the adapter that vLLM samples with.
+WORK = Path("work/unsloth")
+
+
+def prepare(config: params.Policy) -> None:
+    """Import Unsloth where it is the backend: it patches trl, transformers and peft, so that none may come before.
+
+    Raises:
+        UserError: If there is no CUDA GPU, or Unsloth cannot be imported.
+    """
+    if config.backend != "unsloth":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            "policy.backend is unsloth, which needs a CUDA GPU, and torch finds none; set policy.backend: transformers"
+        )
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(WORK))
+    # Both report their use over the network if not told otherwise.
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import unsloth  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"policy.backend is unsloth, which cannot be imported ({error}); install requirements.lock, or set "
+            "policy.backend: transformers"
+        ) from None
+
+
+def model_arguments(config: params.Policy, grpo: params.TrainGrpo, weights: Path) -> dict:
+    """Return the arguments of FastLanguageModel.from_pretrained.
+
+    The model is named by its folder and exactly: Unsloth would replace a hub name by a repository of its own with other
+    4-bit weights, and its vLLM passes over a revision. So all stages share one base, quantised to NF4 as it is loaded.
+    """
+    from gpro_empathy import policy
+
+    return {
+        "model_name": str(weights),
+        "max_seq_length": config.max_prompt_tokens + config.max_completion_tokens,
+        "dtype": policy.compute_dtype(config),
+        "load_in_4bit": config.load_in_4bit,
+        "fast_inference": True,
+        "gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
+        "max_lora_rank": config.lora_rank,
+        "use_gradient_checkpointing": "unsloth",
+        "use_exact_model_name": True,
+    }
+
+
+def lora_arguments(config: params.Policy, seed: int) -> dict:
+    """Return the arguments of FastLanguageModel.get_peft_model: the LoRA matrices of policy.add_lora."""
+    from gpro_empathy import policy
+
+    return {
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": policy.LORA_TARGETS,
+        "use_gradient_checkpointing": "unsloth",
+        "random_state": seed,
+    }
+
+
+def load(config: params.Policy, grpo: params.TrainGrpo, weights: Path, seed: int):
+    """Load the base with vLLM beside it, and wrap it with new LoRA matrices.
+
+    Raises:
+        UserError: If it does not load, or vLLM does not start.
+    """
+    from unsloth import FastLanguageModel
+
+    try:
+        model, _ = FastLanguageModel.from_pretrained(**model_arguments(config, grpo, weights))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"policy.model {config.model!r}: Unsloth cannot load it ({' '.join(str(error).split())[:200]}); if memory is "
+            f"short, lower train_grpo.vllm_gpu_memory_utilization from {grpo.vllm_gpu_memory_utilization:g}, or set "
+            "policy.backend: transformers"
+        ) from error
+    return FastLanguageModel.get_peft_model(model, **lora_arguments(config, seed))
+
+
+def restart(model, adapter: Path | None, seed: int) -> None:
+    """Give a model its starting LoRA matrices: those of the folder `adapter`, or new ones that change nothing yet.
+
+    Raises:
+        UserError: If the adapter is of another rank, scale or choice of layers.
+    """
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    from gpro_empathy import adapters
+
+    if adapter is not None:
+        _check(files.read_json(adapter / "adapter_config.json"), model.peft_config[adapters.NAME], adapter)
+        adapters.restore(model, adapter)
+        return
+    torch.manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.reset_lora_parameters(adapters.NAME, init_lora_weights=True)
+
+
+def _check(found: dict, wanted, adapter: Path) -> None:
+    for name in ("r", "lora_alpha"):
+        if found[name] != getattr(wanted, name):
+            raise UserError(
+                f"{adapter / 'adapter_config.json'}: {name} is {found[name]:g}, but the policy has "
+                f"{getattr(wanted, name):g}; run `dvc repro warm_start`"
+            )
+    if set(found["target_modules"]) != set(wanted.target_modules):
+        raise UserError(
+            f"{adapter / 'adapter_config.json'}: the adapter is of the layers {', '.join(sorted(found['target_modules']))}, "
+            f"but the policy's are {', '.join(sorted(wanted.target_modules))}; run `dvc repro warm_start`"
+        )

@@ -1,0 +1,311 @@
+"""The backends without a GPU: profiles against the published settings, and arguments against the pinned signatures."""
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from peft.tuners.lora import LoraLayer
+
+from conftest import ROOT, randomise
+from gpro_empathy import backends, generation, grpo, params, policy, profiles, rollouts, unsloth_engine, vllm_engine
+from gpro_empathy.dialogue import Turn
+from gpro_empathy.files import UserError
+
+PINNED = json.loads((ROOT / "tests/pinned_signatures.json").read_text(encoding="utf-8"))
+ADAPTER = Path("models/warm_start")
+
+
+def profile(name, tmp_path):
+    """Return params.yaml with a profile laid over it."""
+    target = tmp_path / "params.yaml"
+    target.write_bytes((ROOT / "params.yaml").read_bytes())
+    profiles.apply(name, ROOT / "profiles", target)
+    return params.load_all(target)
+
+
+@pytest.fixture
+def published(tmp_path):
+    return profile("llama-3.1-8b", tmp_path)
+
+
+def values(config):
+    return grpo.trl_values(config.train_grpo, config.rewards, config.policy, 23, Path("work"))
+
+
+# Profiles
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
+def test_profile_gives_settings_that_are_valid(name, tmp_path):
+    config = profile(name, tmp_path)
+    own = yaml.safe_load((ROOT / f"profiles/{name}.yaml").read_text(encoding="utf-8"))
+    for section, settings in own.items():
+        found = getattr(config, section).model_dump()
+        assert {key: found[key] for key in settings} == settings
+
+
+def test_published_training_reaches_the_trainer_with_every_setting(published):
+    """Appendix A.1 of the report; the batch of 1, and the share of warm-up, in the form that TRL takes."""
+    asked = values(published)
+    expected = {
+        "learning_rate": 1e-3, "adam_beta1": 0.9, "adam_beta2": 0.99, "weight_decay": 0.1, "warmup_steps": 25,
+        "lr_scheduler_type": "cosine", "optim": "paged_adamw_8bit", "logging_steps": 1, "num_generations": 3,
+        "per_device_train_batch_size": 3, "gradient_accumulation_steps": 1, "max_steps": 250, "max_grad_norm": 0.1,
+        "max_completion_length": 512, "use_vllm": True, "vllm_gpu_memory_utilization": 0.6, "bf16": True,
+    }  # fmt: skip
+    assert {name: asked[name] for name in expected} == expected
+
+
+def test_published_model_is_loaded_with_every_setting(published):
+    model = unsloth_engine.model_arguments(published.policy, published.train_grpo, Path("weights"))
+    expected = {
+        "max_seq_length": 1024, "load_in_4bit": True, "fast_inference": True, "gpu_memory_utilization": 0.6,
+        "max_lora_rank": 32, "use_gradient_checkpointing": "unsloth", "dtype": torch.bfloat16, "model_name": "weights",
+    }  # fmt: skip
+    assert {name: model[name] for name in expected} == expected
+    lora = unsloth_engine.lora_arguments(published.policy, 23)
+    assert (lora["r"], lora["lora_alpha"]) == (32, 32)
+    assert lora["target_modules"] == [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    assert published.policy.model == "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def test_published_rewards_scorer_and_inference_are_set(published):
+    assert published.rewards.weights == {"semantic_similarity": 1.0, "empathy": 1.0}
+    assert (published.rewards.calibration, published.rewards.calibration_temperature) == ("batch", 0.6)
+    assert published.rewards.similarity_model == "cross-encoder/stsb-roberta-large"
+    scorer = {
+        "encoder": "roberta-base", "lora_rank": 32, "lora_alpha": 32, "lora_dropout": 0.05, "huber_delta": 0.5,
+        "learning_rate": 1e-3, "batch_size": 64, "epochs": 5, "max_tokens": 256,
+    }  # fmt: skip
+    assert {name: getattr(published.train_scorer, name) for name in scorer} == scorer
+    found = published.rollout
+    assert (found.temperature, found.top_p, found.max_completion_tokens) == (0.8, 0.95, 1024)
+    assert published.policy.max_prompt_tokens == 512
+
+
+def test_current_profile_differs_from_the_published_one_in_training_alone(published, tmp_path):
+    current = profile("llama-3.1-8b-current", tmp_path)
+    for section in ("policy", "prepare", "train_scorer", "warm_start", "rollout", "analyse_rewards"):
+        assert getattr(current, section) == getattr(published, section), section
+    assert current.train_grpo.learning_rate < published.train_grpo.learning_rate
+    assert current.train_grpo.num_generations > published.train_grpo.num_generations
+    assert "well_formed" in current.rewards.weights
+
+
+# What TRL or Unsloth has in another form
+
+
+@pytest.mark.parametrize(
+    ("prompts", "generations", "asked", "effective"),
+    [(1, 3, 1, 3), (1, 3, 3, 3), (4, 4, 8, 8), (3, 4, 6, 12), (6, 2, 3, 4), (8, 16, 16, 16)],
+)
+def test_unsloth_is_given_whole_groups_that_divide_the_step(published, prompts, generations, asked, effective):
+    update = {"prompts_per_step": prompts, "num_generations": generations, "completions_per_forward": asked}
+    config = published.train_grpo.model_copy(update=update)
+    assert grpo.completions_per_forward(config, published.policy) == effective
+    plain = published.policy.model_copy(update={"backend": "transformers"})
+    assert grpo.completions_per_forward(config, plain) == asked
+
+
+def test_departures_from_the_published_settings_are_named(published):
+    asked = values(published)
+    args = types.SimpleNamespace(**asked)
+    expected = ["completions_per_forward 1 -> 3", "warmup_ratio 0.1 -> warmup_steps 25"]
+    assert grpo.departures(published.train_grpo, asked, args) == expected
+    args.scale_rewards = False  # as Unsloth does for the loss dr_grpo
+    assert grpo.departures(published.train_grpo, asked, args) == [*expected, "scale_rewards group -> False"]
+
+
+# Arguments against the pinned signatures
+
+
+def test_signatures_are_of_the_locked_versions():
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for name, version in PINNED["versions"].items():
+        assert re.search(rf"^{name}==(\S+)", lock, re.MULTILINE)[1] == version
+
+
+def unknown(arguments, *called):
+    return set(arguments) - {name for each in called for name in PINNED["parameters"][each]}
+
+
+def test_arguments_are_parameters_of_the_pinned_functions(published):
+    config, how = published.policy, generation.Sampling(0.8, 0.95, 9, (2,), 0)
+    model = unsloth_engine.model_arguments(config, published.train_grpo, Path("weights"))
+    engine = vllm_engine.engine_arguments(config, 1024, Path("policy"), Path("weights"))
+    assert not unknown(model, "FastLanguageModel.from_pretrained")
+    assert not unknown(unsloth_engine.lora_arguments(config, 23), "FastLlamaModel.get_peft_model")
+    assert not unknown(engine, "LLM.__init__", "EngineArgs")
+    assert not unknown(vllm_engine.sampling_arguments(how, 7), "SamplingParams")
+    assert {"save_directory", "load_tensors"} <= set(PINNED["parameters"]["load_lora"])
+    assert list(vllm_engine.RANKS) == PINNED["vllm_lora_ranks"]
+    grpo.checked_config(values(published) | {"use_cpu": True, "bf16": False, "optim": "adamw_torch"})
+
+
+def test_engine_of_a_rollout_holds_the_four_bit_base_with_room_for_adapter_and_response(published):
+    config = published.policy.model_copy(update={"lora_rank": 24})
+    found = vllm_engine.engine_arguments(config, 1024, Path("policy"), Path("weights"))
+    expected = {
+        "model": "weights", "tokenizer": "policy", "quantization": "bitsandbytes", "load_format": "bitsandbytes",
+        "max_model_len": 1536, "enable_lora": True, "max_lora_rank": 32, "dtype": "bfloat16",
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    with pytest.raises(UserError, match=r"policy\.lora_rank is 513, and vLLM takes at most 512"):
+        vllm_engine.engine_arguments(config.model_copy(update={"lora_rank": 513}), 8, Path(), Path())
+
+
+# Rollouts by vLLM, which stands in as what the pinned signatures say of it
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    """Put a stand-in where vLLM would be imported from; its records keep what they are made of."""
+
+    def record(name):
+        def make(**arguments):
+            assert not unknown(arguments, name)
+            return types.SimpleNamespace(**arguments)
+
+        return make
+
+    request = types.SimpleNamespace(LoRARequest=record("LoRARequest"))
+    monkeypatch.setitem(sys.modules, "vllm", types.SimpleNamespace(SamplingParams=record("SamplingParams")))
+    monkeypatch.setitem(sys.modules, "vllm.lora", types.SimpleNamespace(request=request))
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", request)
+
+
+class Engine:
+    """Answers with the seed's last digits, and the end token where the seed is even."""
+
+    def __init__(self, eos):
+        self.eos, self.calls = eos, []
+
+    def generate(self, prompts, sampling_params, **others):
+        assert not unknown(others, "LLM.generate")
+        self.calls.append((prompts, sampling_params, others["lora_request"]))
+        ids = [[100 + each.seed % 50] * 7 + [101 if each.seed % 2 else self.eos] for each in sampling_params]
+        return [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=tuple(one))]) for one in ids]
+
+
+def test_rollout_by_vllm_gives_the_same_rows_with_the_adapter_as_a_request(vllm, settings, tokenizer):
+    turns = [Turn(f"c{i}", i, text, (), None, None, None) for i, text in enumerate(["My dog died.", "he left"])]
+    config = settings.rollout.model_copy(update={"samples_per_prompt": 3, "max_completion_tokens": 8})
+    engine = Engine(tokenizer.eos_token_id)
+    folders = {("warm_start", None): Path("warm"), ("tuned", 23): Path("tuned")}
+    found = rollouts.sample_policies_by_vllm(engine, tokenizer, folders, turns, config)
+    assert [(s.model, s.seed, s.turn.key, s.sample) for s in found] == [
+        (*key, turn.key, k) for key in (("base", None), *folders) for turn in turns for k in range(3)
+    ]
+    requests = [request and (request.lora_name, request.lora_int_id, request.lora_path) for *_, request in engine.calls]
+    assert requests == [None, ("warm_start", 1, "warm"), ("tuned-23", 2, "tuned")]
+    seeds = [[each.seed for each in sampling] for _, sampling, _ in engine.calls]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(set(seeds[0])) == 6
+    assert [s.finish_reason for s in found[:6]] == ["length" if seed % 2 else "stop" for seed in seeds[0]]
+    prompts = [prompt["prompt_token_ids"] for prompt in engine.calls[0][0]]
+    assert [s.prompt_tokens for s in found[:6]] == [len(ids) for ids in prompts]
+    assert prompts[0] == prompts[2] != prompts[3]
+
+
+def test_seeds_of_vllm_follow_the_generator(vllm):
+    how = generation.Sampling(1.0, 1.0, 8, (2,), 0)
+    found = [vllm_engine.sample(Engine(2).generate, [[5, 6]], 2, how, np.random.default_rng(s)) for s in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+
+
+# Starting policies
+
+
+@pytest.mark.parametrize("backend", sorted(backends.KINDS))
+def test_warm_start_is_what_both_backends_start_from(
+    backend, lora, tiny_policy, settings, policy_folder, tmp_path, monkeypatch
+):
+    policy.save_adapter(lora, tmp_path / "warm", "")
+    config = tiny_policy.model_copy(update={"backend": backend})
+    # Unsloth loads its model on a GPU alone; what fills it with the adapter is run on the same model of transformers.
+    monkeypatch.setattr(
+        unsloth_engine,
+        "load",
+        lambda *_: policy.add_lora(policy.load_base(tiny_policy, policy_folder), tiny_policy, None),
+    )
+    train = settings.train_grpo.model_copy(update={"kl_beta": 0.0, "vllm_mode": "colocate"})
+    engine = backends.KINDS[backend](config, train, policy_folder, tmp_path / "warm")
+    expected = {name: p for name, p in lora.named_parameters() if "lora_" in name}
+    model = engine.start(23)
+    for _ in range(2):
+        found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        randomise(model, seed=9)  # as if it had been trained
+        model = engine.start(24)
+
+
+@pytest.mark.parametrize("backend", sorted(backends.KINDS))
+def test_new_matrices_depend_on_the_seed_alone(backend, tiny_policy, settings, policy_folder, monkeypatch):
+    config = tiny_policy.model_copy(update={"backend": backend})
+    monkeypatch.setattr(
+        unsloth_engine,
+        "load",
+        lambda *_: policy.add_lora(policy.load_base(tiny_policy, policy_folder), tiny_policy, None),
+    )
+    train = settings.train_grpo.model_copy(update={"vllm_mode": "colocate"})
+    engine = backends.KINDS[backend](config, train, policy_folder, None)
+
+    def matrices(seed):
+        layers = [m for m in engine.start(seed).modules() if isinstance(m, LoraLayer)]
+        assert all(not layer.lora_B["default"].weight.any() for layer in layers)
+        return torch.cat([layer.lora_A["default"].weight.detach().flatten().clone() for layer in layers])
+
+    first, other, again = matrices(23), matrices(24), matrices(23)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_refuses_an_adapter_of_another_rank(lora, base, tiny_policy, policy_folder, tmp_path):
+    policy.save_adapter(lora, tmp_path / "warm", "")
+    wider = tiny_policy.model_copy(update={"lora_rank": 8})
+    model = policy.add_lora(policy.load_base(tiny_policy, policy_folder), wider, None)
+    with pytest.raises(
+        UserError, match=r"adapter_config\.json: r is 4, but the policy has 8; run `dvc repro warm_start`"
+    ):
+        unsloth_engine.restart(model, tmp_path / "warm", 23)
+
+
+def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(published):
+    config = published.train_grpo.model_copy(update={"kl_beta": 0.1})
+    with pytest.raises(
+        UserError, match=r"kl_beta is 0\.1, but the backend unsloth would measure .* not from the warm start"
+    ):
+        backends.Unsloth(published.policy, config, Path(), ADAPTER)
+
+
+def test_refuses_unsloth_without_its_own_sampling(published):
+    config = published.train_grpo.model_copy(update={"vllm_mode": "none"})
+    with pytest.raises(UserError, match=r"vllm_mode is none, but the backend unsloth .* set it to colocate"):
+        backends.Unsloth(published.policy, config, Path(), ADAPTER)
+
+
+def test_refuses_unsloth_without_a_gpu_in_one_line(published, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        UserError, match=r"policy\.backend is unsloth, which needs a CUDA GPU, .* set policy\.backend: transf"
+    ):
+        unsloth_engine.prepare(published.policy)
+    assert unsloth_engine.prepare(published.policy.model_copy(update={"backend": "transformers"})) is None
+
+
+def test_weights_are_those_of_the_folder_or_of_the_hub(policy_folder, tmp_path):
+    assert vllm_engine.weights(policy_folder) == policy_folder
+    source = {"model": "nobody/nothing-of-this-name", "revision": None, "name": "nobody/nothing-of-this-name"}
+    (tmp_path / "source.json").write_text(json.dumps(source))
+    with pytest.raises(
+        UserError, match=r"policy\.model 'nobody/nothing-of-this-name': cannot fetch it .*HF_TOKEN"
+    ) as caught:
+        vllm_engine.weights(tmp_path)
+    assert "\n" not in str(caught.value)
