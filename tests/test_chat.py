@@ -63,7 +63,7 @@ def test_notice_comes_before_the_models_are_loaded_and_says_where_to_turn():
     out = io.StringIO()
 
     def load():
-        assert out.getvalue() == chat.NOTICE + "\n"
+        assert out.getvalue() == chat.NOTICE + "\n\nLoading the models ...\n"
         return Parrot()
 
     chat.talk(load, io.StringIO(""), out, io.StringIO(), compare=False)

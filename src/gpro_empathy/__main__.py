@@ -88,6 +88,7 @@ def _chat(arguments: argparse.Namespace) -> None:
         from gpro_empathy import answering
 
         logging.disable_progress_bar()
+        logging.set_verbosity_error()  # it says at length that it dequantises, as `policy.load_base` wants it to
         return answering.Policies(config, found)
 
     for stream in (sys.stdin, sys.stdout):

@@ -52,7 +52,7 @@ def talk(load: Callable[[], Policies], stdin: TextIO, stdout: TextIO, stderr: Te
     """
     progress = _progress(stderr)
     with suppress(KeyboardInterrupt):
-        print(NOTICE, file=stdout, flush=True)
+        print(f"{NOTICE}\n\nLoading the models ...", file=stdout, flush=True)
         policies = load()
         print("/help lists the commands.\n", file=stdout, flush=True)
         for line in _lines(stdin):
