@@ -29,7 +29,7 @@ def test_leak_is_claimed_only_where_the_interval_shows_it(difference, verdict):
     assert [v for v in report_scorer.LEAK.values() if v in text] == [
         v for v in report_scorer.LEAK.values() if verdict in v
     ]
-    assert r"\num{60} turns, half of each" in text
+    assert r"\num{60} turns, about half of each" in text
 
 
 def test_leak_that_was_not_measured_is_said_not_to_be():

@@ -92,7 +92,7 @@ def leak(found: Mapping | None) -> str:
     mean = found["mean"]
     sizes = {name: latex.integer(found[name]) for name in ("held_out_turns", "held_out_conversations", "train_turns")}
     start = (
-        f"Of the test conversations, {sizes['held_out_turns']} turns, half of each, are rated by two scorers trained in the same way on "
+        f"Of the test conversations, {sizes['held_out_turns']} turns, about half of each, are rated by two scorers trained in the same way on "
         f"{sizes['train_turns']} turns: the reward's, which saw none of the {sizes['held_out_conversations']} conversations, "
         "and one that learned from the other halves"
     )

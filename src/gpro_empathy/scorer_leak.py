@@ -34,9 +34,12 @@ def measure(
     texts, contexts = [turn.text for turn in held_out], [turn.context for turn in held_out]
     label_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in held_out]).reshape(-1, len(LABELS))
     conversation_B = np.array([turn.conversation for turn in held_out])
-    scores = (scorer_.score(texts, contexts) for scorer_ in (model, other))
-    sizes = {"train_turns": len(leaking), "held_out_turns": len(held_out), "held_out_conversations": len(conversations)}
-    return sizes | compare(label_B3, *scores, conversation_B, rng)
+    grouped_B3, leaking_B3 = (one.score(texts, contexts) for one in (model, other))
+    return {
+        "train_turns": len(leaking),
+        "held_out_turns": len(held_out),
+        "held_out_conversations": len(set(conversation_B.tolist())),
+    } | compare(label_B3, grouped_B3, leaking_B3, conversation_B, rng)
 
 
 def split(train: Sequence[Turn], test: Sequence[Turn], rng: np.random.Generator) -> tuple[list[Turn], list[Turn]]:
