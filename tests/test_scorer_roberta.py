@@ -106,10 +106,12 @@ def test_longest_turn_fits_into_the_positions(model):
     assert np.isfinite(model.score(["word " * 10_000], [("history " * 10_000,)])).all()
 
 
-def test_pair_is_what_the_tokenizer_makes_of_it(model, config):
-    if not config.context_turns:
-        pytest.skip("single turns are no pairs")
+def test_input_is_what_the_tokenizer_makes_of_the_turn_or_the_pair(model, config):
     (tokens,) = model.encode(["so sad"], [("he was old",)])
+    if not config.context_turns:
+        assert tokens.ids == model.tokenizer("so sad")["input_ids"]
+        assert tokens.pooled is None
+        return
     assert tokens.ids == model.tokenizer("other: he was old", "so sad")["input_ids"]
     words = model.tokenizer.convert_ids_to_tokens(tokens.ids)
     separators = [i for i, word in enumerate(words) if word == "</s>"]

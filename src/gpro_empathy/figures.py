@@ -216,7 +216,8 @@ def scorer_reliability(
                 ends = [b["labelled"]["low"], b["labelled"]["high"]]
                 ax.plot([b["predicted"]] * 2, ends, color=colour, linewidth=1.2, solid_capstyle="butt")
         counts = sorted({b["turns"] for b in bins})
-        ax.text(0.03, 0.97, f"n = {' or '.join(map(str, counts))} a bin", transform=ax.transAxes, va="top", color="0.3")
+        count = f"n = {' or '.join(map(str, counts))} a bin"
+        ax.text(0.98, 0.02, count, transform=ax.transAxes, ha="right", va="bottom", size="small", color="0.3")
         _diagonal(ax, (0, 5))
         ax.set_title(title, loc="left")
         ax.set_xlabel("predicted (label units)")
