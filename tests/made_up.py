@@ -169,7 +169,7 @@ def write_reports(
     enabled = {"enabled": True, "demonstrations": 128, "loss_first": 2.9, "loss_last": 1.2}
     _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})
     _json(root / "reports/data.json", _data())
-    _json(root / "reports/scorer.json", _scorer())
+    _json(root / "reports/scorer.json", scorer())
     rng = np.random.default_rng(7)
     label = np.round(np.clip(rng.normal(2.1, 0.9, 250), 0, 5) * 3) / 3
     predictions = pd.DataFrame(
@@ -198,12 +198,48 @@ def _data() -> dict:
     }
 
 
-def _scorer() -> dict:
+def scorer() -> dict:
+    """Make the report on both scorers."""
     quality = {key: {"pearson": 0.61, "mae": 0.48} for key in ("emotion", "polarity", "empathy")}
     split = {"turns": 120, **quality, "mean_pearson": 0.61}
     one = {"train_turns": 500, "train_conversations": 60, "validation": split, "test": split}
-    agreement = {"pearson_empathy": 0.8, "mean_absolute_difference": 0.25}
-    return {"encoder": "all-minilm-l6-v2", "reward": one, "audit": one, "agreement": agreement}
+    one |= {"calibration": _calibration(), "stock_phrases": _stock_phrases()}
+    agreement = {"pearson_empathy": 0.8, "mean_absolute_difference": 0.25, "mean_difference": 0.03}
+    agreement |= {"limit_low": -0.58, "limit_high": 0.64}
+    correlations = {"grouped": 0.61, "by_turn": 0.63, "difference": estimate(0.02, 0.03)}
+    leak = {"train_turns": 500, "held_out_turns": 60, "held_out_conversations": 30, "mean": correlations}
+    leak["labels"] = dict.fromkeys(("emotion", "polarity", "empathy"), correlations)
+    return {"encoder": "all-minilm-l6-v2", "reward": one, "audit": one, "agreement": agreement, "leak": leak}
+
+
+def estimate(value: float, reach: float | None) -> dict:
+    """Make an estimate whose interval reaches so far to either side; None: it has no interval."""
+    low, high = (None, None) if reach is None else (value - reach, value + reach)
+    return {"estimate": value, "low": low, "high": high}
+
+
+def _calibration() -> dict:
+    def errors(groups: dict) -> list[dict]:
+        return [{"group": name, "turns": 40, "bias": bias, "mae": 0.5} for name, bias in groups.items()]
+
+    return {
+        "slope": estimate(0.8, 0.3),
+        "reliability": [
+            {"turns": 50, "predicted": 1.0 + 0.5 * k, "labelled": estimate(1.2 + 0.4 * k, 0.2)} for k in range(5)
+        ],
+        "by_label": errors({"0": estimate(1.4, None), "1": estimate(0.6, 0.2), "2": estimate(0.1, 0.2)}),
+        "by_words": errors({"3-9": estimate(0.2, 0.1), "10-14": estimate(0.0, 0.1), "15-40": estimate(-0.1, 0.2)}),
+        "by_polarity": errors({"0": estimate(0.3, 0.4), "1": estimate(0.0, 0.1), "2": estimate(-0.1, 0.2)}),
+    }
+
+
+def _stock_phrases() -> dict:
+    changes = {"change": estimate(0.4, 0.1), "control_change": estimate(-0.1, 0.1), "difference": estimate(0.5, 0.2)}
+    pairs = (
+        ("I'm so sorry to hear that.", "The bus leaves at nine today."),
+        ("You are not alone.", "The shop opens early."),
+    )
+    return {"phrases": [{"phrase": one, "control": other} | changes for one, other in pairs], "mean": changes}
 
 
 def _json(path: Path, value: object) -> None:

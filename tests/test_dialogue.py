@@ -130,6 +130,70 @@ def test_any_text_survives_the_official_escaping(tmp_path_factory, written):
     assert [turn.text for turn in turns] == [dialogue.normalise(value) for value in clean]
 
 
+@given(
+    rows=st.lists(
+        st.tuples(texts.filter(dialogue.normalise), *[st.none() | st.sampled_from([0.0, 0.6667, 1.0, 2.0])] * 3),
+        min_size=1,
+        max_size=5,
+    ),
+    layout=st.sampled_from([TRAIN, DEV, TEST]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_turns_written_in_an_official_layout_come_back_with_labels_and_context(tmp_path_factory, rows, layout, end):
+    text = io.StringIO(newline="")
+    columns = layout.split(",")
+    writer = csv.DictWriter(
+        text,
+        columns,
+        "x",
+        extrasaction="ignore",
+        escapechar="\\",
+        doublequote=False,
+        quoting=csv.QUOTE_ALL,
+        lineterminator=end,
+    )
+    writer.writeheader()
+    for number, (value, *labels) in enumerate(rows):
+        known = {
+            column: "NULL" if label is None else label
+            for column, label in zip(dialogue.COLUMNS.values(), labels, strict=True)
+        }
+        writer.writerow({"id": number, "conversation_id": "c", "turn_id": number, "text": value} | known)
+    turns = read(tmp_path_factory.mktemp("csv"), text.getvalue().encode())
+    written = [dialogue.normalise(value) for value, *_ in rows]
+    assert [turn.text for turn in turns] == written
+    assert [turn.context for turn in turns] == [tuple(written[:i]) for i in range(len(rows))]
+    labels = [(None,) * 3 if layout == TEST else tuple(labels) for _, *labels in rows]
+    assert [(turn.emotion, turn.polarity, turn.empathy) for turn in turns] == labels
+
+
+@given(st.binary(max_size=80) | st.text(alphabet='",\\\n\r\0text1\u00e9', max_size=60).map(str.encode))
+def test_any_bytes_are_turns_or_refused_in_one_line(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("csv")
+    for head in (
+        b"",
+        b"conversation_id,turn_id,text\n",
+        b'conversation_id,turn_id,text,Emotion,EmotionalPolarity,Empathy\n1,1,"a"',
+    ):
+        message = None
+        try:
+            turns = read(folder, head + content)
+        except UserError as error:
+            message = str(error)
+        assert turns if message is None else message.startswith(str(folder)) and "\n" not in message
+
+
+@pytest.mark.parametrize("words", [10_000, 100_000])
+def test_turn_of_any_length_is_read_whole(tmp_path, words):
+    (turn,) = read(tmp_path, f'{TEST}\n0,1,5,0,7,"{"word " * words}"\n')
+    assert len(turn.text.split()) == words
+
+
+def test_columns_that_are_not_known_change_nothing(tmp_path):
+    (turn,) = read(tmp_path, f"mood,{TEST},\nx,0,1,5,0,7,so sad,y\n")
+    assert (turn.key, turn.text) == ("5.0", "so sad")
+
+
 def test_one_odd_polarity_of_the_official_file_is_accepted(tmp_path):
     (turn,) = read(tmp_path, f"{TRAIN}\n" + '0,1,1,0,x,"a b",p,q,1,2.67,1,NULL\n')
     assert turn.polarity == 2.67
@@ -158,7 +222,14 @@ def test_words_for_a_missing_label_are_understood(tmp_path, value):
         (f"{TEST}\n0,1,,0,7,a\n", r"line 2: column conversation_id is empty"),
         (f'{TEST}\n0,1,5,0,7,"a" b\n', r"line 2: .*quotes inside a text must be written as"),
         (f'{TEST}\n0,1,5,0,7,"a "quoted" word"\n', r"line 2: .*quotes inside a text must be written as"),
-        (f'{TEST}\n0,1,5,0,7,"never closed\n', r"line \d: .*quotes inside a text must be written as"),
+        (f'{TEST}\n0,1,5,0,7,a\n0,1,5,1,7,"never closed\nb\nc\n', r"row that begins in line 3: .*quotes inside a text"),
+        (f'{TEST}\n0,1,5,0,7,"\n\n"\n', r"line 2: column text is empty"),
+        (f"{TEST}\n0,1,5,{'9' * 5000},7,a\n", r"line 2: column turn_id must be a whole number, got '9{60}'$"),
+        (f"{TEST}\n0,1,5,\u0661,7,a\n", r"line 2: column turn_id must be a whole number"),
+        (f'{TEST}\n0,1,"5\n6",0,7,a\n1,1,"5\n6",0,7,b\n', r"conversation and turn '5\\n6\.0' stand in more than one row"),
+        (f"{TRAIN},Empathy\n", r"column 'Empathy' stands in the header more than once"),
+        (TRAIN.replace("Empathy", "empathy"), r"turns\.csv: no column Empathy; the header has id, "),
+        ("id,te\0xt\n1,a\n", r"no column conversation_id, turn_id, text; the header has id, 'te\\x00xt'$"),
         (f'{TEST}\n0,1,5,0,7,"ends in \\', r"line \d: .*quotes inside a text must be written as"),
         (f"{TRAIN}\n0,1,1,0,x,a,p,q,5.1,1,1,1\n", r"line 2: column Emotion must be between 0 and 5, got '5\.1'"),
         (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,-0.1,1,1\n", r"column EmotionalPolarity must be between 0 and 3, got '-0\.1'"),

@@ -73,12 +73,19 @@ def test_one_step_of_training_can_be_drawn():
     figures.training_curves(made_up.training_log(steps=1), made_up.groups(steps=1), **LOOK).draw_without_rendering()
 
 
-def test_reliability_bins_are_means_of_equally_many_turns():
-    predictions = pd.DataFrame(
-        {"label_empathy": np.arange(10) / 2, "predicted_empathy": np.arange(10) / 2, "audit_empathy": np.ones(10)}
-    )
-    line = figures.scorer_reliability(predictions, **LOOK).axes[0].lines[1]
-    assert line.get_xdata() == pytest.approx([0.25, 1.25, 2.25, 3.25, 4.25])
+def test_reliability_shows_every_bin_with_its_interval_and_count():
+    predictions = pd.DataFrame({"label_empathy": [1.0], "predicted_empathy": [2.0], "audit_empathy": [3.0]})
+    bins = [
+        {"turns": 51, "predicted": 1.0, "labelled": made_up.estimate(1.5, 0.25)},
+        {"turns": 50, "predicted": 2.0, "labelled": made_up.estimate(2.5, None)},
+    ]
+    ax = figures.scorer_reliability(predictions, {"reward": bins, "audit": bins[:1]}, **LOOK).axes[0]
+    points, line, interval, diagonal = ax.lines
+    assert (points.get_xdata()[0], points.get_ydata()[0]) == (2.0, 1.0)
+    assert line.get_xydata().tolist() == [[1.0, 1.5], [2.0, 2.5]]
+    assert interval.get_xydata().tolist() == [[1.0, 1.25], [1.0, 1.75]]
+    assert tuple(diagonal.get_xdata()) == (0, 5)
+    assert ax.texts[0].get_text() == "n = 50 or 51 a bin"
 
 
 def test_audit_figure_has_the_same_scale_on_both_axes():

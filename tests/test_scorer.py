@@ -296,10 +296,14 @@ def test_report_compares_both_scorers_on_the_held_out_turns(overfitted, config):
     other = trained(turns, quick(config), seed=5)
     splits = {"validation": turns[:4], "test": [replace(turns[4], empathy=None), *turns[5:]]}
     halves = {"reward": turns[:4], "audit": turns[4:]}
-    report, table = scorer_report.compare({"reward": overfitted, "audit": other}, halves, splits, "random")
+    scorers, rng = {"reward": overfitted, "audit": other}, np.random.default_rng(0)
+    report, table = scorer_report.compare(scorers, halves, splits, "random", rng)
     one, two = (model.score(SENTENCES[4:])[:, 2] for model in (overfitted, other))
     assert report["agreement"]["pearson_empathy"] == pytest.approx(stats.pearsonr(one, two).statistic)
     assert report["agreement"]["mean_absolute_difference"] == pytest.approx(np.abs(one - two).mean())
+    assert report["agreement"]["limit_high"] == pytest.approx((one - two).mean() + 1.96 * (one - two).std(ddof=1))
+    assert report["audit"]["calibration"]["by_label"][0]["bias"]["estimate"] is not None
+    assert report["audit"]["stock_phrases"] != report["reward"]["stock_phrases"]
     assert report["reward"]["train_conversations"] == report["audit"]["train_conversations"] == 2
     assert report["audit"]["test"] == scorer_report.evaluate(other, splits["test"])
     header, first, second = table.splitlines()[:3]

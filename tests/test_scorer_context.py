@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import made_up
 from gpro_empathy import prompts, rewards, scorer, scorer_card, scorer_report, scorer_training
 from gpro_empathy.dialogue import LABELS, Turn
 
@@ -93,7 +94,7 @@ def card(**changes):
     } | changes  # fmt: skip
     known = {name: {"pearson": 0.61234, "mae": 0.5} for name in LABELS} | {"turns": 9, "mean_pearson": 0.6}
     unknown = {name: {"pearson": None, "mae": None} for name in LABELS} | {"turns": 0, "mean_pearson": None}
-    return scorer_card.write(settings, {"validation": known, "test": unknown})
+    return scorer_card.write(settings, made_up.scorer()["reward"] | {"validation": known, "test": unknown})
 
 
 def test_card_states_the_measured_numbers_and_the_settings():
@@ -103,6 +104,11 @@ def test_card_states_the_measured_numbers_and_the_settings():
     assert "741 turns of 70 conversations: epochs 2, learning rate 0.001, batches of 16, seed 17." in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
+
+
+def test_card_states_slope_and_reaction_to_stock_phrases():
+    assert "predicted empathy (1: calibrated): 0.80 [0.50, 1.10]" in card()
+    assert "changes its Empathy by 0.40 [0.30, 0.50] on average, a neutral sentence by -0.10 [-0.20, 0.00]" in card()
 
 
 def test_card_says_what_is_read_and_what_for():

@@ -149,6 +149,20 @@ def test_any_text_is_scored(tmp_path, text):
     assert written.splitlines()[1].split(",")[1] == f"{len(text)}.0000"
 
 
+def test_conversation_without_earlier_turns_is_scored_without_context(tmp_path):
+    rows = (
+        '{"id": 1, "text": "a", "context": []}\n{"id": 2, "text": "b", "context": ["", " "]}\n{"id": 3, "text": "c"}\n'
+    )
+    written, _ = run(tmp_path, rows, name="turns.jsonl")
+    assert [line.split(",")[2:] for line in written.splitlines()[1:]] == [["0.0000", "0.0000"]] * 3
+
+
+def test_odd_and_endless_names_of_columns_are_shown_in_one_short_line(tmp_path):
+    _, notes = run(tmp_path, f'text,"a\nb",{"x" * 5000}\nhi,1,2\n')
+    assert notes[0].startswith("columns that are neither read nor written: 'a\\nb', xxx")
+    assert len(notes[0]) < 260
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path, end):
     mixed = TRAIN.replace("\n", end, 2)
@@ -279,6 +293,22 @@ def test_written_jsonl_is_read_back(rows, ascii_only):
     lines = [json.dumps({"id": i, "text": t, "context": c}, ensure_ascii=ascii_only) for i, t, c in rows]
     found = [(row.ids["id"], row.text, list(row.context)) for row in read("\n".join(lines).encode()).rows]
     assert found == rows
+
+
+@effort(max_examples=60, deadline=None)
+@given(st.lists(st.lists(words, min_size=1, max_size=4), min_size=1, max_size=3), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_scoring_sees_the_texts_and_contexts_that_training_sees(tmp_path_factory, conversations, end):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, escapechar="\\", doublequote=False, quoting=csv.QUOTE_ALL, lineterminator=end)
+    writer.writerow(["id", "conversation_id", "turn_id", "text", "Emotion", "EmotionalPolarity", "Empathy"])
+    for c, texts in enumerate(conversations):
+        writer.writerows([f"{c}.{t}", c, t, value, "NULL", "", 1.3333] for t, value in enumerate(texts))
+    path = tmp_path_factory.mktemp("csv") / "turns.csv"
+    path.write_bytes(text.getvalue().encode())
+    turns = dialogue.read_wassa_csv(path)
+    pairs = list(scoring.with_contexts(read(path.read_bytes()), 3))
+    assert [dialogue.normalise(row.text) for row, _ in pairs] == [turn.text for turn in turns]
+    assert [tuple(map(dialogue.normalise, context)) for _, context in pairs] == [turn.context[-3:] for turn in turns]
 
 
 @effort(max_examples=300, deadline=None)

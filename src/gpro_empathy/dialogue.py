@@ -24,6 +24,8 @@ COLUMNS = {"emotion": "Emotion", "polarity": "EmotionalPolarity", "empathy": "Em
 # The polarity scale ends at 2, yet one row of the official train file carries 2.67.
 RANGES = {"emotion": (0.0, 5.0), "polarity": (0.0, 3.0), "empathy": (0.0, 5.0)}
 MISSING = {"", "null", "nan", "none", "unknown"}
+# In characters: the standard library's limit refuses texts of some 20,000 words.
+LONGEST_FIELD = 2**24
 
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
@@ -71,26 +73,29 @@ def read_wassa_csv(path: Path) -> list[Turn]:
     the test file). Conversation ids repeat between files.
 
     Raises:
-        UserError: If a column is missing, a row has too many or too few fields, a text is empty, an id or a
-            label is not a number, or a label is out of range; names the line and the column.
+        UserError: If a column is missing or repeated, a row has too many or too few fields, a text is empty, an id or a
+            label is not a number, or a label is out of range; names the column and the line in which the row begins.
     """
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(io.StringIO(files.read_text(path), newline=""), escapechar="\\", strict=True)
+    line = 1
     try:
         header = next(reader, [])
         _require_columns(path, header)
         rows = []
+        line = reader.line_num + 1
         for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
+            if fields and len(fields) != len(header):
                 raise UserError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields where the header has {len(header)}; "
+                    f"{path}, line {line}: {len(fields)} fields where the header has {len(header)}; "
                     'quotes inside a text must be written as \\"'
                 )
-            rows.append((reader.line_num, dict(zip(header, fields, strict=True))))
+            if fields:
+                rows.append((line, dict(zip(header, fields, strict=True))))
+            line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f'{path}, line {reader.line_num}: {error}; quotes inside a text must be written as \\"'
+            f'{path}, row that begins in line {line}: {error}; quotes inside a text must be written as \\"'
         ) from None
     if not rows:
         raise UserError(f"{path}: no rows after the header")
@@ -193,9 +198,20 @@ def read_turns(path: Path) -> list[Turn]:
 
 
 def _require_columns(path: Path, header: list[str]) -> None:
-    missing = [name for name in ("conversation_id", "turn_id", "text") if name not in header]
+    needed = ["conversation_id", "turn_id", "text"]
+    if set(COLUMNS.values()) & set(header):  # labelled: a misspelt column must not pass for one without labels
+        needed += COLUMNS.values()
+    missing = [name for name in needed if name not in header]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the header has {', '.join(header) or 'nothing'}")
+        raise UserError(f"{path}: no column {', '.join(missing)}; the header has {show(header) or 'nothing'}")
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise UserError(f"{path}: column {repeated[0]!r} stands in the header more than once")
+
+
+def show(columns: Iterable[str]) -> str:
+    """Return column names as part of one line of at most 200 characters, whatever they hold."""
+    return ", ".join(column if column.isprintable() else repr(column) for column in columns)[:200]
 
 
 def _parse_row(path: Path, line: int, row: dict[str, str]) -> Turn:
@@ -203,8 +219,8 @@ def _parse_row(path: Path, line: int, row: dict[str, str]) -> Turn:
     if not text:
         raise UserError(f"{path}, line {line}: column text is empty; delete the row or fill it in")
     turn_id = row["turn_id"]
-    if not re.fullmatch(r"\d+", turn_id.strip()):
-        raise UserError(f"{path}, line {line}: column turn_id must be a whole number, got {turn_id!r}")
+    if not re.fullmatch("[0-9]{1,18}", turn_id.strip()):
+        raise UserError(f"{path}, line {line}: column turn_id must be a whole number, got {turn_id[:60]!r}")
     conversation = row["conversation_id"].strip()
     if not conversation:
         raise UserError(f"{path}, line {line}: column conversation_id is empty; a turn must belong to a conversation")
@@ -219,12 +235,12 @@ def _parse_label(path: Path, line: int, name: str, value: str) -> float | None:
         number = float(value)
     except ValueError:
         raise UserError(
-            f"{path}, line {line}: column {COLUMNS[name]} must be a number or NULL, got {value!r}"
+            f"{path}, line {line}: column {COLUMNS[name]} must be a number or NULL, got {value[:60]!r}"
         ) from None
     low, high = RANGES[name]
     if not (math.isfinite(number) and low <= number <= high):
         raise UserError(
-            f"{path}, line {line}: column {COLUMNS[name]} must be between {low:g} and {high:g}, got {value!r}"
+            f"{path}, line {line}: column {COLUMNS[name]} must be between {low:g} and {high:g}, got {value[:60]!r}"
         )
     return number
 
@@ -233,7 +249,8 @@ def _link(path: Path, turns: list[Turn]) -> list[Turn]:
     """Order turns by conversation and turn, and give each the texts before it."""
     repeated = [key for key, n in Counter(turn.key for turn in turns).items() if n > 1]
     if repeated:
-        raise UserError(f"{path}: conversation and turn {repeated[0]} stand in more than one row")
+        name = repeated[0] if repeated[0].isprintable() else repr(repeated[0])
+        raise UserError(f"{path}: conversation and turn {name[:60]} stand in more than one row")
     result: list[Turn] = []
     first_seen = {turn.conversation: i for i, turn in reversed(list(enumerate(turns)))}
     context: list[str] = []

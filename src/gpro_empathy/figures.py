@@ -186,18 +186,38 @@ def empathy_by_intensity(found: Mapping, policies: Sequence[str], width: float, 
     return figure
 
 
-def scorer_reliability(predictions: pd.DataFrame, width: float, palette: str, bins: int = 5) -> Figure:
-    """Draw predicted against labelled empathy on test turns, for both scorers, with means of equally filled bins."""
+def scorer_reliability(
+    predictions: pd.DataFrame, reliability: Mapping[str, Sequence[Mapping]], width: float, palette: str
+) -> Figure:
+    """Draw labelled against predicted empathy on test turns, for both scorers, with the means of bins and their intervals.
+
+    Args:
+        reliability: For `reward` and `audit` what scorer_calibration finds: bins of turns by their prediction.
+    """
     figure = Figure(figsize=(0.62 * width, 0.33 * width))
     colour = sns.color_palette(palette, 1)[0]
-    titles = {"predicted_empathy": "reward's scorer", "audit_empathy": "second scorer"}
+    panels = {"reward": ("predicted_empathy", "reward's scorer"), "audit": ("audit_empathy", "second scorer")}
     kept = predictions.dropna(subset=["label_empathy"])
-    for ax, (column, title) in zip(figure.subplots(1, 2, sharey=True, sharex=True), titles.items(), strict=True):
+    for ax, (role, (column, title)) in zip(
+        figure.subplots(1, 2, sharey=True, sharex=True), panels.items(), strict=True
+    ):
         ax.plot(kept[column], kept["label_empathy"], ".", color="0.7", markersize=3)
-        ordered = kept.sort_values([column, "label_empathy"])
-        parts = [part for part in np.array_split(np.arange(len(ordered)), bins) if len(part)]
-        means = [ordered.iloc[part][[column, "label_empathy"]].mean() for part in parts]
-        ax.plot([m[column] for m in means], [m["label_empathy"] for m in means], "o-", color=colour, markersize=5)
+        bins = reliability[role]
+        ax.plot(
+            [b["predicted"] for b in bins],
+            [b["labelled"]["estimate"] for b in bins],
+            "o-",
+            color=colour,
+            markersize=4,
+            linewidth=1.2,
+        )
+        for b in bins:
+            if b["labelled"]["low"] is not None:
+                ends = [b["labelled"]["low"], b["labelled"]["high"]]
+                ax.plot([b["predicted"]] * 2, ends, color=colour, linewidth=1.2, solid_capstyle="butt")
+        counts = sorted({b["turns"] for b in bins})
+        count = f"n = {' or '.join(map(str, counts))} a bin"
+        ax.text(0.98, 0.02, count, transform=ax.transAxes, ha="right", va="bottom", size="small", color="0.3")
         _diagonal(ax, (0, 5))
         ax.set_title(title, loc="left")
         ax.set_xlabel("predicted (label units)")

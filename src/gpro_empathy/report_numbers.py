@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gpro_empathy import comparison, effects, intensity, latex, params, verdicts
+from gpro_empathy import comparison, effects, intensity, latex, params, report_scorer, verdicts
 from gpro_empathy.report_sentences import (
     AGGREGATION,
     DATA,
@@ -52,6 +52,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
     return {
         **_method(inputs),
         **_data(inputs),
+        **report_scorer.macros(inputs.scorer, inputs.sections["train_scorer"]),
         **_training(inputs),
         **_results(inputs.analysis),
         **_intensity(inputs.analysis),
@@ -112,7 +113,7 @@ def _method(inputs: Inputs) -> dict[str, str]:
 
 
 def _data(inputs: Inputs) -> dict[str, str]:
-    data, scorer = inputs.data, inputs.scorer
+    data = inputs.data
     # Not every source knows its stories.
     stories = f"{latex.integer(data['stories'])} " if data.get("stories") else ""
     described = DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
@@ -124,8 +125,6 @@ def _data(inputs: Inputs) -> dict[str, str]:
         "RunLeftOutShort": latex.integer(data["left_out"]["short"]),
         "RunLeftOutLong": latex.integer(data["left_out"]["long"]),
         "RunScorerEncoder": model_name(inputs.sections["train_scorer"].encoder),
-        "RunScorerAgreement": latex.number(scorer["agreement"]["pearson_empathy"], 2),
-        "RunScorerDifference": latex.number(scorer["agreement"]["mean_absolute_difference"], 2),
     }
 
 

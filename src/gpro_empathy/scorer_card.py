@@ -15,7 +15,7 @@ def write(settings: Mapping, report: Mapping) -> str:
 
     Args:
         settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns, role and training.
-        report: The scorer's part of the report: "validation" and "test", as `scorer_report.evaluate` gives them.
+        report: The scorer's part of the report, as `scorer_report.compare` gives it.
     """
     training, turns = settings["training"], settings["context_turns"]
     context = (
@@ -40,10 +40,29 @@ def write(settings: Mapping, report: Mapping) -> str:
         "|---" * (3 + 2 * len(LABELS)) + "|",
         *(_row(split, report[split]) for split in ("validation", "test")),
         "",
+        *_diagnostics(report),
+        "",
         "A score says how people who rated such turns would have rated this one. It is not empathy, and not for use with "
         "people in distress.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _diagnostics(report: Mapping) -> list[str]:
+    """Return the headlines of the diagnostics: slope, and the reaction to stock phrases."""
+    slope, changes = report["calibration"]["slope"], report["stock_phrases"]["mean"]
+    return [
+        "On the test turns, with 95 % intervals over conversations where there are enough of them:",
+        "",
+        f"- slope of labelled on predicted empathy (1: calibrated): {_estimate(slope)}",
+        '- a stock phrase, such as "I\'m so sorry to hear that.", appended to any turn changes its Empathy by '
+        f"{_estimate(changes['change'])} on average, a neutral sentence by {_estimate(changes['control_change'])}",
+    ]
+
+
+def _estimate(found: Mapping) -> str:
+    interval = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    return "not defined" if found["estimate"] is None else f"{found['estimate']:.2f}{interval}"
 
 
 def _row(split: str, found: Mapping) -> str:

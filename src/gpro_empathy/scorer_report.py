@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gpro_empathy import params, scorer
+from gpro_empathy import params, scorer, scorer_calibration, stock_phrases
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
@@ -36,27 +36,47 @@ def compare(
     halves: Mapping[str, Sequence[Turn]],
     splits: Mapping[str, Sequence[Turn]],
     encoder: str,
+    rng: np.random.Generator,
 ) -> tuple[dict, str]:
     """Return the report on both scorers, and their predictions on the test split as CSV text."""
     report: dict = {"encoder": encoder}
+    texts, contexts = ([getattr(turn, name) for turn in splits["test"]] for name in ("text", "context"))
+    empathy_B = {role: model.score(texts, contexts)[:, EMPATHY] for role, model in scorers.items()}
     for role, model in scorers.items():
         report[role] = {
             "train_turns": len(halves[role]),
             "train_conversations": len({turn.conversation for turn in halves[role]}),
             "validation": evaluate(model, splits["validation"]),
             "test": evaluate(model, splits["test"]),
+            "calibration": scorer_calibration.calibration(splits["test"], empathy_B[role], rng),
+            "stock_phrases": stock_phrases.reaction(model, splits["test"], rng),
         }
-    texts, contexts = ([getattr(turn, name) for turn in splits["test"]] for name in ("text", "context"))
-    reward_B, audit_B = (scorers[role].score(texts, contexts)[:, EMPATHY] for role in ("reward", "audit"))
-    report["agreement"] = {
-        "pearson_empathy": pearson(reward_B, audit_B),
-        "mean_absolute_difference": float(np.abs(reward_B - audit_B).mean()),
-    }
+    reward_B, audit_B = empathy_B["reward"], empathy_B["audit"]
+    report["agreement"] = agreement(reward_B, audit_B)
     lines = ["conversation,turn,label_empathy,predicted_empathy,audit_empathy"]
     for turn, reward, audit in zip(splits["test"], reward_B, audit_B, strict=True):
         label = "" if turn.empathy is None else f"{turn.empathy:g}"
         lines.append(f"{turn.conversation},{turn.turn},{label},{reward:.6f},{audit:.6f}")
     return report, "\n".join(lines) + "\n"
+
+
+def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
+    """Return correlation, mean absolute difference and limits of agreement of two predictions of empathy.
+
+    Between the limits, in label units, lie 95 % of the differences (reward's less audit's), if they are normal.
+
+    Source:
+        Bland & Altman (1986), Statistical methods for assessing agreement between two methods of clinical measurement.
+    """
+    difference_B = reward_B - audit_B
+    reach = 1.96 * float(difference_B.std(ddof=1)) if len(difference_B) > 1 else 0.0
+    return {
+        "pearson_empathy": pearson(reward_B, audit_B),
+        "mean_absolute_difference": float(np.abs(difference_B).mean()),
+        "mean_difference": float(difference_B.mean()),
+        "limit_low": float(difference_B.mean()) - reach,
+        "limit_high": float(difference_B.mean()) + reach,
+    }
 
 
 def evaluate(model: scorer.Scorer, turns: Sequence[Turn]) -> dict:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol, TextIO
 
 import numpy as np
 
-from gpro_empathy import files, turn_table
+from gpro_empathy import dialogue, files, turn_table
 from gpro_empathy.dialogue import COLUMNS
 from gpro_empathy.files import UserError
 from gpro_empathy.turn_table import Row, Table
@@ -49,7 +49,7 @@ def score_file(source: str, target: str, load: Callable[[], Scorer], note: Calla
     with _open(source) as stream:
         table = turn_table.read(stream, "standard input" if source == STANDARD else source)
         if table.unknown_columns:
-            note(f"columns that are neither read nor written: {turn_table.show(table.unknown_columns)}")
+            note(f"columns that are neither read nor written: {dialogue.show(table.unknown_columns)}")
         model = load()
         if model.context_turns and "context" not in table.columns and not _names(table, CONVERSATION):
             note("no column conversation_id or context: every turn is scored without context")

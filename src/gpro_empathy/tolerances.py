@@ -108,6 +108,12 @@ RULES = (
     # What policy.dtype: auto stands for depends on the processor.
     Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", _any),
     Rule("data and settings: counts and words", "exactly equal", r"data\.json$|settings\.json$", r"", _exact),
+    Rule("scorers: turns and conversations", "exactly equal", r"scorer\.json$", r"turns$|conversations$", _exact),
+    Rule("scorers: leak", "0.05", r"scorer\.json$", r"^leak\.", _absolute(0.05)),
+    Rule(
+        "scorers: calibration, stock phrases and limits of agreement", "0.25 label units",
+        r"scorer\.json$", r"calibration\.|stock_phrases\.|limit_", _absolute(0.25),
+    ),
     Rule("scorers: correlations", "0.03", r"scorer\.json$", r"pearson", _absolute(0.03)),
     Rule("scorers: errors and differences", "0.05 label units", r"scorer\.json$", r"mae$|difference$", _absolute(0.05)),
     Rule("scorers: counts", "exactly equal", r"scorer\.json$", r"", _exact),

@@ -164,12 +164,7 @@ def _check_columns(columns: list[str], name: str) -> None:
     if repeated:
         raise UserError(f"{name}: column {repeated[0]!r} stands in the header more than once")
     if "text" not in columns:
-        raise UserError(f"{name}: no column text; the columns are {show(columns)[:200] or 'none'}")
-
-
-def show(columns: list[str]) -> str:
-    """Return column names as one line, whatever they hold."""
-    return ", ".join(column if column.isprintable() else repr(column) for column in columns)
+        raise UserError(f"{name}: no column text; the columns are {dialogue.show(columns) or 'none'}")
 
 
 def _row(place: str, record: dict, columns: list[str]) -> Row:

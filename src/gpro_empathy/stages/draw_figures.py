@@ -1,6 +1,7 @@
 """Draw the figures of the report.
 
 Reads   reports/reward_analysis.json       comparison of the policies
+        reports/scorer.json                reliability of both scorers
         reports/scorer_predictions.csv     labels and predictions of the test split
         reports/training/log.csv           one row per training seed and GRPO step
         reports/training/groups.csv        raw scores of every training sample
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from gpro_empathy import comparison, csv_table, figures, files, params
 
 ANALYSIS = Path("reports/reward_analysis.json")
+SCORER = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
 LOG = Path("reports/training/log.csv")
 GROUPS = Path("reports/training/groups.csv")
@@ -30,7 +32,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
     Raises:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
-    analysis = files.read_json(root / ANALYSIS)
+    analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
     log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
@@ -40,7 +42,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     with figures.style(config.font_size):
         try:
-            drawn = draw(analysis, log, groups, predictions, responses, config)
+            drawn = draw(analysis, log, groups, scorer, predictions, responses, config)
         except ValueError as error:
             if "palette" not in str(error):
                 raise
@@ -55,6 +57,7 @@ def draw(
     analysis: dict,
     log: pd.DataFrame,
     groups: pd.DataFrame,
+    scorer: dict,
     predictions: pd.DataFrame,
     responses: pd.DataFrame,
     config: params.DrawFigures,
@@ -62,6 +65,7 @@ def draw(
     """Return every figure of the report by its file name."""
     look = {"width": config.width, "palette": config.palette}
     policies, start = analysis["policies"], analysis["starting_policy"]
+    reliability = {role: scorer[role]["calibration"]["reliability"] for role in ("reward", "audit")}
     changes = {}
     for metric in ("empathy_raw", "audit_empathy_raw"):
         wide = comparison.per_prompt(responses, metric)
@@ -71,7 +75,7 @@ def draw(
         "paired_differences": figures.paired_differences(analysis["metrics"], analysis["metric_order"], **look),
         "reward_distributions": figures.reward_distributions(responses, policies, **look),
         "empathy_by_intensity": figures.empathy_by_intensity(analysis["by_intensity"], policies, **look),
-        "scorer_reliability": figures.scorer_reliability(predictions, **look),
+        "scorer_reliability": figures.scorer_reliability(predictions, reliability, **look),
         "reward_against_audit": figures.reward_against_audit(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }

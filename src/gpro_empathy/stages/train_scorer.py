@@ -5,13 +5,15 @@ Both learn from training conversations, each from its own: the second sees none 
 Reads   data/prepared/{train,validation,test}.jsonl
 Writes  models/scorer/                  the reward's scorer, with a model card
         models/audit_scorer/            the second one
-        reports/scorer.json             correlations with the labels, and between the two
+        reports/scorer.json             accuracy, calibration, reaction to stock phrases, the leak of a split by turn
         reports/scorer_predictions.csv  label and both predictions of every test turn
 """
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, scorer, scorer_card, scorer_report, scorer_training
+import numpy as np
+
+from gpro_empathy import dialogue, files, params, scorer, scorer_card, scorer_leak, scorer_report, scorer_training
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
@@ -28,7 +30,9 @@ def main() -> None:
     for number, (role, turns) in enumerate(halves.items()):
         print(f"{role} scorer: {len(turns)} turns")
         scorers[role] = scorer_training.train(turns, config, seed=config.seed + number)
-    report, predictions = scorer_report.compare(scorers, halves, splits, config.encoder)
+    rng = np.random.default_rng(config.seed)
+    report, predictions = scorer_report.compare(scorers, halves, splits, config.encoder, rng)
+    report["leak"] = scorer_leak.measure(scorers["reward"], halves["reward"], splits["test"], config)
     for number, (role, turns) in enumerate(halves.items()):
         settings = scorer_training.describe(turns, config, seed=config.seed + number) | {"role": role}
         scorer.save(scorers[role], FOLDERS[role], settings, scorer_card.write(settings, report[role]))

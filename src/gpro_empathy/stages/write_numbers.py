@@ -9,7 +9,17 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 
 from pathlib import Path
 
-from gpro_empathy import comparison, csv_table, files, latex, params, report_examples, report_numbers, report_tables
+from gpro_empathy import (
+    comparison,
+    csv_table,
+    files,
+    latex,
+    params,
+    report_examples,
+    report_numbers,
+    report_scorer,
+    report_tables,
+)
 
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
@@ -44,6 +54,9 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "setup_table": report_tables.setup_table(sections),
             "data_table": report_tables.data_table(inputs.data),
             "scorer_table": report_tables.scorer_table(inputs.scorer),
+            "leak_table": report_scorer.leak_table(inputs.scorer["leak"]),
+            "calibration_table": report_scorer.calibration_table(inputs.scorer),
+            "phrases_table": report_scorer.phrases_table(inputs.scorer),
             "results_table": report_tables.results_table(inputs.analysis),
             "effects_table": report_tables.effects_table(inputs.analysis),
             "intensity_table": report_tables.intensity_table(inputs.analysis),

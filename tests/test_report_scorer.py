@@ -1,0 +1,89 @@
+import copy
+
+import pytest
+
+import made_up
+from gpro_empathy import report_scorer
+
+
+def report(**mean):
+    """Return the made-up report with other mean reactions to stock phrases, of both scorers."""
+    found = copy.deepcopy(made_up.scorer())
+    found["reward"]["stock_phrases"]["mean"] |= mean
+    return found
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        (made_up.estimate(0.1, 0.05), "a split by turn makes the scorer look better"),
+        (made_up.estimate(0.1, 0.2), "no evidence, on these data"),
+        (made_up.estimate(-0.1, 0.05), "makes the scorer look worse"),
+        (made_up.estimate(0.1, None), "too few conversations"),
+    ],
+)
+def test_leak_is_claimed_only_where_the_interval_shows_it(difference, verdict):
+    found = copy.deepcopy(made_up.scorer()["leak"])
+    found["mean"]["difference"] = difference
+    text = report_scorer.leak(found)
+    assert [v for v in report_scorer.LEAK.values() if v in text] == [
+        v for v in report_scorer.LEAK.values() if verdict in v
+    ]
+    assert r"\num{60} turns, about half of each" in text
+
+
+def test_leak_that_was_not_measured_is_said_not_to_be():
+    assert "cannot be measured" in report_scorer.leak(None)
+    assert report_scorer.leak_table(None).count("--") == 12
+    nothing = {"grouped": 0.5, "by_turn": None, "difference": made_up.estimate(None, None)}
+    assert "not defined" in report_scorer.leak(made_up.scorer()["leak"] | {"mean": nothing})
+
+
+def test_official_dev_figures_stand_beside_the_leak_where_they_are_known():
+    dev = {"emotion": 0.71, "polarity": 0.72, "empathy": 0.73, "mean": 0.72}
+    lines = report_scorer.leak_table(made_up.scorer()["leak"], dev).splitlines()
+    assert next(line for line in lines if line.startswith("empathy")).endswith(r"& \num{0.730} \\")
+    assert "official dev" not in report_scorer.leak_table(made_up.scorer()["leak"])
+
+
+@pytest.mark.parametrize(
+    ("change", "difference", "verdict"),
+    [
+        (made_up.estimate(0.4, 0.1), made_up.estimate(0.5, 0.1), "had by a habit of speech"),
+        (made_up.estimate(0.0, 0.1), made_up.estimate(0.5, 0.1), "is not shown to raise the score"),
+        (made_up.estimate(0.4, 0.1), made_up.estimate(0.0, 0.1), "no evidence that it is worth more"),
+        (made_up.estimate(0.4, 0.1), made_up.estimate(-0.5, 0.1), "worth less than the neutral sentence"),
+        (made_up.estimate(0.4, None), made_up.estimate(0.5, None), "too few conversations"),
+    ],
+)
+def test_verdict_on_stock_phrases_follows_the_intervals(change, difference, verdict):
+    assert verdict in report_scorer.stock_phrases(report(change=change, difference=difference))
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict"), [(1.5, "spread too little"), (1.1, "no evidence"), (0.5, "spread too far"), (None, "too few")]
+)
+def test_verdict_on_the_slope_follows_its_interval(slope, verdict):
+    found = copy.deepcopy(made_up.scorer())
+    found["reward"]["calibration"]["slope"] = made_up.estimate(
+        1.1 if slope is None else slope, None if slope is None else 0.2
+    )
+    assert verdict in report_scorer.slopes(found).split("second scorer")[0]
+
+
+def test_biases_are_named_where_their_interval_excludes_zero():
+    calibration = copy.deepcopy(made_up.scorer()["reward"]["calibration"])
+    assert report_scorer.biases(calibration).endswith(r"for turns of 3\textendash{}9 words (\num{+0.20}).")
+    for row in calibration["by_words"]:
+        row["bias"]["low"] = -1.0
+    assert report_scorer.biases(calibration).startswith("No group by length or polarity")
+
+
+def test_tables_have_a_row_for_every_group_and_phrase():
+    scorer = made_up.scorer()
+    rows = [line for line in report_scorer.calibration_table(scorer).splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + 9
+    assert rows[1] == r"empathy 0 & \num{40} & \num{+1.40} & \num{0.50} & \num{+1.40} & \num{0.50} \\"
+    rows = [line for line in report_scorer.phrases_table(scorer).splitlines() if line.endswith(r"\\")]
+    assert rows[1].startswith("I'm so sorry to hear that. & ")
+    assert rows[-1].startswith("mean & ")
