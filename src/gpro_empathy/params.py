@@ -231,6 +231,15 @@ def load_all(path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise files.UserError(f"{path}: not YAML: {problem}") from None
+    return check(values, path)
+
+
+def check(values: object, path: Path) -> Params:
+    """Check the content of a params.yaml that was read from `path`.
+
+    Raises:
+        UserError: If a key is unknown, missing or out of range.
+    """
     if not isinstance(values, dict):
         raise files.UserError(f"{path}: expected one section per stage, got {type(values).__name__}")
     try:
