@@ -81,14 +81,16 @@ def look_up(repositories: Sequence[Repository]) -> list[Access]:
     if constants.is_offline_mode():
         return [Access(one, "cached" if in_cache(one) else "not cached") for one in repositories]
     api, token = HfApi(), get_token()
-    return [Access(one, _ask(one, api, token)) for one in repositories]
+    return [Access(one, ask(one, api, token)) for one in repositories]
 
 
-def _ask(repository: Repository, api, token: str | None) -> str:
+def ask(repository: Repository, api, token: str | None) -> str:
+    """Return the state of a repository as the hub tells it by `api`, a huggingface_hub.HfApi."""
     import httpx
-    from huggingface_hub import errors
+    from huggingface_hub import errors, utils
 
     try:
+        utils.validate_repo_id(repository.id)
         api.auth_check(repository.id, repo_type=repository.kind, token=token)
         if repository.revision is not None:
             api.repo_info(repository.id, repo_type=repository.kind, revision=repository.revision, token=token)
@@ -99,7 +101,7 @@ def _ask(repository: Repository, api, token: str | None) -> str:
     except errors.RevisionNotFoundError:
         return "no such revision"
     except errors.HfHubHTTPError as error:
-        known = {401: "wrong token", 403: "no access", 404: "no such id"}
+        known = {401: "wrong token" if token else "no such id", 403: "no access", 404: "no such id"}
         return known.get(error.response.status_code, "trouble")
     except (httpx.HTTPError, OSError):
         return "cached" if in_cache(repository) else "no network"
@@ -108,14 +110,17 @@ def _ask(repository: Repository, api, token: str | None) -> str:
 
 def in_cache(repository: Repository) -> bool:
     """Tell whether the cache holds a whole copy: of a model all weights, of a data set what `datasets` made of it."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants, errors, try_to_load_from_cache
 
     if repository.kind == "dataset":
         home = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
         return any((home / repository.id.replace("/", "___")).rglob("*.arrow"))
-    config = try_to_load_from_cache(
-        repository.id, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=repository.revision
-    )
+    try:
+        config = try_to_load_from_cache(
+            repository.id, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=repository.revision
+        )
+    except errors.HFValidationError:
+        return False
     return isinstance(config, str) and _has_weights(Path(config).parent)
 
 
