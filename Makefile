@@ -116,6 +116,10 @@ search: .venv/ready  ## Try the GRPO settings of bench/search_grpo.yaml on the v
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
 
+.PHONY: rehearse
+rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
+	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
+
 # $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
 copy_tree = rm -rf $(1) && mkdir -p $(1) \
   && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \
