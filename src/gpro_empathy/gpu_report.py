@@ -7,6 +7,7 @@ from gpro_empathy import files
 
 FOLDER = Path("reports/gpu")
 NOT_MEASURED = "No GPU has been measured yet."
+BEGIN, END = "<!-- gpu report: made by `make rehearse` -->", "<!-- end of gpu report -->"
 _COLUMNS = (
     "GPU",
     "profile",
@@ -36,6 +37,27 @@ def table(folder: Path = FOLDER) -> str:
         return NOT_MEASURED
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def block(folder: Path = FOLDER) -> str:
+    """Return the part of the README that shows the reports."""
+    return f"{BEGIN}\n{table(folder)}\n{END}"
+
+
+def update(readme: Path, folder: Path = FOLDER) -> None:
+    """Put the reports into their part of the README.
+
+    Raises:
+        UserError: If the README has no such part.
+    """
+    text = files.read_text(readme)
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        raise files.UserError(
+            f"{readme}: the lines {BEGIN!r} and {END!r} are missing; put them where the table belongs"
+        )
+    files.write_text(readme, before + block(folder) + after)
 
 
 def _row(found: dict) -> tuple[str, ...]:

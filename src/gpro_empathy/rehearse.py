@@ -8,16 +8,16 @@ import argparse
 import math
 import multiprocessing
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import yaml
 
-from gpro_empathy import csv_table, files, gpu_memory, gpu_report, machine, params, profiles, rehearsal_check
+from gpro_empathy import files, gpu_memory, gpu_report, machine, params, profiles, rehearsal_check, rehearsal_numbers
 from gpro_empathy.files import UserError
 
+README = Path("README.md")
 STEPS = 5
 ROLLOUT_PROMPTS = 8
 SAYS_REDUCED = "NOT the profile's size: no GPU is found, so this rehearsal runs at a reduced size on the processor"
@@ -90,67 +90,8 @@ def run(profile: str, folder: Path, here: machine.Machine) -> dict:
     if reduced:  # with a GPU not, as Unsloth demands to be imported before them
         context.set_forkserver_preload(["gpro_empathy.grpo_run", "sentence_transformers"])
     tasks = {"build": (models,), "train": (), "rollout": (), "reload": ()}
-    memory = {name: _in_child(context, name, arguments, folder) for name, arguments in tasks.items()}
-    return measured(profile, config, whole, models, memory, folder, here)
-
-
-def measured(profile, config, whole, models, memory, folder: Path, here: machine.Machine) -> dict:
-    """Collect what the tasks left."""
-    from gpro_empathy import provenance
-
-    timing = csv_table.read(folder / "reports/training/timing.csv", [])
-    log = csv_table.read(folder / "reports/training/log.csv", [])
-    # The first step warms up: kernels are chosen and compiled, memory is taken.
-    names = ("generation", "reward", "loss", "update", "step")
-    seconds = {name: statistics.median(timing[f"{name}_s"][1:]) for name in names}
-    tokens = (
-        statistics.median(log["completion_tokens"])
-        * config.train_grpo.prompts_per_step
-        * config.train_grpo.num_generations
-    )
-    rate = (
-        {"generation": tokens / seconds["generation"], "step": tokens / seconds["step"]}
-        if seconds["generation"]
-        else {"step": tokens / seconds["step"]}
-    )
-    rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl")
-    rollout_tokens = sum(row["completion_tokens"] for row in rows)
-    policies = len({(row["model"], row["seed"]) for row in rows})
-    return {
-        "profile": profile,
-        "reduced": not here.gpus,
-        "gpu": {"name": here.gpus[0].name, "memory_gib": round(here.gpus[0].memory, 1), "driver": here.gpus[0].driver}
-        if here.gpus
-        else None,
-        "versions": provenance.packages(),
-        "settings": {
-            "policy": config.policy.model_dump(),
-            "train_grpo": config.train_grpo.model_dump(),
-            "architecture": models["policy"],
-        },
-        "steps_measured": len(timing) - 1,
-        "completion_tokens_per_step": tokens,
-        "seconds_per_step": seconds,
-        "tokens_per_second": rate | {"rollout_stage": rollout_tokens / memory["rollout"]["seconds"]},
-        "peak_memory_gib": {name: memory[name]["peak_gib"] for name in ("train", "rollout")},
-        "adapter": files.read_json(folder / "reload.json"),
-        "forecast": forecast(whole, seconds["step"], memory, len(rows), policies),
-    }
-
-
-def forecast(whole: params.Params, step_seconds: float, memory: dict, responses: int, policies: int) -> dict:
-    """Return hours and GiB of the whole run with as long responses as may be, as an upper bound.
-
-    Args:
-        responses: How many the rehearsal's rollout sampled, of so many policies; its time is scaled by them.
-    """
-    seeds = len(whole.train_grpo.seeds)
-    samples = whole.rollout.prompts * whole.rollout.samples_per_prompt * (policies - 1 + seeds)
-    return {
-        "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
-        "rollout_hours": memory["rollout"]["seconds"] * samples / responses / 3600,
-        "peak_memory_gib": max(memory[name]["peak_gib"] for name in ("train", "rollout")),
-    }
+    tasks_done = {name: _in_child(context, name, arguments, folder) for name, arguments in tasks.items()}
+    return rehearsal_numbers.collect(profile, config, whole, models["policy"], tasks_done, folder, here)
 
 
 def _in_child(context, name: str, arguments: tuple, folder: Path) -> dict:
@@ -168,22 +109,6 @@ def _in_child(context, name: str, arguments: tuple, folder: Path) -> dict:
     return files.read_json(folder / "tasks" / f"{name}.json")
 
 
-def lines(found: dict) -> list[str]:
-    """Return what was measured as lines to read."""
-    seconds = found["seconds_per_step"]
-    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("generation", "reward", "loss", "update"))
-    peak, ahead, adapter = found["peak_memory_gib"], found["forecast"], found["adapter"]
-    rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
-    return [
-        f"Seconds per step, median of {found['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
-        f"Tokens per second: {rates}",
-        f"Peak memory in GiB: train {peak['train']:.1f}, rollout {peak['rollout']:.1f}",
-        f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by {adapter['effect']:.1e}",
-        f"Forecast of the whole run at this size: training {ahead['train_hours']:.2f} h, rollouts {ahead['rollout_hours']:.2f} h, "
-        f"{ahead['peak_memory_gib']:.1f} GiB",
-    ]  # fmt: skip
-
-
 def main() -> None:
     """Rehearse the profile named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -195,10 +120,11 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         found = run(profile, Path(folder), here)
-    print("\n".join(lines(found)))
+    print("\n".join(rehearsal_numbers.lines(found)))
     print(f"GPU memory at full size, computed: {_computed(profile)}")
     if here.gpus:
-        print(f"Written: {gpu_report.write(found)}")
+        print(f"Written: {gpu_report.write(found)}, and the table of README.md")
+        gpu_report.update(README)
     print(f"{math.ceil(time.perf_counter() - started)} s in all. {banner}")
 
 
