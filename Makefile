@@ -112,6 +112,16 @@ search: .venv/ready  ## Try the GRPO settings of bench/search_grpo.yaml on the v
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
+.PHONY: scorer-benchmark
+scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>)
+	@$(if $(WASSA),,echo "error: give the folder of the official files: make scorer-benchmark WASSA=<folder>" >&2; exit 1)
+	@$(BIN)/python bench/scorer.py benchmark $(WASSA)
+
+.PHONY: scorer-ablation
+scorer-ablation: .venv/ready  ## Compare scorer recipes by cross-validation on the WASSA train file (WASSA=<folder>, ARGS="name ...")
+	@$(if $(WASSA),,echo "error: give the folder of the official files: make scorer-ablation WASSA=<folder>" >&2; exit 1)
+	@$(BIN)/python bench/scorer.py cross-validate $(WASSA) $(ARGS)
+
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
@@ -128,6 +138,10 @@ serve: .venv/ready  ## Serve the tuned policy by vLLM's OpenAI-compatible server
 publish: .venv/ready  ## Show the adapter and model card for the hub, in tmp/publish (REPO=owner/name; PUSH=1 pushes them there)
 	@$(if $(REPO),,echo "error: give the repository on the hub: make publish REPO=owner/name" >&2; exit 1)
 	@$(BIN)/python -m gpro_empathy publish $(REPO) $(if $(filter 1,$(PUSH)),--push) $(ARGS)
+
+.PHONY: rehearse
+rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
+	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
 
 # $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
 copy_tree = rm -rf $(1) && mkdir -p $(1) \

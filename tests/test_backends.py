@@ -108,9 +108,9 @@ def test_current_profile_differs_from_the_published_one_in_training_alone(publis
 def test_unsloth_is_given_whole_groups_that_divide_the_step(published, prompts, generations, asked, effective):
     update = {"prompts_per_step": prompts, "num_generations": generations, "completions_per_forward": asked}
     config = published.train_grpo.model_copy(update=update)
-    assert grpo.completions_per_forward(config, published.policy) == effective
+    assert config.completions_in_effect(published.policy.backend) == effective
     plain = published.policy.model_copy(update={"backend": "transformers"})
-    assert grpo.completions_per_forward(config, plain) == asked
+    assert config.completions_in_effect(plain.backend) == asked
 
 
 def test_departures_from_the_published_settings_are_named(published):

@@ -39,7 +39,7 @@ def trl_values(
     grpo: params.TrainGrpo, rewards: params.Rewards, policy: params.Policy, seed: int, folder: Path
 ) -> dict[str, object]:
     """Return what `trl_config` hands to GRPOConfig."""
-    grpo = grpo.model_copy(update={"completions_per_forward": completions_per_forward(grpo, policy)})
+    grpo = grpo.model_copy(update={"completions_per_forward": grpo.completions_in_effect(policy.backend)})
     total = sum(rewards.weights.values())
     cuda = torch.cuda.is_available()
     values = {
@@ -93,20 +93,6 @@ def trl_values(
         # Unsloth's default too: vLLM samples from the very weights that are trained.
         values |= {"vllm_importance_sampling_correction": False}
     return values
-
-
-def completions_per_forward(grpo: params.TrainGrpo, policy: params.Policy) -> int:
-    """Return how many sampled completions are behind one forward pass.
-
-    Unsloth takes whole groups, and turns a batch of 1 with 3 generations, the published one, into a batch of 3. So for
-    it the setting is rounded up, to whole groups that divide the step.
-    """
-    if policy.backend == "transformers":
-        return grpo.completions_per_forward
-    prompts = -(-grpo.completions_per_forward // grpo.num_generations)
-    while grpo.prompts_per_step % prompts:
-        prompts += 1
-    return prompts * grpo.num_generations
 
 
 def departures(grpo: params.TrainGrpo, asked: dict[str, object], args: GRPOConfig) -> list[str]:

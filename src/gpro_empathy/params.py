@@ -171,6 +171,19 @@ class TrainGrpo(Section):
             )
         return self
 
+    def completions_in_effect(self, backend: str) -> int:
+        """Return how many sampled completions are behind one forward pass.
+
+        Unsloth takes whole groups, and turns a batch of 1 with 3 generations, the published one, into a batch of 3. So
+        for it the setting is rounded up, to whole groups that divide the step.
+        """
+        if backend == "transformers":
+            return self.completions_per_forward
+        prompts = -(-self.completions_per_forward // self.num_generations)
+        while self.prompts_per_step % prompts:
+            prompts += 1
+        return prompts * self.num_generations
+
     def accumulation_steps(self, processes: int) -> int:
         """Return how many forward passes each process makes for a step, whose prompts are shared out among them evenly.
 
@@ -258,6 +271,15 @@ def load_all(path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise files.UserError(f"{path}: not YAML: {problem}") from None
+    return check(values, path)
+
+
+def check(values: object, path: Path) -> Params:
+    """Check the content of a params.yaml that was read from `path`.
+
+    Raises:
+        UserError: If a key is unknown, missing or out of range.
+    """
     if not isinstance(values, dict):
         raise files.UserError(f"{path}: expected one section per stage, got {type(values).__name__}")
     try:

@@ -63,7 +63,7 @@ def convert(config: params.Policy, folder: Path) -> None:
         temporary.mkdir()
         if config.model in (packaged.SMOLLM2, "random"):
             known = config.model == packaged.SMOLLM2
-            tokenizer = _smollm2_tokenizer() if known else _small_tokenizer()
+            tokenizer = _smollm2_tokenizer() if known else small_tokenizer()
             model = _smollm2() if known else _random_llama(tokenizer)
             model.generation_config = GenerationConfig(
                 eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -161,10 +161,10 @@ def _smollm2_tokenizer() -> PreTrainedTokenizerBase:
     gguf = packaged.find(packaged.SMOLLM2)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # Read from GGUF it has no proper end token, and sampling would never stop.
-    return _for_chat(tokenizer)
+    return for_chat(tokenizer)
 
 
-def _small_tokenizer() -> PreTrainedTokenizerBase:
+def small_tokenizer() -> PreTrainedTokenizerBase:
     """Make a byte-level tokenizer on the spot: every text can be written in it, if in many tokens."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
@@ -175,10 +175,11 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
         show_progress=False,
     )
     tokenizer.train_from_iterator([prompts.SYSTEM_PROMPT], trainer)
-    return _for_chat(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    return for_chat(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
 
 
-def _for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a tokenizer the chat format of SmolLM2, with its end and padding tokens."""
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     tokenizer.chat_template = CHATML
     tokenizer.clean_up_tokenization_spaces = False

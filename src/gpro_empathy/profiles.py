@@ -23,14 +23,7 @@ def apply(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> l
     Raises:
         UserError: If there is no such profile, or it names a key that params.yaml lacks.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml")))
-        raise UserError(f"{path}: no such profile; there are {known}")
-    try:
-        profile = yaml.safe_load(files.read_text(path)) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    profile, path = _read(name, folder)
     editor = YAML()
     editor.preserve_quotes = True
     editor.width = 120
@@ -43,6 +36,38 @@ def apply(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> l
             editor.dump(values, file)
         params.load_all(temporary)
     return changes
+
+
+def preview(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> params.Params:
+    """Return the parameters that the profile would make of `target`, and change nothing.
+
+    Raises:
+        UserError: As `apply`.
+    """
+    return params.check(values(name, folder, target), folder / f"{name}.yaml")
+
+
+def values(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> dict:
+    """Return the content of `target` with the profile laid over it, not checked yet.
+
+    Raises:
+        UserError: As `apply`.
+    """
+    profile, path = _read(name, folder)
+    result = yaml.safe_load(files.read_text(target))
+    _overlay(result, profile, path)
+    return result
+
+
+def _read(name: str, folder: Path) -> tuple[dict, Path]:
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml")))
+        raise UserError(f"{path}: no such profile; there are {known}")
+    try:
+        return yaml.safe_load(files.read_text(path)) or {}, path
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def _overlay(values: dict, profile: Mapping, path: Path) -> list[str]:

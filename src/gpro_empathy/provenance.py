@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from gpro_empathy import doctor, latex
+from gpro_empathy import latex
+from gpro_empathy import machine as hardware
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "vllm", "datasets",
@@ -34,14 +35,13 @@ def packages(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
     """Return processor, cores that this process may use, memory in GiB, GPU and operating system; no name of the machine."""
-    hardware = doctor.inspect()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else hardware.cores
-    gpu = f"{hardware.gpu}, {hardware.gpu_memory:.0f} GiB" if hardware.gpu else None
+    here = hardware.inspect()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else here.cores
     return {
         "processor": _processor(cpuinfo),
         "cores": usable,
-        "memory_gib": round(psutil.virtual_memory().total / doctor.GIB, 1),
-        "gpu": gpu,
+        "memory_gib": round(psutil.virtual_memory().total / hardware.GIB, 1),
+        "gpu": ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB" for gpu in here.gpus) or None,
         "system": _system(),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -102,6 +103,15 @@ class Log(TrainerCallback):
         self._started = time.perf_counter()
         self._first_step = 0
         self._spent: dict[str, float] = defaultdict(float)
+        self._update_started = self._update_seconds = 0.0
+
+    def on_pre_optimizer_step(self, args, state, control, **_) -> None:
+        """Start the clock of the optimizer."""
+        self._update_started = _now()
+
+    def on_optimizer_step(self, args, state, control, **_) -> None:
+        """Stop it."""
+        self._update_seconds += _now() - self._update_started
 
     def on_train_begin(self, args, state, control, **_) -> None:
         """Do what must come before the first step, and start the clock."""
@@ -136,11 +146,13 @@ class Log(TrainerCallback):
         totals = {
             "generation_s": getattr(self.trainer, "generation_seconds", 0.0),
             "reward_s": self.recorder.reward_seconds,
+            "update_s": self._update_seconds,
         }
         parts = {name: total - self._spent[name] for name, total in totals.items()}
         self._spent.update(totals)
         whole = logs.get("step_time", 0.0)
-        self.timing.append({"step": step, **parts, "update_s": whole - sum(parts.values()), "step_s": whole})
+        # What is left is the loss: its forward and backward passes.
+        self.timing.append({"step": step, **parts, "loss_s": whole - sum(parts.values()), "step_s": whole})
 
     def _line(self, row: dict, steps: int) -> str:
         done = row["step"] - self._first_step
@@ -152,3 +164,10 @@ class Log(TrainerCallback):
             f"GRPO step {row['step']}/{steps}: reward {row['reward']:.3f} | {raw} | well-formed {row['well_formed']:.2f} "
             f"| {row['completion_tokens']:.0f} tokens | {self.timing[-1]['step_s']:.0f} s, {left / 60:.1f} min left"
         )
+
+
+def _now() -> float:
+    """Return the time in seconds, once the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

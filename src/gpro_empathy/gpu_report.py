@@ -1,0 +1,70 @@
+"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, and the table of them that the README shows."""
+
+import re
+from pathlib import Path
+
+from gpro_empathy import files
+
+FOLDER = Path("reports/gpu")
+NOT_MEASURED = "No GPU has been measured yet."
+BEGIN, END = "<!-- gpu report: made by `make rehearse` -->", "<!-- end of gpu report -->"
+_COLUMNS = (
+    "GPU",
+    "profile",
+    "s per step",
+    "generation",
+    "reward",
+    "loss",
+    "update",
+    "tokens/s",
+    "peak GiB",
+    "versions",
+)
+
+
+def write(found: dict, folder: Path = FOLDER) -> Path:
+    """Write what a rehearsal measured, under the name of its GPU; return the path."""
+    slug = re.sub(r"[^a-z0-9]+", "-", found["gpu"]["name"].lower()).strip("-")
+    path = folder / f"{slug}.json"
+    files.write_json(path, found)
+    return path
+
+
+def table(folder: Path = FOLDER) -> str:
+    """Return all reports as a Markdown table, or that there are none."""
+    rows = [_row(files.read_json(path)) for path in sorted(folder.glob("*.json"))]
+    if not rows:
+        return NOT_MEASURED
+    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def block(folder: Path = FOLDER) -> str:
+    """Return the part of the README that shows the reports."""
+    return f"{BEGIN}\n{table(folder)}\n{END}"
+
+
+def update(readme: Path, folder: Path = FOLDER) -> None:
+    """Put the reports into their part of the README.
+
+    Raises:
+        UserError: If the README has no such part.
+    """
+    text = files.read_text(readme)
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        raise files.UserError(
+            f"{readme}: the lines {BEGIN!r} and {END!r} are missing; put them where the table belongs"
+        )
+    files.write_text(readme, before + block(folder) + after)
+
+
+def _row(found: dict) -> tuple[str, ...]:
+    seconds, versions = found["seconds_per_step"], found["versions"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions)
+    return (
+        found["gpu"]["name"], found["profile"],
+        *(f"{seconds[name]:.2f}" for name in ("step", "generation", "reward", "loss", "update")),
+        f"{found['tokens_per_second']['step']:.0f}", f"{found['peak_memory_gib']['train']:.1f}", named,
+    )  # fmt: skip

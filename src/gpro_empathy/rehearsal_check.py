@@ -1,0 +1,121 @@
+"""The tasks of a rehearsal, each in a process of its own: build, train, rollout, reload."""
+
+import os
+import resource
+import time
+from pathlib import Path
+
+from gpro_empathy import files, params
+from gpro_empathy.machine import GIB
+
+# Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is read back: rounding
+# in float32, and in bfloat16, in which engines may also differ.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+TRAINED = Path("tasks/trained.json")
+
+
+def task(name: str, arguments: tuple, folder: Path) -> None:
+    """Run a task in `folder` and leave its seconds and peak memory in tasks/<name>.json."""
+    os.chdir(folder)
+    started = time.perf_counter()
+    files.run_stage(lambda: TASKS[name](*arguments))
+    files.write_json(
+        Path("tasks") / f"{name}.json", {"seconds": time.perf_counter() - started, "peak_gib": peak_memory()}
+    )
+
+
+def build(architectures: dict[str, dict]) -> None:
+    """Write the models and prompts."""
+    from gpro_empathy import rehearsal_models
+
+    rehearsal_models.build(params.load_all(), architectures, Path().absolute())
+
+
+def train() -> None:
+    """Run the stage train_grpo, and note the log-probabilities of the policy as it is saved."""
+    from gpro_empathy.stages import train_grpo
+
+    observe_saving()
+    train_grpo.main()
+
+
+def observe_saving() -> None:
+    """Let `policy.save_adapter` note the log-probabilities of what it saves."""
+    if params.load(params.Policy).backend == "unsloth":
+        os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
+        import unsloth  # noqa: F401  It demands to be imported before what policy imports.
+    from gpro_empathy import policy
+
+    save = policy.save_adapter
+
+    def observed(model, *args, **kwargs):
+        files.write_json(TRAINED, log_probabilities(model))
+        return save(model, *args, **kwargs)
+
+    policy.save_adapter = observed
+
+
+def rollout() -> None:
+    """Run the stage rollout."""
+    from gpro_empathy.stages import rollout
+
+    rollout.main()
+
+
+def reload() -> None:
+    """Compare the log-probabilities of the adapter read back with those that it was trained to.
+
+    Raises:
+        UserError: If they differ by more than rounding, or the adapter changes nothing.
+    """
+    from gpro_empathy import policy
+
+    config, folder = params.load(params.Policy), Path("models/policy")
+    (adapter,) = Path("models/tuned").glob("seed-*")
+    base = policy.load_base(config, folder)
+    plain = log_probabilities(base)
+    again = log_probabilities(policy.add_lora(base, config, adapter))
+    trained = files.read_json(TRAINED)
+    found = {"difference": farthest(trained, again), "effect": farthest(trained, plain)}
+    files.write_json(Path("reload.json"), found)
+    dtype = str(policy.compute_dtype(config)).removeprefix("torch.")
+    if found["difference"] > TOLERANCE[dtype]:
+        raise files.UserError(
+            f"the adapter read back gives log-probabilities that differ by {found['difference']:.2g}, more than "
+            f"{TOLERANCE[dtype]:g}: it is not what was trained"
+        )
+    if found["effect"] == 0:
+        raise files.UserError("the trained adapter changes no log-probability: training did nothing")
+
+
+def log_probabilities(model) -> list[float]:
+    """Return the log-probabilities of the tokens of a fixed text."""
+    import torch
+
+    from gpro_empathy import policy, prompts
+
+    tokenizer = policy.load_tokenizer(Path("models/policy"))
+    ids_1T = torch.tensor([policy.prompt_ids(tokenizer, prompts.messages("It rains."))], device=model.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), policy.autocast(model):
+        logits_TV = model(input_ids=ids_1T).logits[0, :-1].float()
+    model.train(was_training)
+    return logits_TV.log_softmax(-1).gather(1, ids_1T[0, 1:, None]).squeeze(1).tolist()
+
+
+def farthest(one: list[float], other: list[float]) -> float:
+    """Return the largest difference of two lists of the same length."""
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process held, in GiB: of the GPU where there is one, else of the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+TASKS = {"build": build, "train": train, "rollout": rollout, "reload": reload}

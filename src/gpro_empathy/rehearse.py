@@ -1,0 +1,139 @@
+"""Rehearse a profile: its real stages, for a few steps, on random models of its architectures, timed and weighed.
+
+`python -m gpro_empathy.rehearse PROFILE` runs GRPO and rollouts at the profile's full shapes, or without a GPU at a reduced
+size, in a temporary folder; it reloads the adapter, and forecasts the whole run. On a GPU it writes reports/gpu/<name>.json.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from gpro_empathy import files, gpu_memory, gpu_report, machine, params, profiles, rehearsal_check, rehearsal_numbers
+from gpro_empathy.files import UserError
+
+README = Path("README.md")
+STEPS = 5
+ROLLOUT_PROMPTS = 8
+SAYS_REDUCED = "NOT the profile's size: no GPU is found, so this rehearsal runs at a reduced size on the processor"
+# On a processor: a width of 256, two layers, and what goes with it, so that the whole takes two minutes on two slow cores.
+REDUCED_POLICY = {
+    "hidden_size": 256, "intermediate_size": 896, "num_hidden_layers": 2, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 4096,
+}  # fmt: skip
+REDUCED_ENCODER = {
+    "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 4096
+}  # fmt: skip
+REDUCED_SETTINGS = {
+    "policy": {"backend": "transformers", "dtype": "float32", "max_completion_tokens": 24},
+    "train_grpo": {"steps": 3, "save_steps": 3, "optimizer": "adamw_torch", "prompts_per_step": 1},
+    "rollout": {"prompts": 2, "samples_per_prompt": 2},
+}
+
+
+def architectures(config: params.Params) -> dict[str, dict]:
+    """Return the configurations of the profile's three models.
+
+    Raises:
+        UserError: If the repository keeps none of one of them.
+    """
+    names = {
+        "policy": ("policy.model", config.policy.model),
+        "similarity": ("rewards.similarity_model", config.rewards.similarity_model),
+        "scorer": ("train_scorer.encoder", config.train_scorer.encoder),
+    }
+    found = {}
+    for role, (setting, name) in names.items():
+        found[role] = gpu_memory.architecture(name)
+        if found[role] is None:
+            known = ", ".join(sorted(path.stem for path in gpu_memory.ARCHITECTURES.glob("*.json")))
+            raise UserError(
+                f"{setting} {name!r}: {gpu_memory.ARCHITECTURES} keeps no configuration of it to rehearse with; put its "
+                f"config.json there. There are {known}"
+            )
+    return found
+
+
+def settings(values: dict, folder: Path, reduced: bool) -> dict:
+    """Return the content of params.yaml for the rehearsal: the profile's, for a few steps."""
+    rewards = {"similarity_model": str(folder / "similarity"), "similarity_revision": None}
+    steps = {"steps": STEPS, "save_steps": STEPS, "seeds": values["train_grpo"]["seeds"][:1]}
+    changes: dict[str, dict] = {"rewards": rewards, "train_grpo": steps, "rollout": {"prompts": ROLLOUT_PROMPTS}}
+    result = {section: dict(content) | changes.get(section, {}) for section, content in values.items()}
+    if reduced:
+        for section, content in REDUCED_SETTINGS.items():
+            result[section] |= content
+        group = result["train_grpo"]["num_generations"]
+        result["train_grpo"]["completions_per_forward"] = group
+    return result
+
+
+def run(profile: str, folder: Path, here: machine.Machine) -> dict:
+    """Rehearse in `folder` and return what was measured."""
+    reduced = not here.gpus
+    values = profiles.values(profile)
+    whole = params.check(values, profiles.PROFILES / f"{profile}.yaml")
+    models = architectures(whole)
+    if reduced:
+        models = {
+            role: model | (REDUCED_POLICY if role == "policy" else REDUCED_ENCODER) for role, model in models.items()
+        }
+    changed = settings(values, folder, reduced)
+    config = params.check(changed, Path("params.yaml"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    context = multiprocessing.get_context("forkserver")
+    if reduced:  # with a GPU not, as Unsloth demands to be imported before them
+        context.set_forkserver_preload(["gpro_empathy.grpo_run", "sentence_transformers"])
+    tasks = {"build": (models,), "train": (), "rollout": (), "reload": ()}
+    tasks_done = {name: _in_child(context, name, arguments, folder) for name, arguments in tasks.items()}
+    return rehearsal_numbers.collect(profile, config, whole, models["policy"], tasks_done, folder, here)
+
+
+def _in_child(context, name: str, arguments: tuple, folder: Path) -> dict:
+    """Run one task in a process of its own, as a stage has; return its seconds and peak memory.
+
+    Raises:
+        UserError: If it fails; it has said why.
+    """
+    print(f"rehearsal: {name}", flush=True)
+    process = context.Process(target=rehearsal_check.task, args=(name, arguments, folder))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise UserError(f"rehearsal: {name} failed (exit status {process.exitcode}); its message stands above")
+    return files.read_json(folder / "tasks" / f"{name}.json")
+
+
+def main() -> None:
+    """Rehearse the profile named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("profile", help="a file of profiles/, without .yaml")
+    profile = parser.parse_args().profile
+    here = machine.inspect()
+    banner = f"{SAYS_REDUCED}." if not here.gpus else f"Rehearsal of {profile} at full size on {here.gpus[0].name}."
+    print(banner, flush=True)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        found = run(profile, Path(folder), here)
+    print("\n".join(rehearsal_numbers.lines(found)))
+    print(f"GPU memory at full size, computed: {_computed(profile)}")
+    if here.gpus:
+        print(f"Written: {gpu_report.write(found)}, and the table of README.md")
+        gpu_report.update(README)
+    print(f"{math.ceil(time.perf_counter() - started)} s in all. {banner}")
+
+
+def _computed(profile: str) -> str:
+    whole = profiles.preview(profile)
+    models = architectures(whole)
+    return gpu_memory.needed(whole, models["policy"], [models["similarity"], models["scorer"]]).text()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    files.run_stage(main)

@@ -1,0 +1,158 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpro_empathy import doctor, hub_access, machine, preflight, profiles
+from gpro_empathy.hub_access import Access, Repository
+from gpro_empathy.machine import Gpu, Machine
+
+ROOT = Path(__file__).parents[1]
+H200 = Gpu("NVIDIA H200", 139.8, "580.65.06")
+ENOUGH = Machine(python="3.11.9", disk=200, memory=100, cores=16, latexmk="/usr/bin/latexmk", gpus=(H200,))
+LLAMA = Repository("policy.model", "meta-llama/Llama-3.1-8B-Instruct")
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return profiles.preview("llama-3.1-8b", ROOT / "profiles", ROOT / "params.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)  # which keeps the architectures
+
+
+def problems(config, here=ENOUGH, **found):
+    return preflight.problems(here, config, preflight.Found(**{"driver_needed": "580"} | found))
+
+
+def only(lines):
+    assert len(lines) == 1, lines
+    assert "\n" not in lines[0]
+    return lines[0]
+
+
+# The machine
+
+
+def test_a_large_enough_machine_has_no_problems(llama, settings):
+    assert problems(llama) == []
+    assert problems(settings, replace(ENOUGH, gpus=())) == []
+
+
+def test_no_gpu_is_one_line_with_the_way_out(llama):
+    line = only(problems(llama, replace(ENOUGH, gpus=())))
+    assert line.startswith("policy.backend is unsloth, which needs an NVIDIA GPU, and none is found")
+    assert "git checkout params.yaml" in line
+
+
+def test_an_optimizer_of_cuda_needs_a_gpu_with_any_backend(llama):
+    on_transformers = llama.model_copy(update={"policy": llama.policy.model_copy(update={"backend": "transformers"})})
+    line = only(problems(on_transformers, replace(ENOUGH, gpus=())))
+    assert line.startswith("train_grpo.optimizer is paged_adamw_8bit, which needs an NVIDIA GPU")
+
+
+def test_too_little_gpu_memory_is_one_line_with_the_sum_and_what_to_lower(llama):
+    small = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),))
+    line = only(problems(llama, small))
+    wanted = preflight.need(llama).gpu_memory
+    assert line.startswith(f"the GPU has 15 GiB, the run needs {wanted.total:.1f} (weights 5.3 + LoRA and optimizer ")
+    assert "lower train_grpo.completions_per_forward" in line
+    assert "train_grpo.vllm_gpu_memory_utilization" in line
+
+
+def test_memory_of_several_gpus_counts_together(llama):
+    pair = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),) * 2)
+    assert problems(llama, pair) == []
+
+
+@pytest.mark.parametrize(("driver", "is_old"), [("570.86.15", True), ("580.65.06", False), ("1000.1", False)])
+def test_an_older_driver_is_named_with_the_one_that_is_needed(llama, driver, is_old):
+    found = problems(llama, replace(ENOUGH, gpus=(Gpu("NVIDIA L4", 22.5, driver),)))
+    expected = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs 580 or newer; update the driver"
+    assert found == ([expected] if is_old else [])
+
+
+def test_oldest_of_several_drivers_counts(llama):
+    mixed = replace(ENOUGH, gpus=(H200, Gpu("NVIDIA H200", 139.8, "99.5")))
+    assert only(problems(llama, mixed)).startswith("the NVIDIA driver is 99.5,")
+
+
+def test_little_disk_memory_and_no_tex_are_a_line_each(settings):
+    bare = replace(ENOUGH, disk=1.25, memory=2.0, latexmk=None, gpus=())
+    assert problems(settings, bare) == [
+        "1.2 GiB of disk are free, the run needs 5; free some",
+        "2.0 GiB of memory are free, the run needs 6; close programs",
+        "latexmk is missing; the report needs it; run `make tex`",
+    ]
+
+
+def test_packages_that_differ_are_named_with_the_way_out(settings):
+    line = only(problems(settings, differences=[f"p{n} is not installed (the lock has 1)" for n in range(6)]))
+    assert line.startswith("packages differ from the lock: p0 is not installed (the lock has 1), p1 ")
+    assert line.endswith("and 2 more; run `rm -rf .venv && make setup`")
+
+
+def test_a_repository_that_cannot_be_read_is_a_line_and_one_that_can_is_none(llama):
+    hub = [Access(LLAMA, "no access"), Access(replace(LLAMA, id="a/b"), "reachable"), Access(LLAMA, "cached")]
+    assert only(problems(llama, hub=hub)).startswith("policy.model 'meta-llama/Llama-3.1-8B-Instruct': the account of ")
+
+
+def test_table_shows_every_check_and_what_to_do_below_the_failing_ones(llama):
+    found = preflight.Found(driver_needed="580", hub=[Access(LLAMA, "no token")])
+    lines = doctor.check_lines(preflight.checks(replace(ENOUGH, disk=1.0), llama, found)).splitlines()
+    failing = [number for number, line in enumerate(lines) if line.startswith("  FAIL")]
+    assert [lines[number].split()[1] for number in failing] == ["disk", "hub:"]
+    assert all(lines[number + 1].strip().startswith("-> ") for number in failing)
+    assert {line.split()[1] for line in lines if line.startswith("  ok")} >= {
+        "memory",
+        "TeX",
+        "packages",
+        "GPU",
+        "driver",
+    }
+
+
+def test_nvidia_smi_is_read_with_any_name_and_without_cards_in_trouble():
+    output = "NVIDIA H200, Rev. B, 143771, 580.65.06\nNVIDIA A2, [N/A], 580.65.06\nUnable to determine\n"
+    assert machine.parse_gpus(output) == (Gpu("NVIDIA H200, Rev. B", 143771 / 1024, "580.65.06"),)
+    assert machine.parse_gpus("No devices were found\n") == ()
+
+
+# What is looked up
+
+
+def test_embedded_default_needs_nothing_from_a_hub_and_no_gpu(settings):
+    assert preflight.need(settings) == preflight.Need(preflight.DISK, preflight.MEMORY, False, None, ())
+
+
+def test_published_profile_reads_three_models_and_a_data_set(llama):
+    assert [(one.setting, one.id, one.kind) for one in preflight.need(llama).hub] == [
+        ("policy.model", "meta-llama/Llama-3.1-8B-Instruct", "model"),
+        ("rewards.similarity_model", "cross-encoder/stsb-roberta-large", "model"),
+        ("train_scorer.encoder", "roberta-base", "model"),
+        ("prepare.hub_dataset", "miladsolo/wassa-conv-turn-empathy", "dataset"),
+    ]
+
+
+def test_a_model_in_a_folder_is_not_looked_for_on_the_hub(settings, tmp_path):
+    changed = settings.rewards.model_copy(update={"similarity_model": str(tmp_path)})
+    assert hub_access.needed(settings.model_copy(update={"rewards": changed})) == []
+
+
+def test_doctor_of_the_embedded_default_imports_neither_torch_nor_a_hub_client_and_opens_no_socket():
+    code = (
+        "import sys\n"
+        "sys.addaudithook(lambda event, _: sys.exit('a socket') if event.startswith('socket.connect') else None)\n"
+        "from gpro_empathy import doctor, machine, params\n"
+        "config = params.load_all()\n"
+        "doctor.look(config, machine.inspect())\n"
+        "print({'torch', 'transformers', 'huggingface_hub', 'httpx'} & set(sys.modules))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

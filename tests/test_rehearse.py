@@ -1,0 +1,221 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gpro_empathy import (
+    files,
+    gpu_report,
+    policy,
+    profiles,
+    rehearsal_check,
+    rehearsal_models,
+    rehearsal_numbers,
+    rehearse,
+)
+from gpro_empathy.files import UserError
+from gpro_empathy.prompts import messages
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def values():
+    return profiles.values("llama-3.1-8b", ROOT / "profiles", ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return rehearsal_models.full_tokenizer(3000)
+
+
+# Settings
+
+
+def test_full_size_keeps_the_profile_but_for_the_number_of_steps_and_the_random_models(values, tmp_path):
+    changed = rehearse.settings(values, tmp_path, reduced=False)
+    different = {
+        (section, key) for section in values for key in values[section] if changed[section][key] != values[section][key]
+    }
+    # The commit of a random model is none; it differs where the profile pins one.
+    assert different - {("rewards", "similarity_revision")} == {
+        ("rewards", "similarity_model"), ("train_grpo", "steps"), ("train_grpo", "save_steps"), ("rollout", "prompts"),
+    }  # fmt: skip
+
+
+def test_reduced_size_needs_no_gpu_and_leaves_the_profile_as_it_was(values, tmp_path):
+    before = json.dumps(values)
+    changed = rehearse.settings(values, tmp_path, reduced=True)
+    assert changed["policy"]["backend"] == "transformers"
+    assert changed["train_grpo"]["optimizer"] == "adamw_torch"
+    assert changed["policy"]["max_prompt_tokens"] == values["policy"]["max_prompt_tokens"]
+    assert json.dumps(values) == before
+
+
+def test_a_model_whose_architecture_is_not_kept_is_refused_with_those_that_are(settings, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        UserError, match=r"policy\.model 'smollm2-135m-instruct': .* There are .*Llama-3\.1-8B-Instruct"
+    ):
+        rehearse.architectures(settings)
+
+
+# Models
+
+
+def test_every_id_of_the_tokenizer_is_a_token_with_a_text(tokenizer):
+    assert len(tokenizer) == 3000
+    texts = [tokenizer.decode([number]) for number in range(1000, 3000)]
+    assert all(re.fullmatch(r" ?[a-z]{4}", text) for text in texts[-1500:])
+
+
+def test_prompts_have_exactly_the_length_that_is_asked_for(tokenizer):
+    turns = rehearsal_models.longest_turns(tokenizer, 4, 300)
+    assert [len(policy.prompt_ids(tokenizer, messages(turn.text))) for turn in turns] == [300] * 4
+    assert len({turn.text for turn in turns}) == 4
+
+
+def test_a_limit_below_the_system_prompt_is_refused(tokenizer):
+    with pytest.raises(UserError, match=r"policy\.max_prompt_tokens is 20, and the prompt without a message has"):
+        rehearsal_models.longest_turns(tokenizer, 1, 20)
+
+
+# The adapter
+
+
+@pytest.fixture
+def trained(lora, tiny_policy, policy_folder, settings, tmp_path, monkeypatch):
+    """Lay out what the train task leaves: an adapter, and the log-probabilities of the model that was saved."""
+    import yaml
+
+    values = settings.model_copy(update={"policy": tiny_policy}).model_dump()
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(values))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/policy").symlink_to(policy_folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policy, "save_adapter", policy.save_adapter)
+    rehearsal_check.observe_saving()
+    policy.save_adapter(lora, Path("models/tuned/seed-1"), "")
+    return lora
+
+
+def test_adapter_read_back_gives_the_log_probabilities_that_were_trained(trained):
+    rehearsal_check.reload()
+    found = files.read_json(Path("reload.json"))
+    assert found["difference"] < 1e-5
+    assert found["effect"] > 1e-3
+
+
+def test_adapter_that_is_not_what_was_trained_is_told(trained, tiny_policy, policy_folder):
+    other = policy.add_lora(policy.load_base(tiny_policy, policy_folder), tiny_policy, None)
+    policy.adapters.save(other, Path("models/tuned/seed-1"))
+    with pytest.raises(UserError, match="it is not what was trained"):
+        rehearsal_check.reload()
+
+
+def test_training_that_changes_nothing_is_told(trained, tiny_policy, policy_folder):
+    policy.save_adapter(
+        policy.add_lora(policy.load_base(tiny_policy, policy_folder), tiny_policy, None),
+        Path("models/tuned/seed-1"),
+        "",
+    )
+    with pytest.raises(UserError, match="training did nothing"):
+        rehearsal_check.reload()
+
+
+def test_log_probabilities_are_those_of_the_fixed_text(base, tokenizer, policy_folder, tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/policy").symlink_to(policy_folder)
+    monkeypatch.chdir(tmp_path)
+    ids = policy.prompt_ids(policy.load_tokenizer(policy_folder), messages("It rains."))
+    with torch.no_grad():
+        logits = base(input_ids=torch.tensor([ids])).logits[0]
+    expected = [float(torch.log_softmax(logits[i], -1)[ids[i + 1]]) for i in range(len(ids) - 1)]
+    assert rehearsal_check.log_probabilities(base) == pytest.approx(expected, abs=1e-5)
+
+
+# Numbers
+
+
+def test_forecast_is_worked_out_by_hand(settings):
+    grpo = settings.train_grpo.model_copy(update={"steps": 100, "seeds": [1, 2]})
+    rollout = settings.rollout.model_copy(update={"prompts": 50, "samples_per_prompt": 4})
+    whole = settings.model_copy(update={"train_grpo": grpo, "rollout": rollout})
+    memory = {"train": {"peak_gib": 3.0, "seconds": 9.0}, "rollout": {"peak_gib": 2.0, "seconds": 36.0}}
+    # 200 steps of 18 s; 36 s for 40 responses, and 200 responses of base and two tuned policies.
+    assert rehearsal_numbers.forecast(whole, 18.0, memory, responses=40, policies=2) == {
+        "train_hours": pytest.approx(1.0), "rollout_hours": pytest.approx(0.15), "peak_memory_gib": 3.0
+    }  # fmt: skip
+
+
+def test_seconds_are_medians_without_the_first_step():
+    columns = {f"{name}_s": [100.0, 1.0, 2.0, 6.0] for name in (*rehearsal_numbers.PARTS, "step")}
+    assert set(rehearsal_numbers.per_step(pd.DataFrame(columns)).values()) == {2.0}
+
+
+MEASURED = {
+    "profile": "llama-3.1-8b", "gpu": {"name": "NVIDIA H200 (SXM)", "memory_gib": 139.8, "driver": "580"},
+    "seconds_per_step": {"step": 2.0, "generation": 1.0, "reward": 0.25, "loss": 0.5, "update": 0.25},
+    "tokens_per_second": {"step": 768.0}, "peak_memory_gib": {"train": 17.5}, "versions": {"torch": "2.13.0", "trl": "1.14.2"},
+}  # fmt: skip
+
+
+def test_report_is_named_after_the_gpu_and_shown_as_a_row(tmp_path):
+    assert gpu_report.table(tmp_path) == gpu_report.NOT_MEASURED
+    assert gpu_report.write(MEASURED, tmp_path) == tmp_path / "nvidia-h200-sxm.json"
+    assert gpu_report.table(tmp_path).splitlines()[-1] == (
+        "| NVIDIA H200 (SXM) | llama-3.1-8b | 2.00 | 1.00 | 0.25 | 0.50 | 0.25 | 768 | 17.5 | torch 2.13.0, trl 1.14.2 |"
+    )
+
+
+def test_readme_shows_the_reports_that_there_are():
+    assert gpu_report.block(ROOT / "reports/gpu") in (ROOT / "README.md").read_text()
+
+
+def test_new_reports_are_put_into_the_readme(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{gpu_report.block(tmp_path)}\nafter\n")
+    gpu_report.write(MEASURED, tmp_path)
+    gpu_report.update(readme, tmp_path)
+    assert readme.read_text() == f"before\n{gpu_report.block(tmp_path)}\nafter\n"
+    assert "NVIDIA H200" in readme.read_text()
+    readme.write_text("no place for it")
+    with pytest.raises(UserError, match=r"README\.md: the lines .* are missing"):
+        gpu_report.update(readme, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU, on which the rehearsal is of full size")
+def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_it_is_reduced():
+    without_gpu = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": "src",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gpro_empathy.rehearse", "llama-3.1-8b"],
+        cwd=ROOT, env=without_gpu | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert rehearse.SAYS_REDUCED in lines[0]
+    assert rehearse.SAYS_REDUCED in lines[-1]
+    assert re.search(
+        r"Seconds per step, median of 2 after the first: \d+\.\d+ \(generation .*reward .*loss .*update ", done.stdout
+    )
+    assert "Adapter reloaded" in done.stdout
+    peak = float(re.search(r"Peak memory in GiB: train (\d+\.\d)", done.stdout)[1])
+    assert 0.1 < peak < 4
+    assert not list((ROOT / "reports/gpu").glob("*.json"))
+
+
+def test_a_task_that_fails_stops_the_rehearsal_and_names_it(tmp_path):
+    import multiprocessing
+
+    with pytest.raises(UserError, match="rehearsal: train failed"):
+        rehearse._in_child(multiprocessing.get_context("forkserver"), "train", (), tmp_path)
