@@ -120,6 +120,19 @@ doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
 	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
 
+.PHONY: chat
+chat: .venv/ready  ## Talk to the tuned policy in the terminal (ARGS="--compare --seed 23": beside the starting policy, which seed)
+	@$(BIN)/python -m gpro_empathy chat $(ARGS)
+
+.PHONY: serve
+serve: .venv/ready  ## Serve the tuned policy by vLLM's OpenAI-compatible server, on a GPU (ARGS="--seed 23 --port 8000")
+	@$(BIN)/python -m gpro_empathy serve $(ARGS)
+
+.PHONY: publish
+publish: .venv/ready  ## Show the adapter and model card for the hub, in tmp/publish (REPO=owner/name; PUSH=1 pushes them there)
+	@$(if $(REPO),,echo "error: give the repository on the hub: make publish REPO=owner/name" >&2; exit 1)
+	@$(BIN)/python -m gpro_empathy publish $(REPO) $(if $(filter 1,$(PUSH)),--push) $(ARGS)
+
 # $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
 copy_tree = rm -rf $(1) && mkdir -p $(1) \
   && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \

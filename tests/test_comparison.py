@@ -11,8 +11,8 @@ PARAMS = params.load_all(Path(__file__).parents[1] / "params.yaml")
 CONFIG = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 2000})
 
 
-def analyse(rows):
-    return analyse_rewards.analyse(rows, CONFIG, np.random.default_rng(1))
+def analyse(rows, weights=PARAMS.rewards.weights):
+    return analyse_rewards.analyse(rows, CONFIG, weights, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,29 @@ def test_audit_names_the_prompts_that_changed_most():
     assert [row["prompt_id"] for row in found["best_prompts"]] == ["8.2", "7.2", "6.2"]
     assert [row["prompt_id"] for row in found["worst_prompts"]] == ["1.2", "2.2", "3.2"]
     assert found["worst_prompts"][0]["empathy_raw"] == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "weights", "drifts", "asked"),
+    [
+        (0.0, {"empathy": 1.0, "overlap": 1.0}, [], ["overlap"]),
+        (0.0, {"empathy": 1.0}, ["overlap"], []),
+        (1.0, {"empathy": 1.0, "overlap": 1.0}, ["overlap"], []),
+    ],
+)
+def test_a_change_that_the_reward_asks_for_is_no_drift_beside_it(tuned, weights, drifts, asked):
+    rows = [row | {"overlap": tuned if row["model"] == "tuned" else 0.4} for row in made_up.rollouts()]
+    found = analyse(rows, weights)["audit"]
+    assert (found["drifts"], found["asked_changes"]) == (drifts, asked)
+
+
+def test_progress_is_told_part_by_part_with_the_time_left(capsys):
+    analyse(made_up.rollouts(prompts=4, conversations=4))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[0] for line in lines] == [
+        f"analyse_rewards: {part} compared" for part in analyse_rewards.PARTS
+    ]
+    assert lines[-1].endswith("3/3, about 0 s left")
 
 
 def test_stock_phrase_rates_are_shares_of_a_policys_responses():

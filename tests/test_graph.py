@@ -28,6 +28,15 @@ def stage_file(name):
     return PACKAGE / "stages" / f"{name}.py"
 
 
+def modules(name):
+    """Return the modules that a stage runs, in order."""
+    commands = STAGES[name]["cmd"]
+    commands = [commands] if isinstance(commands, str) else commands
+    found = [re.fullmatch(r"python -m gpro_empathy\.stages\.(\w+)", command) for command in commands]
+    assert all(found), commands
+    return [match[1] for match in found]
+
+
 def declared(name, kind):
     """Return the paths of a stage's deps, or of what it writes (outs, metrics, plots)."""
     kinds = ("deps",) if kind == "deps" else ("outs", "metrics", "plots")
@@ -104,26 +113,27 @@ def covers(path, entry):
 
 
 def test_graph_has_the_stages_of_the_package():
-    modules = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"}
-    assert set(STAGES) == modules
+    files = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"}
+    assert sorted(module for name in STAGES for module in modules(name)) == sorted(files)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_runs_its_module_and_says_what_it_does(name):
-    assert STAGES[name]["cmd"] == f"python -m gpro_empathy.stages.{name}"
-    assert importlib.util.find_spec(f"gpro_empathy.stages.{name}") is not None
+def test_stage_runs_its_module_last_and_says_what_it_does(name):
+    assert modules(name)[-1] == name
+    assert all(importlib.util.find_spec(f"gpro_empathy.stages.{module}") for module in modules(name))
     assert len(STAGES[name]["desc"].split()) >= 3
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_declares_every_module_that_it_reaches_and_no_other(name):
-    modules = {path.relative_to(ROOT).as_posix() for path in reached(stage_file(name))}
-    assert {dep for dep in declared(name, "deps") if dep.startswith("src/")} == modules
+    files = {path.relative_to(ROOT).as_posix() for module in modules(name) for path in reached(stage_file(module))}
+    assert {dep for dep in declared(name, "deps") if dep.startswith("src/")} == files
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_declares_the_sections_that_it_loads_and_no_other(name):
-    assert set(STAGES[name].get("params", [])) == sections_read(stage_file(name))
+    read = set().union(*(sections_read(stage_file(module)) for module in modules(name)))
+    assert set(STAGES[name].get("params", [])) == read
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -131,7 +141,8 @@ def test_stage_declares_the_files_that_it_names(name):
     entries = declared(name, "deps") | declared(name, "outs")
     undeclared = {
         path
-        for path in paths_named(stage_file(name)) - SCRATCH
+        for module in modules(name)
+        for path in paths_named(stage_file(module)) - SCRATCH
         if not any(covers(path, entry) for entry in entries) and not any(covers(path, scratch) for scratch in SCRATCH)
     }
     assert undeclared == set()
@@ -140,7 +151,7 @@ def test_stage_declares_the_files_that_it_names(name):
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_names_the_files_that_it_declares(name):
     """What is declared and not named is either stale, or hidden in a module that should be told the path."""
-    named = paths_named(stage_file(name))
+    named = set().union(*(paths_named(stage_file(module)) for module in modules(name)))
     entries = {entry for entry in declared(name, "deps") | declared(name, "outs") if not entry.startswith("src/")}
     # The source's folder is a parameter.
     unnamed = {e for e in entries if not e.startswith("data/embedded/") and not any(covers(path, e) for path in named)}

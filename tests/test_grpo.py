@@ -105,13 +105,12 @@ def test_settings_are_mapped_onto_trl(config, reward_config, tiny_policy, tmp_pa
     assert args.reward_weights == pytest.approx([0.4, 0.2, 0.4])
 
 
-def test_unsloth_backend_samples_with_vllm(config, reward_config, tiny_policy, monkeypatch, tmp_path):
-    asked = {}
-    monkeypatch.setattr(grpo, "checked_config", asked.update)
-    unsloth = tiny_policy.model_copy(update={"backend": "unsloth"})
-    grpo.trl_config(config, reward_config, unsloth, 41, tmp_path)
-    assert asked["use_vllm"] is True
-    assert asked["vllm_gpu_memory_utilization"] == config.vllm_gpu_memory_utilization
+@pytest.mark.parametrize(("mode", "url"), [("colocate", None), ("server", "http://node1:8000")])
+def test_vllm_samples_where_the_settings_say(config, reward_config, tiny_policy, mode, url, tmp_path):
+    changed = config.model_copy(update={"vllm_mode": mode, "vllm_server_url": "http://node1:8000"})
+    args = grpo.trl_config(changed, reward_config, tiny_policy, 41, tmp_path)
+    assert (args.use_vllm, args.vllm_mode, args.vllm_server_base_url) == (True, mode, url)
+    assert args.vllm_gpu_memory_utilization == config.vllm_gpu_memory_utilization
 
 
 def test_refuses_keys_that_trl_does_not_know():
@@ -344,6 +343,12 @@ def test_run_trains_on_the_kept_samples_alone_and_logs_all(make_run, tmp_path):
         result = grpo_run.train(run, tmp_path, inputs=[])
     assert seen == [2, 2, 2, 2]  # two steps of two forward passes
     assert len(result.groups) == 2 * 2 * GROUP
+
+
+def test_refuses_down_sampling_by_vllm(make_run, reward_model, tmp_path):
+    run = make_run(trained_generations=2, vllm_mode="server")
+    with pytest.raises(UserError, match=r"is 2, but train_grpo\.vllm_mode: server trains on whole groups; .* 3"):
+        grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
 
 
 def test_refuses_down_sampling_by_a_backend_with_its_own_engine(make_run, reward_model, tmp_path):

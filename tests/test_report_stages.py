@@ -7,8 +7,8 @@ import pytest
 
 import made_up
 from gpro_empathy import figures as draw
-from gpro_empathy import files, latex, params, report_sentences
-from gpro_empathy.stages import analyse_rewards, draw_figures, paper, write_numbers
+from gpro_empathy import files, latex, params, report_sentences, verdicts
+from gpro_empathy.stages import analyse_rewards, draw_figures, paper, write_numbers, write_page
 
 ROOT = Path(__file__).parents[1]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -74,7 +74,8 @@ def test_a_missing_column_of_a_table_is_named(tmp_path):
 
 
 def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
-    assert len(list(figures.iterdir())) == 14
+    assert {path.stem for path in figures.iterdir()} == set(write_page.CAPTIONS)
+    assert len(list(figures.iterdir())) == 2 * len(write_page.CAPTIONS)
     with draw.style(PARAMS.draw_figures.font_size):
         curves = draw.training_curves(
             made_up.training_log(gain=0.5), made_up.groups(steps=20), width=6.3, palette="colorblind"
@@ -178,7 +179,7 @@ def test_report_of_one_seed_says_that_it_is_one(tmp_path):
     assert "By training seed" not in words(tmp_path)
 
 
-@pytest.mark.parametrize("verdict", report_sentences.AUDIT)
+@pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("drifts", [[], ["overlap"]])
 def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):
     text = report_sentences.hacking({"verdict": verdict, "drifts": drifts})
@@ -200,23 +201,60 @@ def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):
 
 
 @pytest.mark.parametrize(
-    ("correlation", "word"), [(0.995, "hardly matters"), (0.97, "matters little"), (0.6, "matters (")]
+    ("correlation", "word"), [(0.995, "hardly matters}"), (0.97, "matters little}"), (0.6, "$T$ \\emph{matters}")]
 )
 def test_temperature_matters_as_much_as_it_changes_the_advantages(correlation, word):
     rows = [
         {"temperature": 0.6, "correlation": 1.0, "reversed_pairs": 0.0},
-        {"temperature": 0.2, "correlation": correlation, "reversed_pairs": 0.031},
-        {"temperature": 1.0, "correlation": 0.999, "reversed_pairs": 0.01},
+        {"temperature": 0.2, "correlation": correlation, "reversed_pairs": 0.01},
+        {"temperature": 1.0, "correlation": 0.999, "reversed_pairs": 0.031},
     ]
-    text = report_sentences.temperature("batch", rows, 0.6)
-    assert word in text
-    assert "at $T=0.2$" in text
-    assert r"\qty{3.1}{\percent}" in text
+    assert word in report_sentences.temperature_verdict(rows, 0.6)
+    text = report_sentences.temperature_effect("batch", rows, 0.6)
+    assert text == rf"\num{{{correlation:.3f}}} (at $T=0.2$) and \qty{{3.1}}{{\percent}} in batch calibration"
 
 
 def test_temperature_of_rewards_without_spread_is_not_judged():
     rows = [{"temperature": t, "correlation": None, "reversed_pairs": None} for t in (0.2, 0.6)]
-    assert "cannot be said" in report_sentences.temperature("batch", rows, 0.6)
+    assert "cannot be said" in report_sentences.temperature_verdict(rows, 0.6)
+    assert "undefined in batch calibration" in report_sentences.temperature_effect("batch", rows, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({"empathy": 1.0, "semantic_similarity": 1.0}, ""),
+        ({"empathy": 1.0, "overlap": 1.0}, "Further terms of the reward ask for little copying from the utterance."),
+        (
+            {"well_formed": 1.0, "empathy": 1.0, "length": 1.0},
+            "Further terms of the reward ask for the response format and short answers.",
+        ),
+    ],
+)
+def test_further_terms_are_named_where_the_reward_has_any(weights, text):
+    assert report_sentences.further_terms(weights) == text
+
+
+@pytest.mark.parametrize(
+    ("drifts", "asked", "text"),
+    [
+        ([], [], "bigrams or stock phrases is confirmed."),
+        (["answer_words"], [], "Confirmed drift: answer length (up)."),
+        (
+            [],
+            ["overlap"],
+            "is confirmed beyond what the reward asks for. Changed as the reward asks: overlap with the user's",
+        ),
+        (
+            ["answer_words"],
+            ["overlap"],
+            "answer length (up). Changed as the reward asks: overlap with the user's words (down).",
+        ),
+    ],
+)
+def test_drift_is_told_apart_from_what_the_reward_asks_for(drifts, asked, text):
+    metrics = {"answer_words": {"difference": 2.0}, "overlap": {"difference": -0.1}}
+    assert text in verdicts.drift({"drifts": drifts, "asked_changes": asked, "metrics": metrics})
 
 
 def test_a_latex_error_is_told_in_one_line(tmp_path):

@@ -84,7 +84,7 @@ def test_scores_are_of_the_normalised_text(overfitted):
 
 
 def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
-    ids = overfitted.encode([SENTENCES[0]])[0].ids
+    ids = overfitted.encode([SENTENCES[0]])[0].turns[0]
     with torch.no_grad():
         states = overfitted.encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
         standardised = overfitted.head.weight @ states.mean(0) + overfitted.head.bias
@@ -93,8 +93,8 @@ def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
 
 
 def test_texts_are_cut_at_the_longest_length(overfitted):
-    (tokens,) = overfitted.encode(["word " * 100])
-    assert len(tokens.ids) == 32
+    (window,) = overfitted.encode(["word " * 100])
+    assert window.tokens == 32
 
 
 def test_no_text_has_no_score(overfitted):
@@ -182,7 +182,7 @@ def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, r"scorer\.json: format is 1, expected 2; train the scorer anew"),
+        ({"format": 1}, r"scorer\.json: format is 1, expected 3; train the scorer anew"),
         ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
         ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
         ({"max_tokens": True}, r"scorer\.json: max_tokens is True, expected a whole number from 8 up"),

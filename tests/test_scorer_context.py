@@ -1,19 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as effort
-from hypothesis import strategies as st
 
-from gpro_empathy import prompts, rewards, scorer, scorer_card, scorer_input, scorer_report, scorer_training
+from gpro_empathy import prompts, rewards, scorer, scorer_card, scorer_report, scorer_training
 from gpro_empathy.dialogue import LABELS, Turn
 
 HISTORY = ("my dog died", "oh no", "he was old")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return scorer.load_encoder("random", None)[1]
 
 
 @pytest.fixture(scope="module")
@@ -21,65 +13,6 @@ def model(settings):
     torch.manual_seed(0)
     config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 24})
     return scorer.build(config).eval()
-
-
-def read(tokenizer, text, context, max_tokens=64, context_turns=3):
-    """Return the tokens of one pair, in words and as they are."""
-    (tokens,) = scorer_input.encode_pairs(
-        tokenizer, [text], [context], max_tokens=max_tokens, context_turns=context_turns
-    )
-    return tokenizer.convert_ids_to_tokens(tokens.ids), tokens
-
-
-def test_history_is_the_first_segment_and_the_turn_the_second(tokenizer):
-    words, tokens = read(tokenizer, "so sad", HISTORY)
-    history = "other : my dog died self : oh no other : he was old".split()
-    assert words == ["[CLS]", *history, "[SEP]", "so", "sad", "[SEP]"]
-    assert tokens.segments == [0] * (len(history) + 2) + [1] * 3
-    assert tokens.pooled == [1] + [0] * len(history) + [1] * 4
-
-
-def test_pair_is_what_the_tokenizer_itself_makes_of_the_two_segments(tokenizer):
-    _, tokens = read(tokenizer, "so sad", HISTORY[-1:])
-    expected = tokenizer("other: he was old", "so sad", return_token_type_ids=True)
-    assert (tokens.ids, tokens.segments) == (expected["input_ids"], expected["token_type_ids"])
-
-
-def test_only_the_last_turns_are_read(tokenizer):
-    assert read(tokenizer, "so sad", HISTORY, context_turns=1)[0] == read(tokenizer, "so sad", HISTORY[-1:])[0]
-
-
-def test_oldest_history_is_cut_first(tokenizer):
-    words, _ = read(tokenizer, "so sad", HISTORY, max_tokens=9)
-    assert words == ["[CLS]", ":", "he", "was", "old", "[SEP]", "so", "sad", "[SEP]"]
-
-
-def test_turn_is_cut_at_its_end_only_when_no_history_is_left(tokenizer):
-    words, tokens = read(tokenizer, "a b c d e f g h", HISTORY, max_tokens=8)
-    assert words == ["[CLS]", "[SEP]", "a", "b", "c", "d", "e", "[SEP]"]
-    assert tokens.pooled == [1] * 8
-
-
-@effort(max_examples=60, deadline=None)
-@given(st.text(max_size=60), st.lists(st.text(max_size=60), max_size=4), st.integers(8, 40))
-def test_pair_is_never_too_long_and_the_turn_loses_nothing_to_the_history(tokenizer, text, context, max_tokens):
-    _, tokens = read(tokenizer, text, context, max_tokens)
-    _, alone = read(tokenizer, text, (), max_tokens)
-    assert len(tokens.ids) == len(tokens.segments) == len(tokens.pooled) <= max_tokens
-    assert [i for i, part in zip(tokens.ids, tokens.segments, strict=True) if part] == [
-        i for i, part in zip(alone.ids, alone.segments, strict=True) if part
-    ]
-
-
-def test_score_is_the_head_on_the_mean_of_the_states_that_are_not_history(model):
-    (tokens,) = model.encode(["so sad"], [HISTORY[-1:]])
-    assert tokens.pooled == [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]
-    with torch.no_grad():
-        states = model.encoder(
-            input_ids=torch.tensor([tokens.ids]), token_type_ids=torch.tensor([tokens.segments])
-        ).last_hidden_state[0]
-        expected = model.head(states[[0, 6, 7, 8, 9]].mean(0)) * model.label_sd + model.label_mean
-    assert model.score(["so sad"], [HISTORY[-1:]])[0] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_score_depends_on_the_history_but_not_on_the_batch(model):
@@ -93,11 +26,6 @@ def test_score_depends_on_the_history_but_not_on_the_batch(model):
 def test_scorer_of_single_turns_reads_no_context(settings):
     single = scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"}))
     assert (single.score(["so sad"], [HISTORY]) == single.score(["so sad"])).all()
-
-
-def test_refuses_contexts_that_do_not_pair_up(model):
-    with pytest.raises(ValueError, match="2 texts and 1 contexts"):
-        model.score(["a", "b"], [()])
 
 
 def test_training_learns_from_the_context_what_the_text_does_not_tell(settings):

@@ -33,7 +33,7 @@ class Letters:
         self.context_turns = context_turns
 
     def score(self, texts, contexts):
-        assert len(texts) <= scoring.CHUNK
+        assert len(texts) <= scoring.LARGEST_CHUNK
         return np.array([[len(t), sum(map(len, c)), len(c)] for t, c in zip(texts, contexts, strict=True)], dtype=float)
 
 
@@ -341,3 +341,12 @@ def test_official_files_give_the_contexts_that_training_sees(name):
         assert (row.ids["conversation_id"], int(row.ids["turn_id"])) == (turn.conversation, turn.turn)
         assert dialogue.normalise(row.text) == turn.text
         assert tuple(map(dialogue.normalise, context)) == turn.context[-3:]
+
+
+def test_chunks_end_where_a_conversation_ends_unless_it_has_no_end(monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 3)
+    monkeypatch.setattr(scoring, "LARGEST_CHUNK", 6)
+    two_talks = [(i, ("before",) if i not in (0, 5) else ()) for i in range(8)]
+    assert [len(chunk) for chunk in scoring._chunks(two_talks)] == [5, 3]
+    endless = [(i, ("before",)) for i in range(14)]
+    assert [len(chunk) for chunk in scoring._chunks(endless)] == [6, 6, 2]

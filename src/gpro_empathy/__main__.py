@@ -1,10 +1,10 @@
-"""The command line: `python -m gpro_empathy score INPUT --output OUTPUT` rates the turns of a file."""
+"""The command line: tools that use what was trained, `python -m gpro_empathy {score,chat,serve,publish}`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from gpro_empathy import files, scoring
+from gpro_empathy import chat, files, params, scoring
 
 MODEL = Path("models/scorer")
 ABOUT = """\
@@ -34,8 +34,73 @@ def main() -> None:
     score.add_argument(
         "--model", metavar="DIR", type=Path, default=MODEL, help=f"folder of a scorer (default: {MODEL})"
     )
+    score.set_defaults(run=_score)
+    _add_chat(commands)
+    _add_serve(commands)
+    _add_publish(commands)
     arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+def _add_chat(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("chat", help="talk to the tuned policy in the terminal")
+    command.add_argument("--compare", action="store_true", help="show the starting policy's answers too")
+    _add_seed(command)
+    command.set_defaults(run=_chat)
+
+
+def _add_serve(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("serve", help="serve the tuned policy by vLLM, on a machine with a GPU")
+    command.add_argument("--port", type=int, default=8000, help="port on this machine (default: %(default)s)")
+    command.add_argument("extra", nargs="*", metavar="ARGUMENT", help="after --: further arguments of vllm serve")
+    _add_seed(command)
+    command.set_defaults(run=_serve)
+
+
+def _add_publish(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "publish", help="write the adapter with a model card for the hub, and push it with --push"
+    )
+    command.add_argument("repo", metavar="OWNER/NAME", help="repository on the Hugging Face hub")
+    command.add_argument("--push", action="store_true", help="push it; without, tmp/publish is written and shown")
+    _add_seed(command)
+    command.set_defaults(run=_publish)
+
+
+def _add_seed(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="training seed of the policy (default: the first trained)"
+    )
+
+
+def _score(arguments: argparse.Namespace) -> None:
     scoring.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    def load() -> chat.Policies:
+        from gpro_empathy import tuned
+
+        config = params.load_all()
+        found = tuned.find(arguments.seed, config.policy)
+        from transformers.utils import logging
+
+        from gpro_empathy import answering
+
+        logging.disable_progress_bar()
+        return answering.Policies(config, found)
+
+    for stream in (sys.stdin, sys.stdout):
+        # A terminal of another encoding must not end the conversation.
+        stream.reconfigure(errors="replace")
+    chat.talk(load, sys.stdin, sys.stdout, sys.stderr, compare=arguments.compare)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from gpro_empathy import serve, tuned
+
+    config = params.load_all()
+    serve.run(tuned.find(arguments.seed, config.policy), config, arguments.port, arguments.extra)
 
 
 def _load(folder: Path) -> scoring.Scorer:
@@ -52,6 +117,12 @@ def _load(folder: Path) -> scoring.Scorer:
 
 def _note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from gpro_empathy import publish
+
+    publish.run(arguments.repo, arguments.seed, push=arguments.push)
 
 
 if __name__ == "__main__":

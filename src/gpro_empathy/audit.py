@@ -9,19 +9,30 @@ from gpro_empathy import comparison, gains, params
 
 AUDITED = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "stock_phrase", "well_formed")
 DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase")
+# Terms of the reward that move one of these metrics on purpose, and which way: such a change is no drift beside the reward.
+ASKED = {"length": ("answer_words", -1), "repetition": ("distinct_2", 1), "overlap": ("overlap", -1)}
 # Prompts that are named at either end of the change in raw empathy.
 NAMED = 3
 
 
 def audit(
-    table: pd.DataFrame, declared: Mapping[str, dict], config: params.AnalyseRewards, rng: np.random.Generator
+    table: pd.DataFrame,
+    declared: Mapping[str, dict],
+    weights: Mapping[str, float],
+    config: params.AnalyseRewards,
+    rng: np.random.Generator,
 ) -> dict:
     """Look for a reward that was earned without empathy: second scorer, length, copying, stock phrases.
 
-    Returns the comparison of `metrics`: what `declared`, the comparison of the declared family, found of them, so that no
-    metric has two verdicts; the others are adjusted among all that the audit looks at. Further `gap`, the gain on the reward's scorer less that on
-    the second one; `prompt_correlation` of the two gains over prompts, None without spread; the rate of each stock
-    phrase; the prompts that gained and lost most; the metrics that drift; and a verdict.
+    Args:
+        declared: The comparison of the declared family. What it found of a metric stands, so that none has two verdicts;
+            metrics that it lacks are adjusted among all that the audit looks at.
+        weights: The terms of the reward, by name.
+
+    Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the second one;
+    `prompt_correlation` of the two gains over prompts, None without spread; the rate of each stock phrase; the prompts
+    that gained and lost most; `drifts`, the metrics of style that changed, less the `asked_changes`, which a term of the
+    reward pays for; and a verdict.
     """
     table = table.assign(scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"])
     found = gains.compare(table, AUDITED, config, rng)
@@ -30,6 +41,9 @@ def audit(
     changes = _changes(table)
     best = changes.sort_values("empathy_raw", ascending=False, kind="stable").head(NAMED)
     worst = changes.sort_values("empathy_raw", kind="stable").head(NAMED)
+    changed = [metric for metric in DRIFTING if found[metric]["verdict"] != "no evidence of a change"]
+    wanted = [ASKED[term] for term in weights if term in ASKED]
+    asked = [metric for metric in changed if (metric, np.sign(found[metric]["difference"])) in wanted]
     return {
         "metrics": found,
         "gap": {key: gap[key] for key in ("difference", "low", "high", "p_sign_flip")},
@@ -37,7 +51,8 @@ def audit(
         "stock_phrases": _phrase_rates(table),
         "best_prompts": best.reset_index().to_dict("records"),
         "worst_prompts": worst.reset_index().to_dict("records"),
-        "drifts": [metric for metric in DRIFTING if found[metric]["verdict"] != "no evidence of a change"],
+        "drifts": [metric for metric in changed if metric not in asked],
+        "asked_changes": asked,
         "verdict": _verdict(found["empathy_raw"]["verdict"], found["audit_empathy_raw"]["verdict"], gap),
     }
 

@@ -48,10 +48,11 @@ def responses(rows: Sequence[dict]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if missing := sorted(_NEEDED - set(table.columns)):
         raise ValueError(f"column {missing[0]!r} is missing")
-    if unknown := sorted(set(table["model"]) - set(metric_names.POLICIES)):
+    present = set(table["model"].unique())
+    if unknown := sorted(present - set(metric_names.POLICIES)):
         raise ValueError(f"unknown model {unknown[0]!r}, expected one of {', '.join(metric_names.POLICIES)}")
     for policy in ("base", "tuned"):
-        if policy not in set(table["model"]):
+        if policy not in present:
             raise ValueError(f"no response of model {policy!r}")
     tuned = table["model"] == "tuned"
     if (lacking := tuned & table["seed"].isna()).any():
@@ -83,7 +84,8 @@ def lower_case(answers: pd.Series) -> pd.Series:
 
 def policies(table: pd.DataFrame) -> list[str]:
     """Return the policies in the table, from base to tuned."""
-    return [policy for policy in metric_names.POLICIES if policy in set(table["model"])]
+    present = set(table["model"].unique())
+    return [policy for policy in metric_names.POLICIES if policy in present]
 
 
 def starting_policy(table: pd.DataFrame) -> str:

@@ -21,14 +21,19 @@ class UserError(Exception):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's entry point and note its wall time; print a UserError or a full disk as one line and exit with 1."""
+    """Run a stage's entry point and note its wall time; print a UserError or a full disk as one line and exit with 1.
+
+    A process that a launcher started leaves the wall time, and saying that it was interrupted, to the launcher.
+    """
+    launched = "LOCAL_RANK" in os.environ
     try:
         main()
-        _note_wall_time()
+        if not launched:
+            _note_wall_time()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; run the command again to go on")
+        sys.exit(1 if launched else "interrupted; run the command again to go on")
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise

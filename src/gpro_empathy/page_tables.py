@@ -2,33 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy import metric_names
-
-_AUDIT = {
-    "no gain to audit": "No gain on the reward's own scorer is established that a second one could confirm.",
-    "not confirmed": "The second scorer, which training never saw, does not confirm the gain.",
-    "partly confirmed": "The second scorer, which training never saw, confirms a smaller gain.",
-    "confirmed": "The second scorer, which training never saw, confirms the gain.",
-}
+from gpro_empathy import metric_names, verdicts
 
 
 def findings(analysis: Mapping) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
-    margin, audit = analysis["similarity_noninferiority"], analysis["audit"]
-    loss = {
-        "not inferior": f"a loss of {margin['margin']:g} or more is excluded",
-        "inferior": f"the loss exceeds the margin of {margin['margin']:g}",
-        "inconclusive": f"a loss of {margin['margin']:g} or more cannot be excluded",
-    }
-    drifts = [metric_names.label(metric) for metric in audit["drifts"]]
+    test, audit = analysis["similarity_noninferiority"], analysis["audit"]
+    similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
+    loss = verdicts.LOSS[test["verdict"]].format(margin=f"{test['margin']:g}")
     return [
-        {
-            "what": "Semantic similarity",
-            "text": f"{_sentence_case(analysis['metrics']['semantic_similarity_raw']['verdict'])}; "
-            f"{loss.get(margin['verdict'], margin['verdict'])}.",
-        },
-        {"what": "Second scorer", "text": _AUDIT.get(audit["verdict"], f"{_sentence_case(audit['verdict'])}.")},
-        {"what": "Side effects", "text": f"Confirmed drift: {', '.join(drifts)}." if drifts else "None is confirmed."},
+        {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
+        {"what": "Second scorer", "text": verdicts.AUDIT[audit["verdict"]]},
+        {"what": "Side effects", "text": verdicts.drift(audit)},
     ]
 
 
@@ -117,7 +102,3 @@ def _by_intensity(found: Mapping, policies: Sequence[str]) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def _sentence_case(text: str) -> str:
-    return text[:1].upper() + text[1:]

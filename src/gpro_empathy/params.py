@@ -132,7 +132,10 @@ class TrainGrpo(Section):
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     save_steps: Count
+    vllm_mode: Literal["none", "colocate", "server"]
+    vllm_server_url: str = Field(pattern=r"^https?://[^/\s]+$")
     vllm_gpu_memory_utilization: Fraction
+    launcher: str = Field(pattern=r"^\w+$")
     seeds: list[Seed] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -167,6 +170,29 @@ class TrainGrpo(Section):
                 f"got {self.completions_per_forward}; the nearest that does is {nearest}"
             )
         return self
+
+    def accumulation_steps(self, processes: int) -> int:
+        """Return how many forward passes each process makes for a step, whose prompts are shared out among them evenly.
+
+        Raises:
+            UserError: If a step cannot be shared out so, naming the nearest value that can.
+        """
+        if self.prompts_per_step % processes:
+            nearest = max(1, round(self.prompts_per_step / processes)) * processes
+            raise files.UserError(
+                f"train_grpo.prompts_per_step is {self.prompts_per_step}, which {processes} processes cannot share evenly; "
+                f"the nearest that they can is {nearest}"
+            )
+        share = self.prompts_per_step * self.num_generations // processes
+        if share % self.completions_per_forward:
+            unit = self.num_generations if self.trained_generations < self.num_generations else 1
+            fitting = [size for size in range(unit, share + 1, unit) if share % size == 0]
+            nearest = min(fitting, key=lambda size: abs(size - self.completions_per_forward))
+            raise files.UserError(
+                f"train_grpo.completions_per_forward is {self.completions_per_forward}, which does not divide the {share} "
+                f"completions of each of {processes} processes; the nearest that does is {nearest}"
+            )
+        return share // self.completions_per_forward
 
 
 class Rollout(Section):

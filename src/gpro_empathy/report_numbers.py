@@ -8,23 +8,22 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gpro_empathy import comparison, effects, intensity, latex, params
+from gpro_empathy import comparison, effects, intensity, latex, params, verdicts
 from gpro_empathy.report_sentences import (
     AGGREGATION,
-    AUDIT,
     DATA,
     DATA_LIMIT,
     LOSS,
     SPLIT,
-    drift,
+    further_terms,
     hacking,
-    headline,
     model_name,
     quantisation,
     seed_results,
     seeds,
     similarity,
-    temperature,
+    temperature_effect,
+    temperature_verdict,
     trained_share,
     trend,
     warm_start,
@@ -84,6 +83,7 @@ def _method(inputs: Inputs) -> dict[str, str]:
         + ".",
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
+        "RunFurtherTerms": further_terms(rewards.weights),
         "RunWeights": ", ".join(
             rf"{latex.escape(term.replace('_', ' '))} \num{{{weight:g}}}" for term, weight in rewards.weights.items()
         ),
@@ -130,7 +130,7 @@ def _data(inputs: Inputs) -> dict[str, str]:
 
 
 def _training(inputs: Inputs) -> dict[str, str]:
-    timing, grpo = inputs.timing, inputs.sections["train_grpo"]
+    timing, grpo, rollout = inputs.timing, inputs.sections["train_grpo"], inputs.sections["rollout"]
     # With several training seeds, the mean over them of each step.
     log = inputs.log.groupby("step").mean(numeric_only=True)
     window = max(1, min(WINDOW, len(log) // 4))
@@ -142,6 +142,9 @@ def _training(inputs: Inputs) -> dict[str, str]:
     return {
         "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
         rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
+        "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
+        "RunSamplingTemperature": f"{rollout.temperature:g}",
+        "RunSamplingMass": f"{rollout.top_p:g}",
         "RunSteps": latex.integer(len(log)),
         "RunWindow": latex.integer(window),
         "RunTrainEmpathyFirst": latex.number(first["empathy_raw"], 2),
@@ -167,7 +170,7 @@ def _results(analysis: dict) -> dict[str, str]:
         "RunConversations": latex.integer(analysis["conversations"]),
         "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": {"base": "the base model", "warm_start": "the warm-started model"}[start],
-        "RunHeadline": headline(empathy["verdict"]),
+        "RunHeadline": verdicts.HEADLINE[empathy["verdict"]],
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
         "RunEmpathyInterval": latex.interval(empathy["low"], empathy["high"], 2),
         "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
@@ -214,14 +217,14 @@ def _audit(analysis: dict) -> dict[str, str]:
     second, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     return {
-        "RunAuditSentence": AUDIT[audit["verdict"]],
+        "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
         "RunHackingSentence": hacking(audit),
         "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
         "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
         "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
-        "RunDriftSentence": drift(audit),
+        "RunDriftSentence": latex.escape(verdicts.drift(audit)),
         "RunStockPhraseCount": latex.integer(len(comparison.STOCK_PHRASES)),
     }
 
@@ -233,9 +236,10 @@ def _temperature(analysis: dict) -> dict[str, str]:
         "RunTemperatureSamples": latex.integer(found["samples"]),
         "RunTemperatureLow": f"{min(grid):g}",
         "RunTemperatureHigh": f"{max(grid):g}",
-        "RunTemperatureSentence": "; ".join(
-            temperature(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+        "RunTemperatureEffects": "; ".join(
+            temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
         )
         + ".",
+        "RunTemperatureVerdict": temperature_verdict(found["modes"][found["calibration"]], found["configured"]),
         "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy import effects, latex, metric_names, params
+from gpro_empathy import effects, latex, params, temperature, verdicts
 
 NAMES = {
     "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
@@ -32,11 +32,9 @@ SPLIT = {
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
 }
 AGGREGATION = {
-    "sum_then_normalize": "The terms are summed first and the sum is standardised within the group. Terms that are shares by their "
-    "definition, where the reward has any, enter without calibration.",
+    "sum_then_normalize": "The terms are summed first and the sum is standardised within the group.",
     "normalize_then_sum": "Each term is standardised within the group before the terms are summed, so that $R$ in "
-    r"\autoref{eq:advantage} stands for one term at a time. Terms that are shares by their definition, where the "
-    "reward has any, enter without calibration.",
+    r"\autoref{eq:advantage} stands for one term at a time.",
 }
 LOSS = {
     "dapo": r"$N$ is the number of tokens in all responses of the step~\citep{yu2025dapo}.",
@@ -44,14 +42,6 @@ LOSS = {
     "grpo": r"$1/N$ stands for the mean over responses of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
     "dr_grpo": r"$N$ is the number of responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
 }
-AUDIT = {
-    "no gain to audit": "No gain on the reward's own scorer is established that a second scorer could confirm.",
-    "not confirmed": "The second scorer, which training never saw, does not confirm the gain: it may be peculiar to the scorer that was optimised.",
-    "partly confirmed": "The second scorer, which training never saw, confirms a gain, but a smaller one: part of the gain is peculiar to the "
-    "scorer that was optimised.",
-    "confirmed": "The second scorer, which training never saw, confirms the gain.",
-}
-
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
@@ -71,8 +61,15 @@ HACKING = {
         "Both scorers see the gain, which speaks against reward hacking; but the style has drifted too, and both may like it.",
     ),
 }
+# What the terms of the reward beside the two scores ask for.
+ASKS = {
+    "well_formed": "the response format",
+    "length": "short answers",
+    "repetition": "little repetition",
+    "overlap": "little copying from the utterance",
+}
 CALIBRATIONS = {
-    "batch": "In batch calibration",
+    "batch": "in batch calibration",
     "prompt": "calibrated over a single prompt's responses",
     "reference": "against the frozen reference",
 }
@@ -108,6 +105,18 @@ def warm_start(report: Mapping) -> str:
     ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
 
 
+def further_terms(weights: Mapping[str, float]) -> str:
+    """Say what the reward asks for beside the two scores, if anything."""
+    asked = [ASKS.get(term, term.replace("_", " ")) for term in weights if term not in temperature.TERMS]
+    if not asked:
+        return ""
+    return f"Further terms of the reward ask for {_listed(asked)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
 def trained_share(grpo: params.TrainGrpo) -> str:
     """Say which responses of a group are trained on."""
     if grpo.trained_generations == grpo.num_generations:
@@ -118,28 +127,10 @@ def trained_share(grpo: params.TrainGrpo) -> str:
     )
 
 
-def headline(verdict: str) -> str:
-    """Return the main finding as a clause."""
-    return {
-        "improved": "the tuned policy scores higher in raw empathy than the policy that it started from",
-        "worsened": "the tuned policy scores lower in raw empathy than the policy that it started from",
-        "no evidence of a change": "there is no evidence that tuning changed the raw empathy score",
-    }[verdict]
-
-
 def similarity(found: Mapping, noninferiority: Mapping) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
-    change = {
-        "improved": "Semantic similarity rose",
-        "worsened": "Semantic similarity fell",
-        "no evidence of a change": "There is no evidence of a change in semantic similarity",
-    }[found["verdict"]]
-    margin = rf"\num{{{noninferiority['margin']:g}}}"
-    bound = {
-        "not inferior": f"a loss of {margin} or more is excluded",
-        "inferior": f"the loss is more than the margin of {margin}",
-        "inconclusive": f"a loss of {margin} or more cannot be excluded",
-    }[noninferiority["verdict"]]
+    change = verdicts.SIMILARITY[found["verdict"]]
+    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=rf"\num{{{noninferiority['margin']:g}}}")
     difference = latex.number(found["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
     return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
@@ -153,12 +144,12 @@ def seeds(numbers: Sequence[int]) -> str:
             "weights do on conversations like these, not what training again would give."
         )
     caution = "; with two seeds that differ much such intervals are too short" if len(numbers) == 2 else ""
-    listed = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
+    listed = _listed([str(number) for number in numbers])
     return (
         f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
-        "So few seeds cannot be resampled: the variance of their mean is added to that of the conversations, the degrees "
-        f"of freedom of the sum being Satterthwaite's{caution}. The permutation tests are "
-        "about these trainings."
+        "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
+        "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the conversations, "
+        f"the degrees of freedom of the sum being Satterthwaite's{caution}. The permutation tests are about these trainings."
     )
 
 
@@ -168,7 +159,7 @@ def seed_results(found: Mapping) -> str:
     if len(by_seed) == 1:
         return ""
     changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
-    return f"By training seed, the change is {', '.join(changes[:-1])} and {changes[-1]}."
+    return f"By training seed, the change is {_listed(changes)}."
 
 
 def trend(tuned: Mapping, change: Mapping, confidence: float) -> str:
@@ -187,33 +178,37 @@ def _clear(found: Mapping, confidence: float) -> bool:
     return found["spearman"] is not None and found["p"] < effects.significance_level(confidence)
 
 
-def drift(audit: Mapping) -> str:
-    """Name the side effects that the adjusted tests confirm."""
-    if not audit["drifts"]:
-        return (
-            "Answer length, overlap with the user's words, distinct bigrams and stock phrases show no confirmed drift."
-        )
-    parts = []
-    for metric in audit["drifts"]:
-        rose = audit["metrics"][metric]["difference"] > 0
-        parts.append(f"{latex.escape(metric_names.label(metric))} ({'up' if rose else 'down'})")
-    return f"Confirmed drift: {', '.join(parts)}."
-
-
 def hacking(audit: Mapping) -> str:
     """Say plainly whether the run looks like reward hacking."""
     return HACKING[audit["verdict"]][bool(audit["drifts"])]
 
 
-def temperature(mode: str, rows: Sequence[Mapping], configured: float) -> str:
-    """Say how much T matters in one way of calibrating, by the value of the grid that changes the advantages most."""
-    others = [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
+def temperature_effect(mode: str, rows: Sequence[Mapping], configured: float) -> str:
+    """Give the smallest correlation of advantages over the grid, with its T, and the most reversed pairs, in one mode."""
+    others = _others(rows, configured)
     if not others:
-        return f"{CALIBRATIONS[mode]} it cannot be said how much $T$ matters, since the rewards have no spread"
+        return f"undefined {CALIBRATIONS[mode]}, where the rewards have no spread"
     farthest = min(others, key=lambda row: row["correlation"])
-    word = next(word for bound, word in MATTERS if farthest["correlation"] >= bound)
     reversed_pairs = max(row["reversed_pairs"] for row in others)
     return (
-        f"{CALIBRATIONS[mode]} $T$ {word} (correlation {latex.number(farthest['correlation'], 3)} at "
-        rf"$T={farthest['temperature']:g}$, up to {latex.percent(reversed_pairs, 1)} of pairs)"
+        rf"{latex.number(farthest['correlation'], 3)} (at $T={farthest['temperature']:g}$) and "
+        f"{latex.percent(reversed_pairs, 1)} {CALIBRATIONS[mode]}"
     )
+
+
+def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
+    """Say how much T matters in the calibration that was trained with, and from where on it is said to."""
+    others = _others(rows, configured)
+    if not others:
+        return "Whether $T$ matters cannot be said."
+    smallest = min(row["correlation"] for row in others)
+    word = next(word for bound, word in MATTERS if smallest >= bound)
+    hardly, little = (rf"\num{{{bound:g}}}" for bound, _ in MATTERS[:2])
+    return (
+        rf"In the calibration that was trained with, $T$ \emph{{{word}}} (we say \emph{{hardly}} from a smallest correlation of "
+        rf"{hardly} on, and \emph{{little}} from {little} on)."
+    )
+
+
+def _others(rows: Sequence[Mapping], configured: float) -> list[Mapping]:
+    return [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]

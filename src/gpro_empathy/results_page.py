@@ -13,17 +13,12 @@ from dataclasses import dataclass
 
 import jinja2
 
-from gpro_empathy import metric_names, page_tables
+from gpro_empathy import metric_names, page_tables, verdicts
 
 # Scores that stand below each response; the others are folded.
 SHOWN = ("empathy_raw", "semantic_similarity_raw", "audit_empathy_raw")
 # Digits after the point beyond those that are printed, so that a mean of rounded scores is still right.
 _MORE_DIGITS = 3
-_HEADLINES = {
-    "improved": "The tuned policy scores higher in empathy than before",
-    "worsened": "The tuned policy scores lower in empathy than before",
-    "no evidence of a change": "No evidence that tuning changed empathy",
-}
 
 
 @dataclass(frozen=True)
@@ -35,22 +30,13 @@ class Template:
     script: str
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture: address relative to the page, caption, size on the page in pixels."""
-
-    href: str
-    caption: str
-    width: int
-    height: int
-
-
-def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], figures: Sequence[Figure]) -> str:
+def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
     """Return the page as HTML.
 
     Args:
         analysis: The content of reward_analysis.json.
         rows: Rollout rows, one per response.
+        captions: What each figure shows, by its name; the page looks for them in the folder figures/ beside it.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.
@@ -58,7 +44,7 @@ def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], figur
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     empathy, start = analysis["metrics"]["empathy_raw"], analysis["starting_policy"]
-    verdict = empathy["verdict"]
+    headline = verdicts.HEADLINE[empathy["verdict"]]
     return environment.from_string(template.markup).render(
         style=template.style,
         script=template.script,
@@ -66,7 +52,7 @@ def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], figur
         script_hash=_source_hash(template.script),
         data=embedded_json(browser_data(rows, analysis["metric_order"], start)),
         analysis=analysis,
-        headline=_HEADLINES.get(verdict, f"Empathy after tuning: {verdict}"),
+        headline=headline[0].upper() + headline[1:],
         start_label=metric_names.POLICY_LABELS[start],
         confidence=page_tables.percent(analysis["confidence"]),
         empathy={
@@ -78,7 +64,7 @@ def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], figur
         },
         findings=page_tables.findings(analysis),
         tables=page_tables.tables(analysis),
-        figures=figures,
+        captions=captions,
     )
 
 

@@ -1,8 +1,8 @@
 """The empathy scorer: an encoder with LoRA and a linear head that rates Emotion, EmotionalPolarity and Empathy.
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text
-normalised. The embedding of a text is the mean of its token states. A scorer with context_turns above 0 reads a text
-after the turns before it and rates the text alone; see `scorer_input`.
+normalised. The embedding of a turn is the mean of its token states. A scorer with context_turns above 0 reads a turn
+after those before it; see `scorer_input`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 from gpro_empathy import adapters, files, packaged, params, scorer_input
 from gpro_empathy.dialogue import LABELS
 from gpro_empathy.files import UserError
-from gpro_empathy.scorer_input import Tokens
+from gpro_empathy.scorer_input import Batch, Window
 
-FORMAT = 2
+FORMAT = 3
 LORA_TARGETS = ["query", "key", "value", "dense"]
 # What a stored scorer must share with this code, and what else `load` needs of it: key, check, and the check in words.
 EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_input.NORMALISATION}
@@ -34,6 +34,7 @@ STATED = (
 # Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length.
 TOKENS_PER_BATCH = 8192
 FAST_TOKENS_PER_BATCH = 1024
+ATTENTION = "sdpa"  # the masks of windows are boolean, which eager attention would add
 
 
 class Scorer(nn.Module):
@@ -52,21 +53,11 @@ class Scorer(nn.Module):
         self.register_buffer("label_mean", torch.zeros(len(LABELS)))
         self.register_buffer("label_sd", torch.ones(len(LABELS)))
 
-    def forward(
-        self,
-        input_ids_BT: torch.Tensor,
-        mask_BT: torch.Tensor,
-        segments_BT: torch.Tensor | None = None,
-        pooled_BT: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return standardised label predictions, shape (B, 3)."""
-        pair = {}
-        if segments_BT is not None:  # some encoders, RoBERTa among them, tell the segments apart by separators alone
-            pair["token_type_ids"] = segments_BT.clamp(max=max(0, self.encoder.config.type_vocab_size - 1))
-        states_BTH = self.encoder(input_ids=input_ids_BT, attention_mask=mask_BT, **pair).last_hidden_state
-        weights_BT1 = (mask_BT if pooled_BT is None else pooled_BT).unsqueeze(-1).to(states_BTH.dtype)
-        mean_BH = (states_BTH * weights_BT1).sum(1) / weights_BT1.sum(1)
-        return self.head(mean_BH)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return standardised label predictions of the rated turns of a batch, shape (R, 3)."""
+        mask = scorer_input.attention_mask(batch.turn_BT)
+        states_BTH = self.encoder(input_ids=batch.ids_BT, attention_mask=mask).last_hidden_state
+        return self.head(batch.weights_RN @ states_BTH.flatten(0, 1))
 
     @torch.no_grad()
     def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
@@ -79,11 +70,11 @@ class Scorer(nn.Module):
             ValueError: If there are not as many contexts as texts.
         """
         self.eval()
-        encoded = self.encode(texts, contexts)
+        windows = self.encode(texts, contexts)
         scores_B3 = np.zeros((len(texts), len(LABELS)))
-        for rows in _batches_by_length([len(tokens.ids) for tokens in encoded], self.tokens_per_batch):
-            standardised = self(*self.collate([encoded[i] for i in rows]))
-            scores_B3[rows] = (standardised * self.label_sd + self.label_mean).double().cpu().numpy()
+        for chosen in _batches_by_length([window.tokens for window in windows], self.tokens_per_batch):
+            batch = self.collate([windows[i] for i in chosen])
+            scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
         return scores_B3
 
     def hasten(self) -> None:
@@ -95,24 +86,24 @@ class Scorer(nn.Module):
         if self.head.weight.device.type == "cpu":
             self.tokens_per_batch = FAST_TOKENS_PER_BATCH
 
-    def encode(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> list[Tokens]:
-        """Return the tokens of normalised texts, with their contexts if the scorer reads any; at most max_tokens each.
+    def encode(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> list[Window]:
+        """Return the windows in which the texts are read, with their contexts if the scorer reads any.
 
         Raises:
             ValueError: As `score`.
         """
-        contexts = [()] * len(texts) if contexts is None else contexts
-        if len(contexts) != len(texts):
-            raise ValueError(f"{len(texts)} texts and {len(contexts)} contexts")
-        if self.context_turns == 0:
-            return scorer_input.encode(self.tokenizer, texts, self.max_tokens)
-        return scorer_input.encode_pairs(
-            self.tokenizer, texts, contexts, max_tokens=self.max_tokens, context_turns=self.context_turns
+        return scorer_input.windows(
+            self.tokenizer,
+            texts,
+            [()] * len(texts) if contexts is None else contexts,
+            max_tokens=self.max_tokens,
+            context_turns=self.context_turns,
         )
 
-    def collate(self, encoded: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:
-        """Pad tokens to one length and return what `forward` takes, shape (B, T) each."""
-        return tuple(part.to(self.head.weight.device) for part in scorer_input.pad(encoded, self.tokenizer))
+    def collate(self, windows: Sequence[Window]) -> Batch:
+        """Return windows as a batch on the scorer's device."""
+        batch, device = scorer_input.collate(windows, self.tokenizer.pad_token_id), self.head.weight.device
+        return Batch(batch.ids_BT.to(device), batch.turn_BT.to(device), batch.weights_RN.to(device), batch.rows)
 
 
 def build(config: params.TrainScorer) -> Scorer:
@@ -138,11 +129,11 @@ def load_encoder(name: str, revision: str | None) -> tuple[nn.Module, PreTrained
         )
         with torch.random.fork_rng():
             torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
-            return BertModel(tiny), tokenizer
+            return BertModel._from_config(tiny, attn_implementation=ATTENTION), tokenizer
     if name == packaged.MINILM:
-        return AutoModel.from_pretrained(minilm, dtype=torch.float32), AutoTokenizer.from_pretrained(minilm)
+        name, revision = minilm, None
     try:
-        encoder = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+        encoder = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION)
         return encoder, AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,5 +1,6 @@
 """Train the empathy scorer: Huber loss on standardised labels, on turns of similar length at a time."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -49,9 +50,11 @@ def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) ->
 
 
 def _fit(model, turns, targets_B3, config, rng, progress) -> None:
-    encoded = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
-    steps_per_epoch = -(-len(turns) // config.batch_size)
-    total = config.epochs * steps_per_epoch
+    windows = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
+    # An update takes as many windows as hold about batch_size rated turns; without context a window is one turn.
+    windows_per_update = max(1, round(config.batch_size * len(windows) / len(turns)))
+    lengths = [window.tokens for window in windows]
+    total = config.epochs * -(-len(windows) // windows_per_update)
     warmup = max(1, round(config.warmup_fraction * total))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -60,13 +63,13 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
     # Delta is stated in label units; targets are standardised.
     delta_3 = config.huber_delta / model.label_sd
     model.train()
+    started = time.perf_counter()
     for epoch in range(config.epochs):
         losses = []
-        for rows in _shuffled_batches([len(tokens.ids) for tokens in encoded], config.batch_size, rng):
-            target_B3 = (targets_B3[rows] - model.label_mean) / model.label_sd
-            error_B3 = torch.where(
-                target_B3.isnan(), 0.0, model(*model.collate([encoded[i] for i in rows])) - target_B3
-            )
+        for chosen in _shuffled_batches(lengths, windows_per_update, rng):
+            batch = model.collate([windows[i] for i in chosen])
+            target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
+            error_B3 = torch.where(target_B3.isnan(), 0.0, model(batch) - target_B3)
             size_B3 = error_B3.abs()
             loss = torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
             optimizer.zero_grad()
@@ -74,11 +77,12 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}")
+        left = (time.perf_counter() - started) / (epoch + 1) * (config.epochs - epoch - 1)
+        progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
 
 
 def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Yield row batches in random order, of texts of similar length: padding to one length triples the time."""
+    """Yield batches in random order, of windows of similar length: padding to one length triples the time."""
     jittered = np.array(lengths) * rng.uniform(0.8, 1.2, len(lengths))
     order = np.argsort(jittered, kind="stable")
     batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
@@ -18,8 +17,9 @@ from gpro_empathy.files import UserError
 from gpro_empathy.turn_table import Row, Table
 
 STANDARD = "-"
-# Turns that are scored together: enough of them to find others of their own length, few enough to stay small.
-CHUNK = 1024
+# Turns that are scored together: enough of them to find others of their own length, few enough to stay small. A
+# conversation is scored as a whole, up to the larger number.
+CHUNK, LARGEST_CHUNK = 1024, 4096
 # Seconds between two lines of progress.
 PAUSE = 10.0
 CONVERSATION, TURN = ("conversation_id", "conversation"), ("turn_id", "turn")
@@ -126,13 +126,24 @@ def _next_number(row: Row, column: str | None, before: int | None) -> int | None
 
 def score_rows(pairs: Iterable[tuple[Row, tuple[str, ...]]], model: Scorer) -> Iterator[tuple[Row, np.ndarray]]:
     """Yield each row with its scores, shape (3,), label units."""
-    pairs = iter(pairs)
-    while chunk := list(islice(pairs, CHUNK)):
+    for chunk in _chunks(pairs):
         scores_B3 = model.score([row.text for row, _ in chunk], [context for _, context in chunk])
         if not np.isfinite(scores_B3).all():
             index = int(np.flatnonzero(~np.isfinite(scores_B3).all(1))[0])
             raise UserError(f"{chunk[index][0].place}: the model gives a score that is no number; train it anew")
         yield from ((row, scores_3) for (row, _), scores_3 in zip(chunk, scores_B3, strict=True))
+
+
+def _chunks(pairs: Iterable[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple[Row, tuple[str, ...]]]]:
+    """Yield rows in parts that end where a conversation ends: cut up, its turns would be read in other windows."""
+    chunk: list[tuple[Row, tuple[str, ...]]] = []
+    for row, context in pairs:
+        if len(chunk) >= LARGEST_CHUNK or (len(chunk) >= CHUNK and not context):
+            yield chunk
+            chunk = []
+        chunk.append((row, context))
+    if chunk:
+        yield chunk
 
 
 def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, file: TextIO) -> None:

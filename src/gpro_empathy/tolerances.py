@@ -114,7 +114,7 @@ RULES = (
     Rule("warm start: losses", "0.1 nats", r"warm_start\.json$", r"loss", _absolute(0.1)),
     Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
     Rule("calibration: statistics of the starting policy", "15 %", r"reference\.json$", r"", _relative(0.15)),
-    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts", _exact),
+    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes", _exact),
     Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(

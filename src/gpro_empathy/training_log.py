@@ -10,13 +10,16 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import files
+from gpro_empathy import files, processes
 from gpro_empathy.prompts import parse_response
 from gpro_empathy.rewards import RewardModel, Scores
 
 
 class Recorder:
-    """Scores each batch of completions once, gives TRL one function per reward term, and keeps what the log needs."""
+    """Scores each batch of completions once, gives TRL one function per reward term, and keeps what the log needs.
+
+    The batch is that of all processes together: its statistics calibrate the scores.
+    """
 
     def __init__(self, model: RewardModel, num_generations: int) -> None:
         self.model, self.num_generations = model, num_generations
@@ -37,7 +40,8 @@ class Recorder:
                 self._batch = completions
                 self._scores = self._score(prompts, completions, trainer_state.global_step + 1)
             chosen = self._scores.batch if self.model.config.calibration == "batch" else self._scores.reference
-            return chosen[name].tolist()
+            own = processes.index() * len(completions)
+            return chosen[name][own : own + len(completions)].tolist()
 
         reward.__name__ = name
         return reward
@@ -46,14 +50,17 @@ class Recorder:
         started = time.perf_counter()
         utterances = [prompt[-1]["content"] for prompt in prompts]
         responses = [parse_response(completion[0]["content"]) for completion in completions]
-        scores = self.model.score(utterances, responses)
+        own = self.model.raw(utterances, responses)
+        well_formed = np.array([float(response.well_formed) for response in responses])
+        parts = processes.gather((own, well_formed))
+        scores = self.model.combine({name: np.concatenate([raw[name] for raw, _ in parts]) for name in own})
         columns = {f"{name}_raw": values for name, values in scores.raw.items()}
         columns |= {f"{name}_batch": values for name, values in scores.batch.items() if name in self.model.reference}
         columns |= {f"{name}_reference": v for name, v in scores.reference.items() if name in self.model.reference}
         columns["combined_reference"] = scores.combined_reference
-        columns["well_formed"] = np.array([float(response.well_formed) for response in responses])
+        columns["well_formed"] = np.concatenate([values for _, values in parts])
         self.means[step] = {name: float(values.mean()) for name, values in columns.items()}
-        for index in range(len(utterances)):
+        for index in range(len(columns["well_formed"])):
             group, sample = divmod(index, self.num_generations)
             raw = {f"{name}_raw": float(values[index]) for name, values in scores.raw.items()}
             self.groups.append({"step": step, "group": group, "sample": sample, **raw})
@@ -87,8 +94,10 @@ LOGGED = {
 class Log(TrainerCallback):
     """One row per step, from TRL's metrics and the recorder's, printed as it comes, with the time left."""
 
-    def __init__(self, recorder: Recorder, trainer: GRPOTrainer, on_save: Callable[[int], None]) -> None:
-        self.recorder, self.trainer, self.on_save_step = recorder, trainer, on_save
+    def __init__(
+        self, recorder: Recorder, trainer: GRPOTrainer, on_begin: Callable[[], None], on_save: Callable[[int], None]
+    ) -> None:
+        self.recorder, self.trainer, self.on_begin, self.on_save_step = recorder, trainer, on_begin, on_save
         self.rows: list[dict] = []
         self.timing: list[dict] = []
         self._started = time.perf_counter()
@@ -105,7 +114,8 @@ class Log(TrainerCallback):
         self._update_seconds += _now() - self._update_started
 
     def on_train_begin(self, args, state, control, **_) -> None:
-        """Load what the checkpoint kept when training goes on from one."""
+        """Do what must come before the first step, and start the clock."""
+        self.on_begin()
         self._started, self._first_step = time.perf_counter(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
@@ -117,12 +127,13 @@ class Log(TrainerCallback):
         row |= self.recorder.means[step]
         self.rows.append(row)
         self._add_timing(step, logs)
-        print(self._line(row, args.max_steps), flush=True)
+        processes.say(self._line(row, args.max_steps))
 
     def on_save(self, args, state, control, **_) -> None:
         """Keep log and scores beside the checkpoint, so that a resumed run ends with the same files."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        files.write_json(folder / "log.json", {"rows": self.rows, "timing": self.timing, **self.recorder.state()})
+        if processes.is_main():
+            files.write_json(folder / "log.json", {"rows": self.rows, "timing": self.timing, **self.recorder.state()})
         self.on_save_step(state.global_step)
 
     def restore(self, folder: Path) -> None:

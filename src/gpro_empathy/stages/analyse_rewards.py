@@ -7,6 +7,8 @@ Writes  reports/reward_analysis.json       every number that the report quotes a
         reports/metrics.json               the few of them that tell experiments apart at a glance
 """
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ GROUPS = Path("reports/training/groups.csv")
 REFERENCE = Path("reports/training/reference.json")
 ANALYSIS = Path("reports/reward_analysis.json")
 METRICS = Path("reports/metrics.json")
+# What the analysis of the rollouts is told by while it runs.
+PARTS = ("declared metrics", "intensity levels", "audit")
 
 
 def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Path()) -> None:
@@ -32,7 +36,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     rng = np.random.default_rng(config.seed)
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
-        analysis = analyse(rows, config, rng)
+        analysis = analyse(rows, config, rewards.weights, rng)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     groups, reference = (
@@ -50,15 +54,23 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     files.write_json(root / METRICS, glance(analysis))
 
 
-def analyse(rows: list[dict], config: params.AnalyseRewards, rng: np.random.Generator) -> dict:
-    """Return all numbers that come from the rollouts.
+def analyse(
+    rows: list[dict], config: params.AnalyseRewards, weights: Mapping[str, float], rng: np.random.Generator
+) -> dict:
+    """Return all numbers that come from the rollouts, of a policy trained on rewards of these weights.
 
     Raises:
         ValueError: If the rollouts do not allow the comparison, naming prompt and column.
     """
+    started = time.perf_counter()
     table = comparison.responses(rows)
     metrics = gains.compare(table, config.metrics, config, rng)
-    similarity = metrics["semantic_similarity_raw"]
+    similarity = gains.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
+    tell("declared metrics", started)
+    levels = intensity.by_intensity(table, config.metrics, config, rng)
+    tell("intensity levels", started)
+    audited = audit.audit(table, metrics, weights, config, rng)
+    tell("audit", started)
     return {
         "prompts": int(table["prompt_id"].nunique()),
         "conversations": int(table["conversation"].nunique()),
@@ -70,11 +82,18 @@ def analyse(rows: list[dict], config: params.AnalyseRewards, rng: np.random.Gene
         "n_resamples": config.n_resamples,
         "metric_order": list(config.metrics),
         "metrics": metrics,
-        "similarity_noninferiority": gains.similarity_noninferiority(table, similarity, config, rng),
+        "similarity_noninferiority": similarity,
         "intensity_agreement": intensity.stated_agreement(table),
-        "by_intensity": intensity.by_intensity(table, config.metrics, config, rng),
-        "audit": audit.audit(table, metrics, config, rng),
+        "by_intensity": levels,
+        "audit": audited,
     }
+
+
+def tell(part: str, started: float) -> None:
+    """Print that a part is done, and the time left if the parts take equally long."""
+    done = PARTS.index(part) + 1
+    left = (time.perf_counter() - started) / done * (len(PARTS) - done)
+    print(f"analyse_rewards: {part} compared, {done}/{len(PARTS)}, about {left:.0f} s left", flush=True)
 
 
 def glance(analysis: dict) -> dict[str, dict[str, float]]:

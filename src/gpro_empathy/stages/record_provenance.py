@@ -1,7 +1,7 @@
-"""Record where the run's numbers come from. The one stage whose outputs hold times and name the hardware.
+"""Record where the run's numbers come from, in files that hold times and name the hardware, as no others do.
 
-Depends on paper/generated/, reports/figures/ and reports/index.html, so that a new run renews the record
-Reads   params.yaml, dvc.lock, dvc.yaml    for hashes, and for the stages above this one
+It is the first half of the stage paper, which depends on reports/index.html too, so that all other stages have run.
+Reads   params.yaml, dvc.lock, dvc.yaml    for hashes, and for the stages above that one
         git, work/stages/                  commit and changes, wall time of each stage
 Writes  reports/provenance.json            commit, hashes, versions, machine, seconds per stage
         paper/provenance/provenance.tex    the same as a section of the report
@@ -22,7 +22,7 @@ PARAMS = Path("params.yaml")
 KNOWN = Path("work/provenance.json")
 RECORD = Path("reports/provenance.json")
 SECTION = Path("paper/provenance")
-OWN_NAME = "record_provenance"
+STAGE = "paper"
 # From the folder of the report, so that the links work wherever that folder is put.
 LINKS = {
     "metrics.json": "the comparison at a glance",
@@ -42,7 +42,7 @@ def run(root: Path = Path()) -> None:
         UserError: If params.yaml or dvc.yaml is missing or malformed.
     """
     graph, lock = _yaml(root / GRAPH), _yaml(root / LOCK) if (root / LOCK).is_file() else {}
-    stages = above(graph, OWN_NAME)
+    stages = above(graph, STAGE)
     records = {
         name: files.read_json(path) for name in stages if (path := root / files.WALL_TIMES / f"{name}.json").is_file()
     }

@@ -6,11 +6,15 @@ Reads   models/policy/, models/warm_start/    the starting policy
 Writes  models/tuned/seed-<seed>/             the adapter of each training seed, with a model card
         reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl, reference.json, settings.json
 Keeps   work/train_grpo/                      checkpoints, from which an interrupted run goes on
+
+With `train_grpo.launcher` the stage starts itself again, in the processes of a configuration in accelerate/. All of them
+train; the main one writes.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from gpro_empathy import files, params
+from gpro_empathy import failures, files, launch, params, processes
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -21,15 +25,25 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
+@failures.in_one_line
 def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)
+    if not processes.launched():
+        launch.check(config, policy_config)
+        if config.launcher != "none":
+            launch.launch(config.launcher, "gpro_empathy.stages.train_grpo")
+            return
+    processes.start()
     if policy_config.backend == "unsloth":
         import unsloth  # noqa: F401  It patches trl and transformers, and demands to be imported before them.
 
+    import torch
+
     from gpro_empathy import dialogue, grpo_run, policy, rewards
 
+    policy.check_adapters([WARM_START], POLICY)
     tokenizer = policy.load_tokenizer(POLICY)
     reward_model = rewards.load(rewards_config, SCORER)
     train_prompts, sample_prompts = (
@@ -37,9 +51,11 @@ def main() -> None:
         for split in ("train", "validation")
     )
     results: list[grpo_run.Result] = []
-    with files.atomic_path(ADAPTERS) as adapters:
-        adapters.mkdir()
+    with files.atomic_path(ADAPTERS) if processes.is_main() else nullcontext() as adapters:
+        if processes.is_main():
+            adapters.mkdir()
         for seed in config.seeds:
+            torch.manual_seed(seed)  # new LoRA matrices are random, and torch's own first seed is
             base = policy.load_base(policy_config, POLICY)
             model = policy.add_lora(base, policy_config, policy.adapter_in(WARM_START))
             run = grpo_run.Run(
@@ -49,9 +65,13 @@ def main() -> None:
             reference = results[0].reference if results else None
             inputs = [POLICY, WARM_START, SCORER, PROMPTS]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
-            policy.save_adapter(model, adapters / f"seed-{seed}", grpo_run.card(run, results[-1]))
-    grpo_run.write_reports(results, REPORTS)
-    grpo_run.forget(CHECKPOINTS)
+            if processes.is_main():
+                card = grpo_run.card(run, results[-1])
+                policy.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights, base=POLICY)
+    if processes.is_main():
+        grpo_run.write_reports(results, REPORTS)
+        grpo_run.forget(CHECKPOINTS)
+    processes.end()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+"""The empathy scorer on the official WASSA 2024 CONV-turn files, which the user has and this repository does not.
+
+    make scorer-benchmark WASSA=<folder>                  train on the official train file, rate the official dev file
+    make scorer-ablation WASSA=<folder> [ARGS="name ..."] compare recipes by cross-validation over conversations of train
+
+Recipes: bench/scorer.yaml. Results: bench/scorer.json, and as tables bench/scorer.md. The benchmark's scorer is saved to
+models/wassa_scorer, for `python -m gpro_empathy score --model models/wassa_scorer`. Cross-validation keeps each fold's
+predictions in work/scorer_folds, and goes on from there.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from gpro_empathy import dialogue, estimates, files, params, scorer, scorer_card, scorer_report, scorer_training
+from gpro_empathy.dialogue import LABELS, Turn
+
+HERE = Path(__file__).parent
+RECIPES, RESULTS, TABLES = HERE / "scorer.yaml", HERE / "scorer.json", HERE / "scorer.md"
+MODEL, FOLDS = Path("models/wassa_scorer"), Path("work/scorer_folds")
+TRAIN, DEV = "trac2_CONVT_train.csv", "trac2_CONVT_dev.csv"
+BASELINE = "published"
+N_FOLDS = 2
+# Of the official test, from Giorgi et al. (2024), 2024.wassa-1.30; its labels are not public, so nothing here is measured on it.
+COLUMNS = {"emotion": "intensity", "polarity": "polarity", "empathy": "empathy"}
+
+
+def main() -> None:
+    """Run the benchmark or the cross-validation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("benchmark", "cross-validate"))
+    parser.add_argument("wassa", type=Path, help=f"folder that holds {TRAIN} and {DEV}")
+    parser.add_argument("recipes", nargs="*", help="recipes to cross-validate; all without")
+    arguments = parser.parse_args()
+    recipes = yaml.safe_load(files.read_text(RECIPES))
+    chosen = recipes.pop("benchmark")
+    if unknown := sorted(set(arguments.recipes) - set(recipes)):
+        raise files.UserError(f"{RECIPES}: no recipe {unknown[0]!r}; there are {', '.join(recipes)}")
+    train = dialogue.read_wassa_csv(arguments.wassa / TRAIN)
+    results = files.read_json(RESULTS) if RESULTS.is_file() else {"dev": None, "folds": {}}
+    if arguments.what == "benchmark":
+        dev = dialogue.read_wassa_csv(arguments.wassa / DEV)
+        results["dev"] = {"recipe": chosen} | benchmark(train, dev, settings(recipes[chosen]))
+    else:
+        names = arguments.recipes or list(recipes)
+        predicted = {name: out_of_fold(train, settings(recipes[name])) for name in dict.fromkeys([BASELINE, *names])}
+        results["folds"] |= compare(train, predicted)
+    files.write_json(RESULTS, results)
+    files.write_text(TABLES, tables(results, recipes))
+    print(f"{TABLES}:\n\n{files.read_text(TABLES)}")
+
+
+def settings(recipe: dict) -> params.TrainScorer:
+    """Return train_scorer of params.yaml with a recipe's changes."""
+    return params.TrainScorer.model_validate(params.load(params.TrainScorer).model_dump() | recipe)
+
+
+def benchmark(train: Sequence[Turn], dev: Sequence[Turn], config: params.TrainScorer) -> dict:
+    """Train on all of train, save the scorer, and return its accuracy on dev with intervals."""
+    started = time.perf_counter()
+    model = scorer_training.train(train, config, seed=config.seed)
+    seconds = time.perf_counter() - started
+    predicted_B3 = model.score([turn.text for turn in dev], [turn.context for turn in dev])
+    found = accuracy(dev, predicted_B3) | {"turns": len(dev), "train_seconds": round(seconds)}
+    stated = scorer_training.describe(train, config, seed=config.seed) | {"role": "reward"}
+    scorer.save(model, MODEL, stated, scorer_card.write_short(stated, {"dev": scorer_report.evaluate(model, dev)}))
+    return found | speed(dev)
+
+
+def speed(turns: Sequence[Turn]) -> dict:
+    """Return how many turns a second the saved scorer rates, as the command line loads it."""
+    model = scorer.load(MODEL)
+    model.hasten()
+    started = time.perf_counter()
+    model.score([turn.text for turn in turns], [turn.context for turn in turns])
+    return {"turns_per_second": round(len(turns) / (time.perf_counter() - started))}
+
+
+def out_of_fold(turns: Sequence[Turn], config: params.TrainScorer) -> np.ndarray:
+    """Return what scorers that did not see a turn's conversation predict for it, shape (B, 3)."""
+    fold_B = folds(turns)
+    key = hashlib.sha256(json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True).encode()).hexdigest()
+    predicted_B3 = np.zeros((len(turns), len(LABELS)))
+    for fold in range(N_FOLDS):
+        kept = FOLDS / f"{key[:16]}-{fold}.json"
+        held_out = [turn for turn, own in zip(turns, fold_B, strict=True) if own == fold]
+        if not kept.is_file():
+            print(f"fold {fold + 1} of {N_FOLDS}: {config.model_dump()}", flush=True)
+            rest = [turn for turn, own in zip(turns, fold_B, strict=True) if own != fold]
+            model = scorer_training.train(rest, config, seed=config.seed)
+            scores = model.score([turn.text for turn in held_out], [turn.context for turn in held_out])
+            files.write_json(kept, scores.tolist())
+        predicted_B3[fold_B == fold] = files.read_json(kept)
+    return predicted_B3
+
+
+def folds(turns: Sequence[Turn]) -> np.ndarray:
+    """Return the fold of each turn, the same for all turns of a conversation, shape (B,)."""
+    conversations = sorted({turn.conversation for turn in turns})
+    order = np.random.default_rng(0).permutation(len(conversations))
+    fold = {conversations[c]: place % N_FOLDS for place, c in enumerate(order)}
+    return np.array([fold[turn.conversation] for turn in turns])
+
+
+def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
+    """Return Pearson with intervals by label and for the mean, and mean absolute errors, of predictions of shape (B, 3).
+
+    With two predictions the correlations are those of the first less those of the second.
+    """
+    known = [i for i, turn in enumerate(turns) if all(getattr(turn, name) is not None for name in LABELS)]
+    label_B3 = np.array([[getattr(turns[i], name) for name in LABELS] for i in known])
+    conversation_B = np.array([turns[i].conversation for i in known])
+    moment_BK = np.concatenate(
+        [estimates.moments(one[known, k], label_B3[:, k]) for one in predicted for k in range(len(LABELS))], axis=1
+    )
+
+    def of(columns: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        def value(mean_RK: np.ndarray) -> np.ndarray:
+            r = [estimates.correlation(part) for part in np.split(mean_RK, len(predicted) * len(LABELS), axis=1)]
+            r = np.array(r).reshape(len(predicted), len(LABELS), -1)[:, columns].mean(1)
+            return r[0] if len(r) == 1 else r[0] - r[1]
+
+        return value
+
+    rng = np.random.default_rng(0)
+    pearson = {name: estimates.statistic(of([k]), moment_BK, conversation_B, rng) for k, name in enumerate(LABELS)} | {
+        "mean": estimates.statistic(of(range(len(LABELS))), moment_BK, conversation_B, rng)
+    }
+    errors = np.abs(predicted[0][known] - label_B3).mean(0)
+    return {"pearson": pearson, "mae": dict(zip(LABELS, map(float, errors), strict=True))}
+
+
+def compare(turns: Sequence[Turn], predicted: dict[str, np.ndarray]) -> dict:
+    """Return the accuracy of each recipe, and its difference from the baseline."""
+    return {
+        name: accuracy(turns, scores) | {"difference": accuracy(turns, scores, predicted[BASELINE])["pearson"]}
+        for name, scores in predicted.items()
+    }
+
+
+def tables(results: dict, recipes: dict) -> str:
+    """Return the results as Markdown."""
+    head = "| " + " | ".join(COLUMNS.values()) + " | mean |"
+    lines = [
+        "# The empathy scorer on WASSA 2024 CONV-turn",
+        "",
+        "Pearson correlation with the labels, with 95 % intervals that resample conversations. Written by bench/scorer.py from",
+        "bench/scorer.json.",
+        "",
+    ]
+    if results["folds"]:
+        lines += [
+            f"## Recipes, by cross-validation over the conversations of the official train file ({N_FOLDS} folds)",
+            "",
+            f"| recipe {head} mean less {BASELINE} | settings |",
+            "|---" * (len(COLUMNS) + 4) + "|",
+        ]
+        for name, found in results["folds"].items():
+            cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
+            difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
+            changes = ", ".join(f"{key} {value}" for key, value in recipes.get(name, {}).items())
+            lines.append(f"| {name} | {' | '.join(cells)} | {difference} | {changes} |")
+        lines.append("")
+    if dev := results["dev"]:
+        lines += [
+            f"## Recipe `{dev['recipe']}`, trained on the official train file, on the official dev file",
+            "",
+            f"| | {head[2:]}",
+            "|---" * (len(COLUMNS) + 2) + "|",
+            "| Pearson | " + " | ".join(_cell(dev["pearson"][key]) for key in (*LABELS, "mean")) + " |",
+            "| mean absolute error | " + " | ".join(f"{dev['mae'][key]:.3f}" for key in LABELS) + " | |",
+            "",
+            f"{dev['turns']} turns. Training took {dev['train_seconds'] / 60:.0f} min, and the scorer rates {dev['turns_per_second']} turns a second.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _cell(found: dict, form: str = ".3f") -> str:
+    if found["low"] is None:
+        return format(found["estimate"], form)
+    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

@@ -1,0 +1,91 @@
+"""The processes that share a run, as a launcher started them; a run without a launcher is the only process of its own.
+
+They are numbered from 0. Process 0, the main one, writes files and prints.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+ValueT = TypeVar("ValueT")
+
+
+def launched() -> bool:
+    """Say whether a launcher started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def count() -> int:
+    """Return how many processes share the run."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def index() -> int:
+    """Return the number of this process."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def is_main() -> bool:
+    """Say whether this process writes and prints."""
+    return index() == 0
+
+
+def are_sharded() -> bool:
+    """Say whether each process holds a part of the weights (FSDP, DeepSpeed ZeRO), rather than all of them."""
+    return launched() and any(
+        os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true" for engine in ("FSDP", "DEEPSPEED")
+    )
+
+
+def device_map() -> dict[str, int | str] | None:
+    """Return where this process loads a model: its own GPU, else the CPU; None leaves sharded weights to the engine."""
+    import torch
+
+    if are_sharded():
+        return None
+    return {"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}
+
+
+def start() -> None:
+    """Meet the other processes and take this process's own GPU, if there are several."""
+    if count() > 1:
+        from accelerate import PartialState
+
+        PartialState()
+
+
+def end() -> None:
+    """Leave the other processes."""
+    if count() > 1:
+        import torch
+
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def gather(value: ValueT) -> list[ValueT]:
+    """Return the values that all processes bring, in their order. Every process must call it."""
+    if count() == 1:
+        return [value]
+    import torch
+
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def from_main(make: Callable[[], ValueT]) -> ValueT:
+    """Return what `make` returns in the main process, which alone calls it. Every process must call this."""
+    if count() == 1:
+        return make()
+    import torch
+
+    values: list[Any] = [make() if is_main() else None]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def say(text: str) -> None:
+    """Print a line, once for all processes."""
+    if is_main():
+        print(text, flush=True)

@@ -1,0 +1,74 @@
+"""The tuned policy on disk: which training seeds there are, and whether adapter, base and settings belong together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+
+from gpro_empathy import files, params
+from gpro_empathy.files import UserError
+
+POLICY = Path("models/policy")
+ADAPTERS = Path("models/tuned")
+SETTINGS = Path("reports/training/settings.json")
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned policy: its training seed, the folder of its adapter and that adapter's LoRA rank, and its base.
+
+    `hub_model` and `revision` are None where the weights of the base lie in models/policy.
+    """
+
+    seed: int
+    adapter: Path
+    rank: int
+    base: str
+    hub_model: str | None
+    revision: str | None
+
+
+def find(seed: int | None, config: params.Policy) -> Tuned:
+    """Return the policy that was tuned from a training seed, the first trained one for None.
+
+    Raises:
+        UserError: If there is no such policy, or its adapter, models/policy and params.yaml are not of one run.
+    """
+    source, settings = files.read_json(POLICY / "source.json"), files.read_json(SETTINGS)
+    if config.model != source["name"]:
+        raise UserError(
+            f"params.yaml: policy.model is {config.model}, but {POLICY} holds {source['name']}; run `make reproduce`, or "
+            "undo the change with `git checkout params.yaml`"
+        )
+    seeds = settings["seeds"]
+    if seed is not None and seed not in seeds:
+        raise UserError(f"seed {seed}: no policy was trained from it; there are {', '.join(map(str, seeds))}")
+    seed = seeds[0] if seed is None else seed
+    adapter = ADAPTERS / f"seed-{seed}"
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (adapter / name).is_file():
+            raise UserError(f"{adapter / name}: no such file; run `make reproduce`, which trains the policy")
+    if settings["model"] != source["name"]:
+        raise UserError(_stranger(adapter, f"it was trained on {settings['model']}", source["name"]))
+    _check_shapes(adapter, source["name"])
+    rank = files.read_json(adapter / "adapter_config.json")["r"]
+    return Tuned(seed, adapter, rank, source["name"], source["model"], source["revision"])
+
+
+def _check_shapes(adapter: Path, base: str) -> None:
+    """Compare the adapter's layers and width with the base's, which are known where its weights lie in models/policy."""
+    path = POLICY / "config.json"
+    if not path.is_file():
+        return
+    expected = files.read_json(path)
+    with safe_open(adapter / WEIGHTS, framework="numpy") as tensors:
+        names = [name for name in tensors.keys() if name.endswith("q_proj.lora_A.weight")]  # noqa: SIM118  no mapping
+        widths = {tensors.get_slice(name).get_shape()[1] for name in names}
+    if len(names) != expected["num_hidden_layers"] or widths != {expected["hidden_size"]}:
+        found = f"it is for {len(names)} layers of width {', '.join(map(str, sorted(widths)))}"
+        raise UserError(_stranger(adapter, found, base))
+
+
+def _stranger(adapter: Path, reason: str, base: str) -> str:
+    return f"{adapter}: the adapter is not one of {base}, the base in {POLICY}: {reason}; run `make reproduce`"

@@ -1,0 +1,23 @@
+"""What a finished run leaves on disk, made up: for tests of the tools that use it."""
+
+import yaml
+
+from conftest import randomise
+from gpro_empathy import files
+
+
+def write_run(root, config, *, seeds):
+    """Write params.yaml and what the training reports of a run with these settings; no model."""
+    files.write_text(root / "params.yaml", yaml.safe_dump(config.model_dump()))
+    files.write_json(root / "reports/training/settings.json", {"model": config.policy.model, "seeds": seeds})
+    reference = {"empathy": {"mean": 2.0, "sd": 0.5}, "semantic_similarity": {"mean": 0.3, "sd": 0.1}}
+    files.write_json(root / "reports/training/reference.json", reference)
+
+
+def write_adapter(config, base, folder, seed):
+    """Write an adapter with random LoRA matrices for a converted policy."""
+    from gpro_empathy import policy
+
+    model = policy.add_lora(policy.load_base(config, base), config, None)
+    randomise(model, seed=seed, scale=0.5)
+    policy.save_adapter(model, folder, "card")
