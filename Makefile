@@ -139,10 +139,6 @@ publish: .venv/ready  ## Show the adapter and model card for the hub, in tmp/pub
 	@$(if $(REPO),,echo "error: give the repository on the hub: make publish REPO=owner/name" >&2; exit 1)
 	@$(BIN)/python -m gpro_empathy publish $(REPO) $(if $(filter 1,$(PUSH)),--push) $(ARGS)
 
-.PHONY: rehearse
-rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
-	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
-
 # $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
 copy_tree = rm -rf $(1) && mkdir -p $(1) \
   && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \

@@ -79,5 +79,16 @@ def test_published_profile_fits_a_gpu_of_24_gib_and_shows_its_sum(monkeypatch):
     assert gpu_memory.needed(longer, kept(config.policy.model), rewards).total > 40
 
 
+def test_vllm_beside_the_trainer_has_a_copy_of_the_weights_and_on_a_server_takes_nothing(settings):
+    def found(mode):
+        grpo = settings.train_grpo.model_copy(update={"vllm_mode": mode})
+        return gpu_memory.needed(settings.model_copy(update={"train_grpo": grpo}), kept("x/Llama-3.1-8B-Instruct"), [])
+
+    own, beside, server = found("none"), found("colocate"), found("server")
+    assert own.share is server.share is None
+    assert own.total - server.total == pytest.approx(own.parts[gpu_memory.CACHE])
+    assert beside.total == pytest.approx((15.0 + own.parts[gpu_memory.CACHE]) / 0.6, rel=0.01)
+
+
 def test_a_model_whose_architecture_is_not_kept_has_none():
     assert kept("someone/another-model") is None

@@ -56,6 +56,12 @@ def test_an_optimizer_of_cuda_needs_a_gpu_with_any_backend(llama):
     assert line.startswith("train_grpo.optimizer is paged_adamw_8bit, which needs an NVIDIA GPU")
 
 
+def test_a_vllm_server_needs_a_gpu(settings):
+    grpo = settings.train_grpo.model_copy(update={"vllm_mode": "server"})
+    line = only(problems(settings.model_copy(update={"train_grpo": grpo}), replace(ENOUGH, gpus=())))
+    assert line.startswith("train_grpo.vllm_mode is server, which needs an NVIDIA GPU")
+
+
 def test_too_little_gpu_memory_is_one_line_with_the_sum_and_what_to_lower(llama):
     small = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),))
     line = only(problems(llama, small))

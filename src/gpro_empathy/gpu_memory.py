@@ -19,6 +19,7 @@ BYTES_LORA = {"adamw_torch": 4 + 4 + 8, "paged_adamw_8bit": 4 + 4 + 2}
 BYTES_LOGIT = 2 + 4 + 4
 # The CUDA context, the libraries' workspaces and the fragments that an allocator leaves: an allowance, in GiB.
 OVERHEAD = 1.5
+CACHE, COPY = "cache of keys and values", "vLLM's copy of the weights"
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,17 @@ def needed(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
         "weights": weights(policy, config.policy.load_in_4bit),
         "LoRA and optimizer": lora_parameters(policy, config.policy.lora_rank) * BYTES_LORA[grpo.optimizer] / GIB,
         "activations": activations(policy, in_forward, tokens, config.policy.max_completion_tokens),
-        "cache of keys and values": cache(policy, grpo.prompts_per_step * grpo.num_generations * tokens),
+        CACHE: cache(policy, grpo.prompts_per_step * grpo.num_generations * tokens),
         "reward models": sum(encoder_parameters(encoder) for encoder in rewards) * BYTES_FP32 / GIB,
         "overhead": OVERHEAD,
     }
-    if config.policy.backend == "unsloth":
-        return Sum(parts, grpo.vllm_gpu_memory_utilization, ("weights", "cache of keys and values"))
+    if config.policy.backend == "unsloth":  # it trains on the very weights that vLLM holds
+        return Sum(parts, grpo.vllm_gpu_memory_utilization, ("weights", CACHE))
+    if grpo.vllm_mode == "colocate":
+        parts[COPY] = weights(policy, load_in_4bit=False)
+        return Sum(parts, grpo.vllm_gpu_memory_utilization, (COPY, CACHE))
+    if grpo.vllm_mode == "server":
+        del parts[CACHE]  # it lies on the server
     return Sum(parts, None)
 
 

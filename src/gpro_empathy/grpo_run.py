@@ -271,8 +271,9 @@ def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
     """Return a hash of everything that decides the run: settings and input files."""
     digest = hashlib.sha256()
     for section in (run.config, run.policy, run.rewards.config):
-        # How many processes share a run, and where its server stands, does not change it.
-        digest.update(section.model_dump_json(exclude={"launcher", "vllm_server_url"}).encode())
+        # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
+        left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
+        digest.update(section.model_dump_json(exclude=left_out).encode())
     digest.update(str(run.seed).encode())
     for folder in inputs:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -1,5 +1,6 @@
 """The policy: a chat model in 4 bits with LoRA, on a GPU or exactly as right, if slower, on a CPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from gpro_empathy import adapters, files, packaged, params, processes, prompts
 from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SOURCE = "source.json"
+SOURCE = adapters.SOURCE
 # The chat format of SmolLM2, without the default system prompt that its own template inserts.
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -132,11 +133,35 @@ def adapter_in(folder: Path) -> Path | None:
     return folder if (folder / "adapter_config.json").is_file() else None
 
 
-def save_adapter(model: PeftModel, folder: Path, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Save the LoRA matrices, or those among `weights`, as safetensors, with a model card, atomically."""
+def check_adapters(folders: Sequence[Path], base: Path) -> None:
+    """Check that the adapters among `folders` belong to the converted policy `base`.
+
+    Raises:
+        UserError: If one does not.
+    """
+    for folder in folders:
+        if adapter_in(folder) is not None:
+            adapters.check_base(folder, base)
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    card: str,
+    weights: dict[str, torch.Tensor] | None = None,
+    *,
+    base: Path | None = None,
+) -> None:
+    """Save the LoRA matrices, or those among `weights`, as safetensors, with a model card, atomically.
+
+    Args:
+        base: Folder of the converted policy that the adapter belongs to; which it is, is noted beside the matrices.
+    """
     with files.atomic_path(folder) as temporary:
         adapters.save(model, temporary, weights)
         files.write_text(temporary / "README.md", card)
+        if base is not None:
+            files.write_json(temporary / SOURCE, files.read_json(base / SOURCE))
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:

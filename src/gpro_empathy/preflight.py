@@ -11,6 +11,12 @@ from gpro_empathy.machine import GIB, Gpu, Machine
 
 # Free disk and memory in GiB, measured for the embedded default with its environment.
 DISK, MEMORY = 5.0, 6.0
+# Settings that run on an NVIDIA GPU alone: section, key, values.
+NEEDS_GPU = (
+    ("policy", "backend", ("unsloth",)),
+    ("train_grpo", "optimizer", ("paged_adamw_8bit",)),
+    ("train_grpo", "vllm_mode", ("colocate", "server")),
+)
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
@@ -52,7 +58,7 @@ def need(config: params.Params) -> Need:
     policy = gpu_memory.architecture(config.policy.model)
     names = (config.rewards.similarity_model, config.train_scorer.encoder)
     rewards = [encoder for name in names if (encoder := gpu_memory.architecture(name))]
-    gpu = config.policy.backend == "unsloth" or config.train_grpo.optimizer == "paged_adamw_8bit"
+    gpu = bool(asks_for_gpu(config))
     if policy is None:
         return Need(DISK, MEMORY, gpu, None, hub)
     # What the hub sends: the policy in bfloat16, loaded through memory, and the encoders in float32.
@@ -60,6 +66,15 @@ def need(config: params.Params) -> Need:
     encoders = sum(gpu_memory.encoder_parameters(encoder) for encoder in rewards) * gpu_memory.BYTES_FP32 / GIB
     memory_sum = gpu_memory.needed(config, policy, rewards)
     return Need(DISK + weights + encoders, MEMORY + weights, gpu, memory_sum, hub)
+
+
+def asks_for_gpu(config: params.Params) -> str | None:
+    """Return the setting, in words, that runs on an NVIDIA GPU alone, or None if there is none."""
+    for section, key, values in NEEDS_GPU:
+        value = getattr(getattr(config, section), key)
+        if value in values:
+            return f"{section}.{key} is {value}"
+    return None
 
 
 def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]:
@@ -106,12 +121,7 @@ def _packages(differences: Sequence[str]) -> Check:
 
 def _gpu_checks(gpus: Sequence[Gpu], wanted: Need, config: params.Params, driver_needed: str) -> list[Check]:
     if not gpus:
-        asked = (
-            "policy.backend is unsloth"
-            if config.policy.backend == "unsloth"
-            else f"train_grpo.optimizer is {config.train_grpo.optimizer}"
-        )
-        found = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
+        found = f"{asks_for_gpu(config)}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
         return [Check("GPU", found, f"run on a machine with one, or {UNDO}")]
     result = [Check("GPU", ", ".join(f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in gpus))]
     driver = min((gpu.driver for gpu in gpus), key=installed.version_key)

@@ -31,7 +31,14 @@ REDUCED_ENCODER = {
 }  # fmt: skip
 REDUCED_SETTINGS = {
     "policy": {"backend": "transformers", "dtype": "float32", "max_completion_tokens": 24},
-    "train_grpo": {"steps": 3, "save_steps": 3, "optimizer": "adamw_torch", "prompts_per_step": 1},
+    "train_grpo": {
+        "steps": 3,
+        "save_steps": 3,
+        "optimizer": "adamw_torch",
+        "prompts_per_step": 1,
+        "launcher": "none",
+        "vllm_mode": "none",
+    },
     "rollout": {"prompts": 2, "samples_per_prompt": 2},
 }
 

@@ -9,7 +9,7 @@ Writes  data/rollouts/rollouts.jsonl                         one line per (promp
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, policy, rewards, rollouts, scorer, vllm_engine
+from gpro_empathy import dialogue, failures, files, params, policy, rewards, rollouts, scorer, vllm_engine
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
@@ -19,6 +19,7 @@ PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
 
+@failures.in_one_line
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
@@ -29,6 +30,7 @@ def main() -> None:
     adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
     for seed in files.read_json(TRAINING / "settings.json")["seeds"]:
         adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
+    policy.check_adapters(list(adapters.values()), POLICY)
     tokenizer = policy.load_tokenizer(POLICY)
     if policy_config.backend == "unsloth":
         engine = vllm_engine.load(policy_config, config.max_completion_tokens, POLICY)

@@ -14,7 +14,7 @@ train; the main one writes.
 from contextlib import nullcontext
 from pathlib import Path
 
-from gpro_empathy import files, launch, params, processes, unsloth_engine
+from gpro_empathy import failures, files, launch, params, processes, unsloth_engine
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -25,6 +25,7 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
+@failures.in_one_line
 def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
@@ -39,6 +40,7 @@ def main() -> None:
 
     from gpro_empathy import backends, dialogue, grpo_run, policy, rewards
 
+    policy.check_adapters([WARM_START], POLICY)
     tokenizer = policy.load_tokenizer(POLICY)
     reward_model = rewards.load(rewards_config, SCORER)
     train_prompts, sample_prompts = (
@@ -61,7 +63,7 @@ def main() -> None:
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if processes.is_main():
                 card = grpo_run.card(run, results[-1])
-                policy.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights)
+                policy.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights, base=POLICY)
     if processes.is_main():
         grpo_run.write_reports(results, REPORTS)
         grpo_run.forget(CHECKPOINTS)

@@ -27,7 +27,7 @@ def main() -> None:
     demonstrations = files.read_jsonl(DEMONSTRATIONS)
     base = policy.load_base(policy_config, POLICY)
     model, losses = supervised.train(base, policy.load_tokenizer(POLICY), demonstrations, config, policy_config)
-    policy.save_adapter(model, ADAPTER, supervised.card(policy_config, config, losses))
+    policy.save_adapter(model, ADAPTER, supervised.card(policy_config, config, losses), base=POLICY)
     used = min(config.demonstrations, len(demonstrations))
     summary = {"enabled": True, "demonstrations": used, "loss_first": losses[0], "loss_last": losses[-1]}
     files.write_json(REPORT, summary)

@@ -1,0 +1,93 @@
+"""What can go wrong on a GPU in the middle of a stage, as one line with its cause and the next thing to try.
+
+Exceptions of torch, vLLM and Unsloth are known by their type, their words or the module that raised them, so that this
+module imports none of these. Whatever else goes wrong keeps its traceback.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from gpro_empathy import params
+from gpro_empathy.files import UserError
+
+_LONGEST = 300
+GO_ON = "run the command again, which goes on from the newest checkpoint"
+# How torch says that the memory of the machine is not enough: not by a type of its own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory")
+ENGINES = ("vllm", "unsloth", "unsloth_zoo")
+
+
+def in_one_line(main: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a stage's entry point: a failure of memory or of an engine becomes a UserError, any other stays what it is."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except (MemoryError, ImportError, RuntimeError, ValueError, OSError) as error:
+            line = explain(error)
+            if line is None:
+                raise
+            raise UserError(line) from None
+
+    return wrapped
+
+
+def explain(error: Exception) -> str | None:
+    """Return what happened and what to try, in one line, or None for an error that is none of these."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller()}"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return f"the machine's memory ran out{_where(error)} ({_words(error) or 'no more is known'}); {_smaller()}"
+    engine = _engine(error)
+    if engine is None:
+        return None
+    if isinstance(error, ImportError):
+        return f"{engine} cannot be imported ({_words(error)}); run `make setup` on a machine with an NVIDIA driver"
+    return (
+        f"{engine} failed{_where(error)} ({_words(error)}); close other programs on the GPU, change "
+        f"train_grpo.vllm_gpu_memory_utilization, or set policy.backend: transformers. Then {GO_ON} if there is one"
+    )
+
+
+def _smaller() -> str:
+    config = params.load_all()
+    vllm = config.policy.backend == "unsloth" or config.train_grpo.vllm_mode == "colocate"
+    grpo = config.train_grpo
+    share = f"or lower train_grpo.vllm_gpu_memory_utilization ({grpo.vllm_gpu_memory_utilization:g}) " if vllm else ""
+    return (
+        f"close other programs {share}and {GO_ON}; or lower train_grpo.completions_per_forward "
+        f"({grpo.completions_per_forward}) or policy.max_completion_tokens ({config.policy.max_completion_tokens}), which "
+        f"begins anew, or for rollouts rollout.batch_size ({config.rollout.batch_size})"
+    )
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _engine(error: BaseException) -> str | None:
+    """Return the engine whose code raised the error and not code of ours that it called, or whose import failed."""
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in ENGINES:
+        return (error.name or "").partition(".")[0]
+    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in _frames(error)]
+    known = [name for name in packages if name in (*ENGINES, "gpro_empathy")]
+    return known[-1] if known and known[-1] in ENGINES else None
+
+
+def _where(error: BaseException) -> str:
+    """Return the step in which a trainer was, from the frames that the error came through."""
+    for frame in _frames(error):
+        state = getattr(frame.f_locals.get("self"), "state", None)
+        if isinstance(getattr(state, "global_step", None), int) and getattr(state, "max_steps", 0) > 0:
+            return f" in step {state.global_step + 1} of {state.max_steps}"
+    return ""
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

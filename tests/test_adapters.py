@@ -1,0 +1,61 @@
+import pytest
+
+from gpro_empathy import adapters, files, policy
+from gpro_empathy.files import UserError
+
+
+@pytest.fixture
+def saved(lora, policy_folder, tmp_path):
+    policy.save_adapter(lora, tmp_path / "adapter", "", base=policy_folder)
+    return tmp_path / "adapter"
+
+
+def copy_of(policy_folder, folder, **changes):
+    """Make a folder of a policy whose source differs."""
+    files.write_json(folder / adapters.SOURCE, files.read_json(policy_folder / adapters.SOURCE) | changes)
+    return folder
+
+
+def test_adapter_of_the_base_is_accepted_with_and_without_a_note_of_it(saved, policy_folder):
+    adapters.check_base(saved, policy_folder)
+    (saved / adapters.SOURCE).unlink()
+    adapters.check_base(saved, policy_folder)
+
+
+def test_adapter_of_a_base_of_another_name_is_refused_naming_both(saved, policy_folder, tmp_path):
+    other = copy_of(policy_folder, tmp_path / "other", name="meta-llama/Llama-3.1-8B", revision="abc")
+    with pytest.raises(
+        UserError, match=r"adapter of random, and the policy is meta-llama/Llama-3\.1-8B at revision abc;"
+    ):
+        adapters.check_base(saved, other)
+
+
+def test_adapter_of_another_shape_is_refused_naming_the_matrix(
+    saved, tiny_policy, policy_folder, tmp_path, monkeypatch
+):
+    (saved / adapters.SOURCE).unlink()
+    inner = policy.LlamaConfig
+    monkeypatch.setattr(policy, "LlamaConfig", lambda **values: inner(**values | {"intermediate_size": 48}))
+    policy.convert(tiny_policy, tmp_path / "other")
+    with pytest.raises(UserError, match=r"its model\.layers\.0\.mlp\.\w+\.weight is .*64.*, that of random .*48"):
+        adapters.check_base(saved, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (1, r"its model\.layers\.1\.[\w.]+ is .* that of random missing"),
+        (3, r"no matrices for model\.layers\.2\.\S+ of random"),
+    ],
+)
+def test_adapter_of_a_deeper_or_shallower_base_is_refused(layers, words, saved, tiny_policy, tmp_path, monkeypatch):
+    (saved / adapters.SOURCE).unlink()
+    inner = policy.LlamaConfig
+    monkeypatch.setattr(policy, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": layers}))
+    policy.convert(tiny_policy, tmp_path / "other")
+    with pytest.raises(UserError, match=words):
+        adapters.check_base(saved, tmp_path / "other")
+
+
+def test_a_folder_without_an_adapter_is_passed_over(policy_folder, tmp_path):
+    policy.check_adapters([tmp_path], policy_folder)
