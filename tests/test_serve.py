@@ -84,7 +84,7 @@ def start(folder, *arguments, gpu, vllm=None):
     """Run the command; `vllm` is the code of the stand-in's main module."""
     (folder / "bin").mkdir()
     driver = folder / "bin/nvidia-smi"
-    driver.write_text("#!/bin/sh\n" + ("echo 'A GPU, 24576'\n" if gpu else "exit 9\n"))
+    driver.write_text("#!/bin/sh\n" + ("echo 'A GPU, 24576, 580.65.06'\n" if gpu else "exit 9\n"))
     driver.chmod(0o755)
     path = [str(ROOT / "src")]
     if vllm is not None:

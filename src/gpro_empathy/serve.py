@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 
-from gpro_empathy import doctor, params, prompts, tuned
+from gpro_empathy import machine, params, prompts, tuned
 from gpro_empathy.files import UserError
 
 # The name of the tuned policy in requests.
@@ -66,7 +66,7 @@ def run(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[st
         UserError: If there is no GPU or no vLLM, or the server ends with an error.
     """
     line = command(found, config, port, extra)
-    if doctor.inspect().gpu is None:
+    if not machine.inspect().gpus:
         raise UserError("make serve needs an NVIDIA GPU, and none is found; `make chat` runs without one")
     if importlib.util.find_spec("vllm") is None:
         raise UserError("vLLM is not installed; run `rm -rf .venv && make setup LOCK=requirements.lock`")
