@@ -120,6 +120,10 @@ doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
 	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
 
+.PHONY: bench-gpu
+bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
+	@$(BIN)/python bench/gpu_step.py --profile $(or $(PROFILE),llama-3.1-8b) $(ARGS)
+
 .PHONY: chat
 chat: .venv/ready  ## Talk to the tuned policy in the terminal (ARGS="--compare --seed 23": beside the starting policy, which seed)
 	@$(BIN)/python -m gpro_empathy chat $(ARGS)
