@@ -19,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: help
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/ready  ## Install the pinned packages into .venv
@@ -125,6 +125,14 @@ scorer-ablation: .venv/ready  ## Compare scorer recipes by cross-validation on t
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
+
+.PHONY: rehearse
+rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
+	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
+
+.PHONY: bench-gpu
+bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
+	@$(BIN)/python bench/gpu_step.py --profile $(or $(PROFILE),llama-3.1-8b) $(ARGS)
 
 .PHONY: chat
 chat: .venv/ready  ## Talk to the tuned policy in the terminal (ARGS="--compare --seed 23": beside the starting policy, which seed)

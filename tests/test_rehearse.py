@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -214,8 +215,28 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
     assert not list((ROOT / "reports/gpu").glob("*.json"))
 
 
-def test_a_task_that_fails_stops_the_rehearsal_and_names_it(tmp_path):
-    import multiprocessing
-
+def test_a_task_that_fails_stops_the_rehearsal_and_names_it(settings, tmp_path):
+    plan = rehearse.Plan(settings, settings, {}, tmp_path, reduced=True)
     with pytest.raises(UserError, match="rehearsal: train failed"):
-        rehearse._in_child(multiprocessing.get_context("forkserver"), "train", (), tmp_path)
+        plan.run("train")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU, on which the comparison is of full size")
+def test_comparison_without_a_gpu_measures_two_variants_and_says_what_the_others_need(tmp_path):
+    command = [sys.executable, "bench/gpu_step.py", "--steps", "2", "--output", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": "src", "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = files.read_json(tmp_path / "gpu_step.json")
+    assert found["reduced"]
+    seconds = {name: variant["seconds"] for name, variant in found["variants"].items()}
+    assert seconds["a"] is seconds["b"] is None
+    assert "needs a GPU" in found["variants"]["a"]["why_not"]
+    for name in ("c", "d"):
+        assert seconds[name]["step"] >= sum(seconds[name][part] for part in rehearsal_numbers.PARTS) > 0
+    assert seconds["d"]["reward"] > seconds["c"]["reward"]
+    text = (tmp_path / "gpu_step.md").read_text()
+    assert text.startswith("NOT the profile's size")
+    assert "| (a) " in text
+    assert "not measured: needs a GPU" in text

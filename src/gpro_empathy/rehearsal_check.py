@@ -5,7 +5,7 @@ import resource
 import time
 from pathlib import Path
 
-from gpro_empathy import files, params
+from gpro_empathy import files, params, unsloth_engine
 from gpro_empathy.machine import GIB
 
 # Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is read back: rounding
@@ -41,9 +41,10 @@ def train() -> None:
 
 def observe_saving() -> None:
     """Let `policy.save_adapter` note the log-probabilities of what it saves."""
-    if params.load(params.Policy).backend == "unsloth":
+    config = params.load(params.Policy)
+    if config.backend == "unsloth":
         os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
-        import unsloth  # noqa: F401  It demands to be imported before what policy imports.
+        unsloth_engine.prepare(config)
     from gpro_empathy import policy
 
     save = policy.save_adapter

@@ -26,13 +26,13 @@ def collect(
         architecture: That of the policy, as it was rehearsed.
         tasks: Seconds and peak memory in GiB of each task.
     """
-    timing = csv_table.read(folder / "reports/training/timing.csv", [f"{name}_s" for name in (*PARTS, "step")])
+    timing = _timing(folder)
     log = csv_table.read(folder / "reports/training/log.csv", ["completion_tokens"])
-    seconds = per_step(timing)
+    taken = per_step(timing)
     responses = config.train_grpo.prompts_per_step * config.train_grpo.num_generations
     tokens = statistics.median(log["completion_tokens"]) * responses
     rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl")
-    rates = {name: tokens / seconds[name] for name in ("generation", "step") if seconds[name] > 0}
+    rates = {name: tokens / taken[name] for name in ("generation", "step") if taken[name] > 0}
     rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
     return {
         "profile": profile,
@@ -42,14 +42,23 @@ def collect(
         "architecture": architecture,
         "steps_measured": len(timing) - 1,
         "completion_tokens_per_step": tokens,
-        "seconds_per_step": seconds,
+        "seconds_per_step": taken,
         "tokens_per_second": rates,
         "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("train", "rollout")},
         "adapter": files.read_json(folder / "reload.json"),
         "forecast": forecast(
-            whole, seconds["step"], tasks, len(rows), len({(row["model"], row["seed"]) for row in rows})
+            whole, taken["step"], tasks, len(rows), len({(row["model"], row["seed"]) for row in rows})
         ),
     }
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """Return the seconds per step that a training in `folder` logged."""
+    return per_step(_timing(folder))
+
+
+def _timing(folder: Path) -> pd.DataFrame:
+    return csv_table.read(folder / "reports/training/timing.csv", [f"{name}_s" for name in (*PARTS, "step")])
 
 
 def per_step(timing: pd.DataFrame) -> dict[str, float]:

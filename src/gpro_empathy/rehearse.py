@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -39,7 +40,7 @@ REDUCED_SETTINGS = {
         "launcher": "none",
         "vllm_mode": "none",
     },
-    "rollout": {"prompts": 2, "samples_per_prompt": 2},
+    "rollout": {"prompts": 2, "samples_per_prompt": 2, "max_completion_tokens": 24},
 }
 
 
@@ -80,40 +81,57 @@ def settings(values: dict, folder: Path, reduced: bool) -> dict:
     return result
 
 
-def run(profile: str, folder: Path, here: machine.Machine) -> dict:
-    """Rehearse in `folder` and return what was measured."""
-    reduced = not here.gpus
+@dataclass(frozen=True)
+class Plan:
+    """A rehearsal that is laid out in a folder: its parameters, those of the whole profile, and the models' configurations."""
+
+    config: params.Params
+    whole: params.Params
+    models: dict[str, dict]
+    folder: Path
+    reduced: bool
+
+    def run(self, *names: str) -> dict[str, dict]:
+        """Run tasks one after the other, each in a process of its own, as a stage has; return what each took.
+
+        Raises:
+            UserError: If one fails; it has said why.
+        """
+        context = multiprocessing.get_context("forkserver")
+        if self.reduced:  # with a GPU not, as Unsloth demands to be imported before them
+            context.set_forkserver_preload(["gpro_empathy.grpo_run", "sentence_transformers"])
+        return {name: self._in_child(context, name) for name in names}
+
+    def _in_child(self, context, name: str) -> dict:
+        print(f"rehearsal: {name}", flush=True)
+        arguments = (self.models,) if name == "build" else ()
+        process = context.Process(target=rehearsal_check.task, args=(name, arguments, self.folder))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise UserError(f"rehearsal: {name} failed (exit status {process.exitcode}); its message stands above")
+        return files.read_json(self.folder / "tasks" / f"{name}.json")
+
+
+def lay_out(profile: str, folder: Path, reduced: bool) -> Plan:
+    """Write the rehearsal's params.yaml to `folder`."""
     values = profiles.values(profile)
     whole = params.check(values, profiles.PROFILES / f"{profile}.yaml")
     models = architectures(whole)
     if reduced:
-        models = {
-            role: model | (REDUCED_POLICY if role == "policy" else REDUCED_ENCODER) for role, model in models.items()
-        }
+        smaller = {"policy": REDUCED_POLICY, "similarity": REDUCED_ENCODER, "scorer": REDUCED_ENCODER}
+        models = {role: model | smaller[role] for role, model in models.items()}
     changed = settings(values, folder, reduced)
     config = params.check(changed, Path("params.yaml"))
-    (folder / "params.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
-    context = multiprocessing.get_context("forkserver")
-    if reduced:  # with a GPU not, as Unsloth demands to be imported before them
-        context.set_forkserver_preload(["gpro_empathy.grpo_run", "sentence_transformers"])
-    tasks = {"build": (models,), "train": (), "rollout": (), "reload": ()}
-    tasks_done = {name: _in_child(context, name, arguments, folder) for name, arguments in tasks.items()}
-    return rehearsal_numbers.collect(profile, config, whole, models["policy"], tasks_done, folder, here)
+    files.write_text(folder / "params.yaml", yaml.safe_dump(changed, sort_keys=False))
+    return Plan(config, whole, models, folder, reduced)
 
 
-def _in_child(context, name: str, arguments: tuple, folder: Path) -> dict:
-    """Run one task in a process of its own, as a stage has; return its seconds and peak memory.
-
-    Raises:
-        UserError: If it fails; it has said why.
-    """
-    print(f"rehearsal: {name}", flush=True)
-    process = context.Process(target=rehearsal_check.task, args=(name, arguments, folder))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise UserError(f"rehearsal: {name} failed (exit status {process.exitcode}); its message stands above")
-    return files.read_json(folder / "tasks" / f"{name}.json")
+def run(profile: str, folder: Path, here: machine.Machine) -> dict:
+    """Rehearse in `folder` and return what was measured."""
+    plan = lay_out(profile, folder, reduced=not here.gpus)
+    tasks = plan.run("build", "train", "rollout", "reload")
+    return rehearsal_numbers.collect(profile, plan.config, plan.whole, plan.models["policy"], tasks, folder, here)
 
 
 def main() -> None:
