@@ -78,6 +78,18 @@ def lora(base, tiny_policy):
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def context_scorer(settings):
+    """Return an untrained scorer with a random encoder that reads turns after those before them."""
+    import torch
+
+    from gpro_empathy import scorer
+
+    torch.manual_seed(0)
+    config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 24})
+    return scorer.build(config).eval()
+
+
 def randomise(model, seed=0, scale=0.1):
     """Fill the LoRA matrices with small random numbers: new ones have B = 0, which hides most mistakes."""
     import torch

@@ -98,7 +98,7 @@ def test_unsloth_without_a_gpu_is_one_line():
 
 def test_an_engine_that_is_not_installed_is_one_line():
     def stage():
-        import unsloth_zoo.absent  # noqa: F401
+        import unsloth_zoo.absent  # noqa: F401  That it cannot be imported is the point.
 
     assert line_of(stage).startswith("unsloth_zoo cannot be imported (No module named 'unsloth_zoo'); run `make setup`")
 

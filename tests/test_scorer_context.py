@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 import made_up
 from gpro_empathy import prompts, rewards, scorer, scorer_card, scorer_report, scorer_training
@@ -9,17 +8,10 @@ from gpro_empathy.dialogue import LABELS, Turn
 HISTORY = ("my dog died", "oh no", "he was old")
 
 
-@pytest.fixture(scope="module")
-def model(settings):
-    torch.manual_seed(0)
-    config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 24})
-    return scorer.build(config).eval()
-
-
-def test_score_depends_on_the_history_but_not_on_the_batch(model):
+def test_score_depends_on_the_history_but_not_on_the_batch(context_scorer):
     contexts = [(), HISTORY[:1], HISTORY, ("word " * 50,)]
-    together = model.score(["so sad"] * 4, contexts)
-    alone = np.concatenate([model.score(["so sad"], [context]) for context in contexts])
+    together = context_scorer.score(["so sad"] * 4, contexts)
+    alone = np.concatenate([context_scorer.score(["so sad"], [context]) for context in contexts])
     assert together == pytest.approx(alone, abs=1e-5)
     assert len({tuple(row.round(4)) for row in together}) == 4
 
@@ -47,16 +39,16 @@ def test_training_learns_from_the_context_what_the_text_does_not_tell(settings):
     assert scorer_report.evaluate(model, turns)["mean_pearson"] > 0.9
 
 
-def test_saved_scorer_reads_the_same_context(model, settings, tmp_path):
+def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path):
     config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 24})
     stated = scorer_training.describe([Turn("a", 0, "x", (), 1.0, 1.0, 1.0)], config, seed=3)
     assert stated["training"] == {
         "epochs": config.epochs, "learning_rate": config.learning_rate, "batch_size": config.batch_size,
         "turns": 1, "conversations": 1, "seed": 3,
     }  # fmt: skip
-    scorer.save(model, tmp_path / "scorer", stated)
+    scorer.save(context_scorer, tmp_path / "scorer", stated)
     loaded = scorer.load(tmp_path / "scorer")
-    assert (loaded.score(["so sad"], [HISTORY]) == model.score(["so sad"], [HISTORY])).all()
+    assert (loaded.score(["so sad"], [HISTORY]) == context_scorer.score(["so sad"], [HISTORY])).all()
 
 
 def test_hastened_scorer_gives_nearly_the_same_scores(settings, tmp_path):
@@ -118,8 +110,8 @@ def test_card_says_what_is_read_and_what_for():
     assert "It only audits" in card(role="audit")
 
 
-def test_evaluation_gives_the_scorer_the_context_of_every_turn(model):
+def test_evaluation_gives_the_scorer_the_context_of_every_turn(context_scorer):
     turns = [Turn("a", i, "so sad", HISTORY[:i], float(i), 0.5 * i, float(i)) for i in range(4)]
-    found = scorer_report.evaluate(model, turns)
-    predicted = model.score(["so sad"] * 4, [turn.context for turn in turns])[:, 2]
+    found = scorer_report.evaluate(context_scorer, turns)
+    predicted = context_scorer.score(["so sad"] * 4, [turn.context for turn in turns])[:, 2]
     assert found["empathy"]["mae"] == pytest.approx(np.abs(predicted - np.arange(4)).mean())

@@ -15,13 +15,6 @@ def tokenizer():
     return scorer.load_encoder("random", None)[1]
 
 
-@pytest.fixture(scope="module")
-def model(settings):
-    torch.manual_seed(0)
-    config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 64})
-    return scorer.build(config).eval()
-
-
 def prefixes(texts):
     """Return the context of each text of a conversation."""
     return [texts[:i] for i in range(len(texts))]
@@ -99,29 +92,29 @@ def test_tokens_attend_to_their_turn_and_to_those_before_it():
     ]
 
 
-def test_later_turns_do_not_change_a_score(model):
-    whole = model.score(TALK[:3], prefixes(TALK[:3]))
+def test_later_turns_do_not_change_a_score(context_scorer):
+    whole = context_scorer.score(TALK[:3], prefixes(TALK[:3]))
     for end in (1, 2):
-        assert model.score(TALK[:end], prefixes(TALK[:end])) == pytest.approx(whole[:end], abs=1e-5)
+        assert context_scorer.score(TALK[:end], prefixes(TALK[:end])) == pytest.approx(whole[:end], abs=1e-5)
 
 
-def test_turn_of_a_window_is_scored_as_with_its_context_by_itself(model):
-    together = model.score(TALK[:3], prefixes(TALK[:3]))
-    alone = np.concatenate([model.score([TALK[i]], [TALK[:i]]) for i in range(3)])
+def test_turn_of_a_window_is_scored_as_with_its_context_by_itself(context_scorer):
+    together = context_scorer.score(TALK[:3], prefixes(TALK[:3]))
+    alone = np.concatenate([context_scorer.score([TALK[i]], [TALK[:i]]) for i in range(3)])
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_score_is_the_head_on_the_mean_of_the_states_of_the_turn(model):
-    ids = [model.tokenizer(text)["input_ids"] for text in TALK[:2]]
+def test_score_is_the_head_on_the_mean_of_the_states_of_the_turn(context_scorer):
+    ids = [context_scorer.tokenizer(text)["input_ids"] for text in TALK[:2]]
     n, m = map(len, ids)
     mask = torch.ones(n + m, n + m, dtype=torch.bool)
     mask[:n, n:] = False
     with torch.no_grad():
-        states = model.encoder(
+        states = context_scorer.encoder(
             input_ids=torch.tensor([ids[0] + ids[1]]), attention_mask=mask[None, None]
         ).last_hidden_state[0]
-        expected = model.head(states[n:].mean(0)) * model.label_sd + model.label_mean
-    assert model.score([TALK[1]], [TALK[:1]])[0] == pytest.approx(expected.numpy(), abs=1e-5)
+        expected = context_scorer.head(states[n:].mean(0)) * context_scorer.label_sd + context_scorer.label_mean
+    assert context_scorer.score([TALK[1]], [TALK[:1]])[0] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_encoder_without_context_gives_what_it_gives_with_a_plain_mask(settings):
