@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("what", choices=("benchmark", "cross-validate"))
     parser.add_argument("wassa", type=Path, help=f"folder that holds {TRAIN} and {DEV}")
     parser.add_argument("recipes", nargs="*", help="recipes to cross-validate; all without")
+    parser.add_argument(
+        "--folds", type=int, choices=range(1, N_FOLDS + 1), default=N_FOLDS, help="train only the first so many folds"
+    )
     arguments = parser.parse_args()
     recipes = yaml.safe_load(files.read_text(RECIPES))
     chosen = recipes.pop("benchmark")
@@ -46,29 +49,34 @@ def main() -> None:
     results = files.read_json(RESULTS) if RESULTS.is_file() else {"dev": None, "folds": {}}
     if arguments.what == "benchmark":
         dev = dialogue.read_wassa_csv(arguments.wassa / DEV)
-        results["dev"] = {"recipe": chosen} | benchmark(train, dev, settings(recipes[chosen]))
+        results["dev"] = {"recipe": chosen} | benchmark(train, dev, members(recipes, chosen))
     else:
-        names = arguments.recipes or list(recipes)
-        predicted = {name: out_of_fold(train, settings(recipes[name])) for name in dict.fromkeys([BASELINE, *names])}
-        results["folds"] |= compare(train, predicted)
+        names = dict.fromkeys([BASELINE, *(arguments.recipes or recipes)])
+        results["folds"] |= compare(
+            train, {name: out_of_fold(train, members(recipes, name), arguments.folds) for name in names}
+        )
     files.write_json(RESULTS, results)
     files.write_text(TABLES, tables(results, recipes))
     print(f"{TABLES}:\n\n{files.read_text(TABLES)}")
 
 
-def settings(recipe: dict) -> params.TrainScorer:
-    """Return train_scorer of params.yaml with a recipe's changes."""
-    return params.TrainScorer.model_validate(params.load(params.TrainScorer).model_dump() | recipe)
+def members(recipes: dict, name: str) -> list[params.TrainScorer]:
+    """Return train_scorer of params.yaml with a recipe's changes, for each scorer whose predictions it averages."""
+    if "average" in recipes[name]:
+        return [config for member in recipes[name]["average"] for config in members(recipes, member)]
+    return [params.TrainScorer.model_validate(params.load(params.TrainScorer).model_dump() | recipes[name])]
 
 
-def benchmark(train: Sequence[Turn], dev: Sequence[Turn], config: params.TrainScorer) -> dict:
+def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[params.TrainScorer]) -> dict:
     """Train on all of train, save the scorer, and return its accuracy on dev with intervals."""
     started = time.perf_counter()
-    model = scorer_training.train(train, config, seed=config.seed)
+    trained = [scorer_training.train(train, config, seed=config.seed) for config in configs]
     seconds = time.perf_counter() - started
+    model = trained[0] if len(trained) == 1 else scorer.Ensemble(trained)
     predicted_B3 = model.score([turn.text for turn in dev], [turn.context for turn in dev])
-    found = accuracy(dev, predicted_B3) | {"turns": len(dev), "train_seconds": round(seconds)}
-    scorer.save(model, MODEL, scorer_training.describe(train, config, seed=config.seed), card(found, len(train)))
+    found = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
+    described = [scorer_training.describe(train, config, seed=config.seed) for config in configs]
+    scorer.save(model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(found, len(train)))
     return found | speed(dev)
 
 
@@ -93,22 +101,31 @@ def speed(turns: Sequence[Turn]) -> dict:
     return {"turns_per_second": round(len(turns) / (time.perf_counter() - started))}
 
 
-def out_of_fold(turns: Sequence[Turn], config: params.TrainScorer) -> np.ndarray:
-    """Return what scorers that did not see a turn's conversation predict for it, shape (B, 3)."""
+def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_folds: int) -> np.ndarray:
+    """Return the mean of what scorers that did not see a turn's conversation predict for it, shape (B, 3).
+
+    Turns of folds beyond the first n_folds whose predictions are not kept from before are NaN.
+    """
     fold_B = folds(turns)
-    key = hashlib.sha256(json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True).encode()).hexdigest()
-    predicted_B3 = np.zeros((len(turns), len(LABELS)))
-    for fold in range(N_FOLDS):
-        kept = FOLDS / f"{key[:16]}-{fold}.json"
-        held_out = [turn for turn, own in zip(turns, fold_B, strict=True) if own == fold]
-        if not kept.is_file():
-            print(f"fold {fold + 1} of {N_FOLDS}: {config.model_dump()}", flush=True)
-            rest = [turn for turn, own in zip(turns, fold_B, strict=True) if own != fold]
-            model = scorer_training.train(rest, config, seed=config.seed)
-            scores = model.score([turn.text for turn in held_out], [turn.context for turn in held_out])
-            files.write_json(kept, scores.tolist())
-        predicted_B3[fold_B == fold] = files.read_json(kept)
-    return predicted_B3
+    predicted_MB3 = np.full((len(configs), len(turns), len(LABELS)), np.nan)
+    for config, predicted_B3 in zip(configs, predicted_MB3, strict=True):
+        key = json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True)
+        for fold in range(N_FOLDS):
+            kept = FOLDS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{fold}.json"
+            if not kept.is_file() and fold < n_folds:
+                print(f"fold {fold + 1} of {N_FOLDS}: {config.model_dump()}", flush=True)
+                files.write_json(kept, predict_fold(turns, fold_B == fold, config).tolist())
+            if kept.is_file():
+                predicted_B3[fold_B == fold] = files.read_json(kept)
+    return predicted_MB3.mean(0)
+
+
+def predict_fold(turns: Sequence[Turn], held_out_B: np.ndarray, config: params.TrainScorer) -> np.ndarray:
+    """Train on the other turns, and return the scores of those held out, shape (rows held out, 3)."""
+    rest = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if not held_out]
+    mine = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if held_out]
+    model = scorer_training.train(rest, config, seed=config.seed)
+    return model.score([turn.text for turn in mine], [turn.context for turn in mine])
 
 
 def folds(turns: Sequence[Turn]) -> np.ndarray:
@@ -122,10 +139,12 @@ def folds(turns: Sequence[Turn]) -> np.ndarray:
 def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
     """Return Pearson with intervals by label and for the mean, and mean absolute errors, of predictions of shape (B, 3).
 
-    With two predictions the correlations are those of the first less those of the second.
+    With two predictions the correlations are those of the first less those of the second. Turns without a label or
+    without a prediction do not count.
     """
-    known = [i for i, turn in enumerate(turns) if all(getattr(turn, name) is not None for name in LABELS)]
-    label_B3 = np.array([[getattr(turns[i], name) for name in LABELS] for i in known])
+    label_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float)
+    known = np.flatnonzero(np.isfinite([label_B3, *predicted]).all((0, 2)))
+    label_B3 = label_B3[known]
     conversation_B = np.array([turns[i].conversation for i in known])
     moment_BK = np.concatenate(
         [estimates.moments(one[known, k], label_B3[:, k]) for one in predicted for k in range(len(LABELS))], axis=1
@@ -144,7 +163,7 @@ def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
         "mean": estimates.statistic(of(range(len(LABELS))), moment_BK, conversation_B, rng)
     }
     errors = np.abs(predicted[0][known] - label_B3).mean(0)
-    return {"pearson": pearson, "mae": dict(zip(LABELS, map(float, errors), strict=True))}
+    return {"turns": len(known), "pearson": pearson, "mae": dict(zip(LABELS, map(float, errors), strict=True))}
 
 
 def compare(turns: Sequence[Turn], predicted: dict[str, np.ndarray]) -> dict:
@@ -169,14 +188,17 @@ def tables(results: dict, recipes: dict) -> str:
         lines += [
             f"## Recipes, by cross-validation over the conversations of the official train file ({N_FOLDS} folds)",
             "",
-            f"| recipe {head} mean less {BASELINE} | settings |",
-            "|---" * (len(COLUMNS) + 4) + "|",
+            f"Each scorer learns from half of the conversations. Where the turns are fewer, one fold alone was tried; the difference "
+            f"from `{BASELINE}` is on the same turns.",
+            "",
+            f"| recipe | turns {head} mean less {BASELINE} | settings |",
+            "|---" * (len(COLUMNS) + 5) + "|",
         ]
         for name, found in results["folds"].items():
             cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
             difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
             changes = ", ".join(f"{key} {value}" for key, value in recipes.get(name, {}).items())
-            lines.append(f"| {name} | {' | '.join(cells)} | {difference} | {changes} |")
+            lines.append(f"| {name} | {found['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
         lines.append("")
     if dev := results["dev"]:
         lines += [

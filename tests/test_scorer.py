@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 
-from gpro_empathy import scorer, scorer_report, scorer_training
+from gpro_empathy import scorer, scorer_encoder, scorer_report, scorer_training
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
@@ -133,7 +133,7 @@ def test_missing_labels_do_not_count_in_the_loss(config):
             [[np.nan if getattr(t, n) is None else getattr(t, n) for n in LABELS] for t in rows], dtype=torch.float32
         )
         model.label_mean.copy_(torch.tensor([2.0, 1.0, 2.0]))
-        one_step = quick(config, epochs=1, batch_size=8, learning_rate=1e-2)
+        one_step = quick(config, epochs=1, batch_size=8, head_learning_rate=1e-2)
         scorer_training._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
         moved[name] = (model.head.weight - start.head.weight).detach()
     # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is taken over.
@@ -182,7 +182,7 @@ def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, r"scorer\.json: format is 1, expected 3; train the scorer anew"),
+        ({"format": 1}, r"scorer\.json: format is 1, expected 4; train the scorer anew"),
         ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
         ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
         ({"max_tokens": True}, r"scorer\.json: max_tokens is True, expected a whole number from 8 up"),
@@ -224,11 +224,11 @@ def test_refuses_a_label_without_spread(config):
 
 def test_refuses_an_encoder_that_cannot_be_loaded(config, tmp_path):
     with pytest.raises(UserError, match=r"train_scorer\.encoder '.*nowhere': cannot load it"):
-        scorer.load_encoder(str(tmp_path / "nowhere"), None)
+        scorer_encoder.load(str(tmp_path / "nowhere"), None)
 
 
 def test_packaged_encoder_is_loaded():
-    encoder, tokenizer = scorer.load_encoder("all-minilm-l6-v2", None)
+    encoder, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None)
     assert encoder.config.hidden_size == 384
     assert tokenizer("hello")["input_ids"] == [101, 7592, 102]
 

@@ -68,9 +68,7 @@ def test_turns_without_a_label_do_not_count(bench):
 def test_tables_show_every_recipe_and_the_dev_file(bench):
     turns, _, good, worse = made_up()
     folds = bench.compare(turns, {"published": worse, "context": good})
-    dev = {"recipe": "context", "turns": 240, "train_seconds": 600, "turns_per_second": 321} | bench.accuracy(
-        turns, good
-    )
+    dev = {"recipe": "context", "train_seconds": 600, "turns_per_second": 321} | bench.accuracy(turns, good)
     text = bench.tables({"folds": folds, "dev": dev}, {"published": {"epochs": 5}, "context": {"context_turns": 4}})
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows if "[" in row] == ["| published", "| context", "| Pearson"]
@@ -85,6 +83,35 @@ def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
     recipes = yaml.safe_load((ROOT / "bench/scorer.yaml").read_text())
     assert recipes.pop("benchmark") in recipes
     assert recipes[bench.BASELINE]["context_turns"] == 0
-    assert {name: bench.settings(recipe).encoder for name, recipe in recipes.items()} == dict.fromkeys(
-        recipes, "all-minilm-l6-v2"
+    for name in recipes:
+        assert {config.encoder for config in bench.members(recipes, name)} == {"all-minilm-l6-v2"}
+    assert bench.members(recipes, "lora_average") == [
+        config for name in recipes["lora_average"]["average"] for config in bench.members(recipes, name)
+    ]
+
+
+def test_folds_are_of_scorers_that_did_not_see_them_and_are_averaged_and_kept(bench, monkeypatch, tmp_path):
+    turns, label_B3, good, worse = made_up()
+    fold_B = bench.folds(turns)
+    asked = []
+
+    def predict(turns, held_out_B, config):
+        asked.append((config.context_turns, int(held_out_B.sum())))
+        assert len(set(fold_B[held_out_B])) == 1
+        return (good if config.context_turns else worse)[held_out_B]
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(bench, "predict_fold", predict)
+    monkeypatch.setattr(bench, "FOLDS", tmp_path)
+    recipes = {"alone": {"context_turns": 0}, "after": {"context_turns": 2}, "both": {"average": ["alone", "after"]}}
+    first = bench.out_of_fold(turns, bench.members(recipes, "alone"), 1)
+    assert (first[fold_B == 0] == worse[fold_B == 0]).all()
+    assert np.isnan(first[fold_B == 1]).all()
+    assert bench.out_of_fold(turns, bench.members(recipes, "both"), 2) == pytest.approx((good + worse) / 2)
+    assert asked == [(0, 120), (0, 120), (2, 120), (2, 120)]
+    compared = bench.compare(turns, {"published": good, "alone": first})
+    assert (compared["published"]["turns"], compared["alone"]["turns"]) == (240, 120)
+    same = bench.accuracy(turns, np.where(np.isnan(first), np.nan, good))["pearson"]["mean"]["estimate"]
+    assert compared["alone"]["difference"]["mean"]["estimate"] == pytest.approx(
+        compared["alone"]["pearson"]["mean"]["estimate"] - same
     )

@@ -44,6 +44,7 @@ def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path)
     stated = scorer_training.describe([Turn("a", 0, "x", (), 1.0, 1.0, 1.0)], config, seed=3)
     assert stated["training"] == {
         "epochs": config.epochs, "learning_rate": config.learning_rate, "batch_size": config.batch_size,
+        "head_learning_rate": config.head_learning_rate, "lora_rank": config.lora_rank, "concordance_weight": 0.0,
         "turns": 1, "conversations": 1, "seed": 3,
     }  # fmt: skip
     scorer.save(context_scorer, tmp_path / "scorer", stated)
@@ -77,11 +78,12 @@ def test_reward_is_of_the_answer_in_the_context_of_the_message():
 # The model card
 
 
-def card(**changes):
+def card(lora_rank=32, **changes):
     settings = {
         "encoder": "some/encoder", "revision": None, "max_tokens": 256, "context_turns": 0, "role": "reward",
         "training": {
-            "epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "turns": 741, "conversations": 70, "seed": 17,
+            "epochs": 2, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "batch_size": 16, "lora_rank": lora_rank,
+            "concordance_weight": 0.5, "turns": 741, "conversations": 70, "seed": 17,
         },
     } | changes  # fmt: skip
     known = {name: {"pearson": 0.61234, "mae": 0.5} for name in LABELS} | {"turns": 9, "mean_pearson": 0.6}
@@ -93,7 +95,8 @@ def test_card_states_the_measured_numbers_and_the_settings():
     text = card()
     assert "| validation | 9 | 0.612 | 0.500 | 0.612 | 0.500 | 0.612 | 0.500 | 0.600 |" in text
     assert "| test | 0 | not defined |" in text
-    assert "741 turns of 70 conversations: epochs 2, learning rate 0.001, batches of 16, seed 17." in text
+    assert "741 turns of 70 conversations: epochs 2, learning rates 0.0001 (encoder) and 0.001 (head), batches" in text
+    assert "batches of 16, weight of the concordance in the loss 0.5, seed 17." in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
 
@@ -105,8 +108,10 @@ def test_card_states_slope_and_reaction_to_stock_phrases():
 
 def test_card_says_what_is_read_and_what_for():
     assert "by itself" in card()
-    assert "after up to 3 earlier turns" in card(context_turns=3)
+    assert "after 3 or more earlier turns" in card(context_turns=3)
     assert "some/encoder at abc," in card(revision="abc")
+    assert "LoRA matrices and a linear head" in card()
+    assert "its blocks trained further" in card(lora_rank=0)
     assert "It only audits" in card(role="audit")
 
 

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from gpro_empathy import scorer, scorer_input
+from gpro_empathy import scorer, scorer_encoder, scorer_input
 
 TALK = ("my dog died", "oh no", "he was old", "so sad", "yes")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return scorer.load_encoder("random", None)[1]
+    return scorer_encoder.load("random", None)[1]
 
 
 def prefixes(texts):

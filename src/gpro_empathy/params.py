@@ -91,13 +91,15 @@ class TrainScorer(Section):
     audit_fraction: Fraction
     epochs: Count
     learning_rate: Positive
+    head_learning_rate: Positive
     batch_size: Count
     max_tokens: Annotated[int, Field(ge=8)]
     context_turns: Annotated[int, Field(ge=0)]
-    lora_rank: Count
+    lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     huber_delta: Positive
+    concordance_weight: NonNegative
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
 

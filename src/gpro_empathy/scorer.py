@@ -1,7 +1,7 @@
-"""The empathy scorer: an encoder with LoRA and a linear head that rates Emotion, EmotionalPolarity and Empathy.
+"""The empathy scorer: an encoder and a linear head that rates Emotion, EmotionalPolarity and Empathy.
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text
-normalised. The embedding of a turn is the mean of its token states. A scorer with context_turns above 0 reads a turn
+normalised; or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with context_turns above 0 reads a turn
 after those before it; see `scorer_input`.
 """
 
@@ -10,19 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from peft import PeftModel
+from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from gpro_empathy import adapters, files, packaged, params, scorer_input
+from gpro_empathy import files, params, scorer_encoder, scorer_input
 from gpro_empathy.dialogue import LABELS
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer_input import Batch, Window
 
-FORMAT = 3
-LORA_TARGETS = ["query", "key", "value", "dense"]
+FORMAT = 4
+SETTINGS, HEAD = "scorer.json", "head.safetensors"
 # What a stored scorer must share with this code, and what else `load` needs of it: key, check, and the check in words.
 EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_input.NORMALISATION}
 STATED = (
@@ -30,11 +29,11 @@ STATED = (
     ("revision", lambda value: value is None or isinstance(value, str), "a commit or null"),
     ("max_tokens", lambda value: type(value) is int and value >= 8, "a whole number from 8 up"),
     ("context_turns", lambda value: type(value) is int and value >= 0, "a whole number from 0 up"),
+    ("trained", lambda value: value in (scorer_encoder.ADAPTER, scorer_encoder.ENCODER), "adapter or encoder"),
 )
 # Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length.
 TOKENS_PER_BATCH = 8192
 FAST_TOKENS_PER_BATCH = 1024
-ATTENTION = "sdpa"  # the masks of windows are boolean, which eager attention would add
 
 
 class Scorer(nn.Module):
@@ -82,7 +81,8 @@ class Scorer(nn.Module):
 
         Scores come twice as fast and differ in their last digits; the scorer can no longer be trained or saved.
         """
-        self.encoder = self.encoder.merge_and_unload()
+        if isinstance(self.encoder, PeftModel):
+            self.encoder = self.encoder.merge_and_unload()
         if self.head.weight.device.type == "cpu":
             self.tokens_per_batch = FAST_TOKENS_PER_BATCH
 
@@ -106,86 +106,73 @@ class Scorer(nn.Module):
         return Batch(batch.ids_BT.to(device), batch.turn_BT.to(device), batch.weights_RN.to(device), batch.rows)
 
 
+class Ensemble:
+    """Rates texts by the mean of several scorers."""
+
+    def __init__(self, members: Sequence[Scorer]) -> None:
+        self.members = list(members)
+
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
+        """Return the labels of texts, as `Scorer.score`."""
+        return np.mean([member.score(texts, contexts) for member in self.members], axis=0)
+
+    def hasten(self) -> None:
+        """Make every member faster, as `Scorer.hasten`."""
+        for member in self.members:
+            member.hasten()
+
+
 def build(config: params.TrainScorer) -> Scorer:
     """Build an untrained scorer around the configured encoder."""
-    encoder, tokenizer = load_encoder(config.encoder, config.revision)
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=LORA_TARGETS
-    )
-    return Scorer(get_peft_model(encoder, lora), tokenizer, config.max_tokens, config.context_turns)
+    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision)
+    return Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
 
 
-def load_encoder(name: str, revision: str | None) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """Load an encoder and its tokenizer: the packaged MiniLM, a random two-layer BERT, or one from the hub.
-
-    Raises:
-        UserError: If it cannot be loaded.
-    """
-    minilm = packaged.find(packaged.MINILM).parent
-    if name == "random":
-        tokenizer = AutoTokenizer.from_pretrained(minilm)
-        tiny = BertConfig(
-            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
-            return BertModel._from_config(tiny, attn_implementation=ATTENTION), tokenizer
-    if name == packaged.MINILM:
-        name, revision = minilm, None
-    try:
-        encoder = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION)
-        return encoder, AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"train_scorer.encoder {name!r}: cannot load it ({reason})") from None
-
-
-def save(scorer: Scorer, folder: Path, settings: dict, card: str | None = None) -> None:
-    """Save LoRA matrices, head, settings and, if given, a model card to `folder`, atomically.
+def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | None = None) -> None:
+    """Save what was trained, settings and, if given, a model card to `folder`, atomically.
 
     Args:
-        settings: What the scorer itself does not know: "encoder", "revision", and where it comes from.
+        settings: What the scorer itself does not know: "encoder", "revision", and where it comes from. Of an ensemble:
+            "members", such settings for each.
     """
-    own = {"max_tokens": scorer.max_tokens, "context_turns": scorer.context_turns}
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
-        adapters.save(scorer.encoder, temporary / "adapter")
-        head = {
-            name: value.contiguous() for name, value in scorer.state_dict().items() if not name.startswith("encoder.")
-        }
-        save_file(head, temporary / "head.safetensors")
-        files.write_json(temporary / "scorer.json", EXPECTED | own | settings)
+        if isinstance(scorer, Ensemble):
+            names = [str(number) for number in range(len(scorer.members))]
+            for name, member, own in zip(names, scorer.members, settings["members"], strict=True):
+                save(member, temporary / name, own)
+            files.write_json(temporary / SETTINGS, EXPECTED | {"members": names})
+        else:
+            trained = scorer_encoder.save(scorer.encoder, temporary)
+            save_file({name: value.contiguous() for name, value in _head(scorer).items()}, temporary / HEAD)
+            own = {"max_tokens": scorer.max_tokens, "context_turns": scorer.context_turns, "trained": trained}
+            files.write_json(temporary / SETTINGS, EXPECTED | own | settings)
         if card is not None:
             files.write_text(temporary / "README.md", card)
 
 
-def load(folder: Path) -> Scorer:
+def load(folder: Path) -> Scorer | Ensemble:
     """Load a scorer that `save` wrote.
 
     Raises:
         UserError: If the folder is no scorer of this format, naming what differs.
     """
-    settings = _read_settings(folder / "scorer.json")
-    encoder, tokenizer = load_encoder(settings["encoder"], settings["revision"])
+    settings = _read_settings(folder / SETTINGS)
+    if "members" in settings:
+        return Ensemble([load(folder / name) for name in settings["members"]])
+    encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"])
     remedy = f"delete {folder} and run `dvc repro`"
-    for path in (folder / "adapter/adapter_config.json", folder / "adapter/adapter_model.safetensors"):
-        if not path.is_file():  # else PEFT would look for it on the hub
-            raise UserError(f"{path}: no such file; {remedy}")
-    try:
-        adapted = PeftModel.from_pretrained(encoder, folder / "adapter")
-    except (RuntimeError, ValueError):
-        raise UserError(f"{folder / 'adapter'}: does not fit the encoder {settings['encoder']}; {remedy}") from None
-    scorer = Scorer(adapted, tokenizer, settings["max_tokens"], settings["context_turns"])
-    head, path = scorer.state_dict(), folder / "head.safetensors"
-    head = {name: tuple(value.shape) for name, value in head.items() if not name.startswith("encoder.")}
-    try:
-        stored = load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        raise UserError(f"{path}: missing or damaged; {remedy}") from None
-    if {name: tuple(value.shape) for name, value in stored.items()} != head:
-        raise UserError(f"{path}: does not fit the scorer; {remedy}")
+    encoder = scorer_encoder.restore(encoder, folder, settings, remedy)
+    scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"])
+    stored = scorer_encoder.tensors(folder / HEAD, remedy)
+    if scorer_encoder.shapes(stored) != scorer_encoder.shapes(_head(scorer)):
+        raise UserError(f"{folder / HEAD}: does not fit the scorer; {remedy}")
     scorer.load_state_dict(stored, strict=False)
     return scorer.eval()
+
+
+def _head(scorer: Scorer) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in scorer.state_dict().items() if not name.startswith("encoder.")}
 
 
 def _read_settings(path: Path) -> dict:
@@ -197,6 +184,8 @@ def _read_settings(path: Path) -> dict:
             raise UserError(
                 f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew with `dvc repro`"
             )
+    if "members" in settings:
+        return settings
     for key, fits, wanted in STATED:
         if key not in settings or not fits(settings[key]):
             raise UserError(f"{path}: {key} is {settings.get(key, 'missing')!r}, expected {wanted}")

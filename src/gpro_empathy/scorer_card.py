@@ -9,6 +9,11 @@ ROLES = {
     "audit": "It only audits: no training of a policy sees it, and it learned from other conversations than the reward's.",
 }
 
+TRAINED = {
+    True: "LoRA matrices and a linear head on the encoder {encoder}, which is not in this folder.",
+    False: "The encoder {encoder}, its blocks trained further, and a linear head.",
+}
+
 
 def write(settings: Mapping, report: Mapping) -> str:
     """Return the card as Markdown.
@@ -19,7 +24,9 @@ def write(settings: Mapping, report: Mapping) -> str:
     """
     training, turns = settings["training"], settings["context_turns"]
     context = (
-        f"after up to {turns} earlier turns of its conversation" if turns else "by itself, without its conversation"
+        f"after {turns} or more earlier turns of its conversation, where there are so many and they have room"
+        if turns
+        else "by itself, without its conversation"
     )
     encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
     ranges = ", ".join(f"{COLUMNS[name]} ({RANGES[name][0]:g} to {RANGES[name][1]:g})" for name in LABELS)
@@ -28,11 +35,13 @@ def write(settings: Mapping, report: Mapping) -> str:
         "",
         f"Rates a turn of a conversation, {context}: {ranges}. {ROLES[settings['role']]}",
         "",
-        f"LoRA matrices and a linear head on the encoder {encoder}, which is not in this folder. Texts are normalised "
-        f"and cut to {settings['max_tokens']} tokens.",
+        f"{TRAINED[bool(settings['training']['lora_rank'])].format(encoder=encoder)} Texts are normalised and cut to "
+        f"{settings['max_tokens']} tokens.",
         "",
         f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
-        f"learning rate {training['learning_rate']:g}, batches of {training['batch_size']}, seed {training['seed']}.",
+        f"learning rates {training['learning_rate']:g} (encoder) and {training['head_learning_rate']:g} (head), batches "
+        f"of {training['batch_size']}, weight of the concordance in the loss {training['concordance_weight']:g}, "
+        f"seed {training['seed']}.",
         "",
         "Accuracy on held-out turns: Pearson correlation with the labels, and mean absolute error in label units.",
         "",

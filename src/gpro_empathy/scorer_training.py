@@ -1,4 +1,8 @@
-"""Train the empathy scorer: Huber loss on standardised labels, on turns of similar length at a time."""
+"""Train the empathy scorer on standardised labels, on turns of similar length at a time.
+
+The loss is Huber's, after the published design; `concordance_weight` adds 1 - CCC to it, the concordance correlation
+coefficient of Lin (1989), which rewards the ranking that Pearson's r measures and the scale that Huber's loss shrinks.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +13,9 @@ import torch
 from gpro_empathy import params, scorer
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
+
+# Settings that a trained scorer's provenance states.
+RECIPE = ("epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
 
 
 def train(
@@ -41,7 +48,7 @@ def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) ->
     return {
         **{name: getattr(config, name) for name in ("encoder", "revision", "max_tokens", "context_turns")},
         "training": {
-            **{name: getattr(config, name) for name in ("epochs", "learning_rate", "batch_size")},
+            **{name: getattr(config, name) for name in RECIPE},
             "turns": len(turns),
             "conversations": len({turn.conversation for turn in turns}),
             "seed": seed,
@@ -56,7 +63,13 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
     lengths = [window.tokens for window in windows]
     total = config.epochs * -(-len(windows) // windows_per_update)
     warmup = max(1, round(config.warmup_fraction * total))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
+    encoder = [weights for weights in model.encoder.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": encoder, "lr": config.learning_rate},
+            {"params": model.head.parameters(), "lr": config.head_learning_rate},
+        ]
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
     )
@@ -69,9 +82,10 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
         for chosen in _shuffled_batches(lengths, windows_per_update, rng):
             batch = model.collate([windows[i] for i in chosen])
             target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
-            error_B3 = torch.where(target_B3.isnan(), 0.0, model(batch) - target_B3)
-            size_B3 = error_B3.abs()
-            loss = torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
+            predicted_B3 = model(batch)
+            loss = huber(predicted_B3, target_B3, delta_3)
+            if config.concordance_weight:
+                loss = loss + config.concordance_weight * (1 - concordance(predicted_B3, target_B3)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -79,6 +93,27 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
             losses.append(loss.item())
         left = (time.perf_counter() - started) / (epoch + 1) * (config.epochs - epoch - 1)
         progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+
+
+def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
+    """Return Huber's loss, averaged over all B x 3 places; a missing target (NaN) counts as no error."""
+    error_B3 = torch.where(target_B3.isnan(), 0.0, predicted_B3 - target_B3)
+    size_B3 = error_B3.abs()
+    return torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
+
+
+def concordance(predicted_B3: torch.Tensor, target_B3: torch.Tensor) -> torch.Tensor:
+    """Return Lin's concordance correlation coefficient of each label over the rows that have it, shape (3,).
+
+    2 cov / (var + var + (difference of means)^2), with variances over n. It is 0 where nothing varies, or no row has it.
+    """
+    known_B3 = ~target_B3.isnan()
+    n_3 = known_B3.sum(0).clamp(min=1)
+    x_B3, y_B3 = (torch.where(known_B3, values, 0.0) for values in (predicted_B3, target_B3))
+    mean_x_3, mean_y_3 = x_B3.sum(0) / n_3, y_B3.sum(0) / n_3
+    x_B3, y_B3 = (x_B3 - mean_x_3) * known_B3, (y_B3 - mean_y_3) * known_B3
+    spread_3 = (x_B3**2 + y_B3**2).sum(0) / n_3 + (mean_x_3 - mean_y_3) ** 2
+    return 2 * (x_B3 * y_B3).sum(0) / n_3 / spread_3.clamp(min=torch.finfo(spread_3.dtype).tiny)
 
 
 def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
