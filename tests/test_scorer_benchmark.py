@@ -91,7 +91,7 @@ def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
 
 
 def test_folds_are_of_scorers_that_did_not_see_them_and_are_averaged_and_kept(bench, monkeypatch, tmp_path):
-    turns, label_B3, good, worse = made_up()
+    turns, _, good, worse = made_up()
     fold_B = bench.folds(turns)
     asked = []
 
