@@ -85,8 +85,8 @@ def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
     assert recipes[bench.BASELINE]["context_turns"] == 0
     for name in recipes:
         assert {config.encoder for config in bench.members(recipes, name)} == {"all-minilm-l6-v2"}
-    assert bench.members(recipes, "lora_average") == [
-        config for name in recipes["lora_average"]["average"] for config in bench.members(recipes, name)
+    assert bench.members(recipes, "average") == [
+        config for name in recipes["average"]["average"] for config in bench.members(recipes, name)
     ]
 
 

@@ -123,9 +123,10 @@ class Ensemble:
 
 
 def build(config: params.TrainScorer) -> Scorer:
-    """Build an untrained scorer around the configured encoder."""
+    """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
     encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision)
-    return Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
+    scorer = Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
+    return scorer.to(scorer_encoder.device())
 
 
 def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | None = None) -> None:
@@ -152,7 +153,7 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
 
 
 def load(folder: Path) -> Scorer | Ensemble:
-    """Load a scorer that `save` wrote.
+    """Load a scorer that `save` wrote, on the GPU if there is one.
 
     Raises:
         UserError: If the folder is no scorer of this format, naming what differs.
@@ -168,7 +169,7 @@ def load(folder: Path) -> Scorer | Ensemble:
     if scorer_encoder.shapes(stored) != scorer_encoder.shapes(_head(scorer)):
         raise UserError(f"{folder / HEAD}: does not fit the scorer; {remedy}")
     scorer.load_state_dict(stored, strict=False)
-    return scorer.eval()
+    return scorer.eval().to(scorer_encoder.device())
 
 
 def _head(scorer: Scorer) -> dict[str, torch.Tensor]:

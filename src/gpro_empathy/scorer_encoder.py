@@ -20,6 +20,11 @@ ADAPTER, ENCODER = "adapter", "encoder"
 WEIGHTS = "model.safetensors"
 
 
+def device() -> torch.device:
+    """Return where scorers stand: on this process's GPU, else on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load(name: str, revision: str | None) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """Load an encoder and its tokenizer: the packaged MiniLM, a random two-layer BERT, or one from the hub.
 

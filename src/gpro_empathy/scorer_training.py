@@ -34,6 +34,7 @@ def train(
     targets_B3 = torch.tensor(
         [[np.nan if getattr(t, name) is None else getattr(t, name) for name in LABELS] for t in turns],
         dtype=torch.float32,
+        device=model.head.weight.device,
     )
     model.label_mean.copy_(targets_B3.nanmean(0))
     model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt())
