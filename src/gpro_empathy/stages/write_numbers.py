@@ -96,7 +96,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
 
 
 def read_benchmark(path: Path) -> dict:
-    """Read what bench/scorer.py found on the official WASSA files.
+    """Read what the scorer's benchmark found on the official WASSA files.
 
     Raises:
         UserError: If the file is missing or malformed.
