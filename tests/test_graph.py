@@ -18,7 +18,7 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "gpro_empathy"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SECTIONS = {section.__name__: section.section_name() for section in params.Section.__subclasses__()}
-FOLDERS = ("data/", "models/", "reports/", "paper/")
+FOLDERS = ("bench/", "data/", "models/", "reports/", "paper/")
 # What stands below the folder of an artefact, built from scratch by its own stage and no artefact itself.
 SCRATCH = {"paper/build"}
 WITHOUT_TORCH = ("prepare", "analyse_rewards", "draw_figures", "write_numbers", "paper")

@@ -227,7 +227,7 @@ def test_total_is_given_only_when_every_stage_ran_here(root):
     assert "together" not in (root / "paper/provenance/provenance.tex").read_text()
     note(root, "second", 110.0, 90.0)
     record_provenance.run(root)
-    assert "together & 2.5 min" in (root / "paper/provenance/provenance.tex").read_text()
+    assert "together 2.5 min" in (root / "paper/provenance/provenance.tex").read_text()
 
 
 def test_every_linked_file_is_made_by_a_stage():

@@ -40,10 +40,52 @@ def test_leak_that_was_not_measured_is_said_not_to_be():
 
 
 def test_official_dev_figures_stand_beside_the_leak_where_they_are_known():
-    dev = {"emotion": 0.71, "polarity": 0.72, "empathy": 0.73, "mean": 0.72}
+    dev = made_up.benchmark()["dev"]
+    dev["pearson"]["empathy"]["estimate"] = 0.73
     lines = report_scorer.leak_table(made_up.scorer()["leak"], dev).splitlines()
     assert next(line for line in lines if line.startswith("empathy")).endswith(r"& \num{0.730} \\")
-    assert "official dev" not in report_scorer.leak_table(made_up.scorer()["leak"])
+    assert lines[3].endswith(r"& dev \\")
+    assert "dev" not in report_scorer.leak_table(made_up.scorer()["leak"])
+
+
+def test_dev_figures_are_said_to_be_of_another_scorer_than_the_runs():
+    text = report_scorer.dev_column(made_up.benchmark()["dev"])
+    assert r"no scorer of this run, but the benchmark's (recipe \stage{long_context}), trained on the official" in text
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        (made_up.estimate(0.1, 0.05), "it does better."),
+        (made_up.estimate(0.1, 0.2), "no evidence of a difference."),
+        (made_up.estimate(-0.1, 0.05), "it does worse."),
+        (made_up.estimate(0.1, None), "too few conversations to judge it."),
+    ],
+)
+def test_a_recipe_is_said_to_beat_the_published_one_only_where_the_interval_shows_it(difference, verdict):
+    found = made_up.benchmark()
+    found["folds"]["long_context"]["difference"]["mean"] = difference
+    text = report_scorer.benchmark(found)
+    assert text.endswith(verdict)
+    assert r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}; cross-validated" in text
+    assert (
+        r"it reaches \num{0.720} {[}\num{0.700}, \num{0.740}{]} and the published single-turn recipe \num{0.710}"
+        in text
+    )
+
+
+def test_benchmark_without_a_cross_validation_of_its_recipe_makes_no_comparison():
+    found = made_up.benchmark()
+    del found["folds"]["long_context"]
+    assert report_scorer.benchmark(found).endswith(r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}.")
+    found["dev"]["recipe"] = "published"
+    assert "cross-validated" not in report_scorer.benchmark(found)
+
+
+def test_a_dev_file_that_was_not_rated_is_said_not_to_be():
+    found = made_up.benchmark() | {"dev": None}
+    assert "has not been rated" in report_scorer.benchmark(found)
+    assert report_scorer.dev_column(None) == report_scorer.benchmark(found)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 import made_up
 from gpro_empathy import figures as draw
-from gpro_empathy import files, latex, params, report_sentences, verdicts
-from gpro_empathy.stages import analyse_rewards, draw_figures, paper, write_numbers, write_page
+from gpro_empathy import files, latex, params, provenance, report_sentences, report_tables, verdicts
+from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
 
 ROOT = Path(__file__).parents[1]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -133,6 +133,43 @@ def test_stories_are_counted_where_the_data_name_them(tmp_path, stories, words_o
     files.write_json(tmp_path / "reports/data.json", {**data, "stories": stories})
     write_numbers.run(SECTIONS, tmp_path)
     assert words_of_it in words(tmp_path)
+
+
+def test_official_dev_figures_reach_the_text_and_the_table_or_are_said_to_be_missing(tmp_path):
+    make_report(tmp_path)
+    table = tmp_path / "paper/generated/leak_table.tex"
+    assert r"a mean correlation of \num{0.660}" in words(tmp_path)
+    assert "& dev" in table.read_text()
+    files.write_json(tmp_path / "bench/scorer.json", {"dev": None, "folds": {}})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert "The official development file has not been rated" in words(tmp_path)
+    assert "& dev" not in table.read_text()
+
+
+def test_a_benchmark_file_without_its_parts_is_refused(tmp_path):
+    make_report(tmp_path)
+    files.write_json(tmp_path / "bench/scorer.json", {"dev": None})
+    with pytest.raises(files.UserError, match=r"bench/scorer.json: has no 'dev' and 'folds'; restore it with `git"):
+        write_numbers.run(SECTIONS, tmp_path)
+
+
+def test_results_table_holds_declared_and_audited_metrics_once(tmp_path):
+    make_report(tmp_path)
+    text = (tmp_path / "paper/generated/results_table.tex").read_text()
+    _, declared, audited = text.split(r"\midrule")
+    assert [line.split(" & ")[0] for line in audited.splitlines() if " & " in line] == ["stock phrase in the answer"]
+    assert declared.count(r"\\") == len(CONFIG.metrics)
+    analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
+    analysis["metric_order"].append("stock_phrase")
+    analysis["metrics"]["stock_phrase"] = analysis["audit"]["metrics"]["stock_phrase"]
+    assert report_tables.results_table(analysis).count(r"\midrule") == 1
+
+
+def test_settings_without_a_value_are_left_out_of_the_table():
+    table = report_tables.setup_table(SECTIONS)
+    assert PARAMS.policy.revision is None
+    assert "revision" not in table
+    assert r"load\_in\_4bit & yes" in table
 
 
 def test_examples_hold_typical_and_extreme_prompts_and_typical_and_worst_responses(tmp_path):
@@ -304,6 +341,8 @@ def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_pat
         row["answer"] += " \N{GRINNING FACE} \\input{x} 100% _ & " + "a" * 80
     make_report(tmp_path, effect, rows=rows, seeds=seeds)
     shutil.copytree(figures, tmp_path / "reports/figures")
+    record = files.read_json(ROOT / "reports/provenance.json")
+    files.write_text(tmp_path / "paper/provenance/provenance.tex", provenance.report(record, record_provenance.LINKS))
     paper.run(tmp_path)
     first = (tmp_path / "reports/paper.pdf").read_bytes()
     assert word in words(tmp_path)

@@ -69,7 +69,7 @@ def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palet
     Each training seed has a thin line; the thick one is the moving mean of their mean. Behind the raw rewards, a band
     goes from the lowest to the highest mean of a prompt's group in the step.
     """
-    figure = Figure(figsize=(width, 0.42 * width))
+    figure = Figure(figsize=(width, 0.36 * width))
     axes = figure.subplots(2, 3, sharex=True)
     colour = sns.color_palette(palette, 1)[0]
     by_prompt = groups.groupby(["seed", "step", "group"]).mean(numeric_only=True).groupby("step")
@@ -96,7 +96,7 @@ def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width:
 
     Several training seeds are small bars beside the mean.
     """
-    figure = Figure(figsize=(0.56 * width, 0.22 * len(order) + 0.7))
+    figure = Figure(figsize=(0.56 * width, 0.19 * len(order) + 0.6))
     ax = figure.subplots()
     colour = _colours(palette)["tuned"]
     for row, metric in enumerate(order):
@@ -124,7 +124,7 @@ def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width:
 
 def reward_distributions(responses: pd.DataFrame, policies: Sequence[str], width: float, palette: str) -> Figure:
     """Draw the raw scores of all responses, policy by policy, as boxes over the single points."""
-    figure = Figure(figsize=(0.41 * width, 0.42 * width))
+    figure = Figure(figsize=(0.41 * width, 0.37 * width))
     colours = _colours(palette)
     for ax, metric in zip(figure.subplots(2, 1, sharex=True), ("empathy_raw", "semantic_similarity_raw"), strict=True):
         for place, policy in enumerate(policies):
@@ -156,7 +156,7 @@ def empathy_by_intensity(found: Mapping, policies: Sequence[str], width: float, 
     Args:
         found: What intensity.by_intensity returns.
     """
-    figure = Figure(figsize=(0.49 * width, 0.44 * width))
+    figure = Figure(figsize=(0.49 * width, 0.38 * width))
     ax = figure.subplots()
     colours = _colours(palette)
     places = np.array([row["level"] for row in found["levels"]], dtype=float)
@@ -227,7 +227,7 @@ def scorer_reliability(
 
 def reward_against_audit(change: pd.DataFrame, width: float, palette: str) -> Figure:
     """Draw each prompt's change on the second scorer against that on the reward's scorer."""
-    figure = Figure(figsize=(0.49 * width, 0.44 * width))
+    figure = Figure(figsize=(0.49 * width, 0.38 * width))
     ax = figure.subplots()
     colour = _colours(palette)["tuned"]
     ax.plot(change["empathy_raw"], change["audit_empathy_raw"], ".", color="0.55", markersize=4)
@@ -236,14 +236,14 @@ def reward_against_audit(change: pd.DataFrame, width: float, palette: str) -> Fi
     _diagonal(ax, (-reach, reach))
     ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.6, zorder=0)
-    ax.set_xlabel("change, reward's scorer (label units)")
-    ax.set_ylabel("change, second scorer (label units)")
+    ax.set_xlabel("reward's scorer (label units)")
+    ax.set_ylabel("second scorer (label units)")
     return figure
 
 
 def temperature_effect(temperature: Mapping, width: float, palette: str) -> Figure:
     """Draw what each T does in each way of calibrating: to the advantages, to the order within groups, to the spread."""
-    figure = Figure(figsize=(width, 0.34 * width))
+    figure = Figure(figsize=(width, 0.29 * width))
     axes = figure.subplots(1, 3)
     for colour, (mode, rows) in zip(sns.color_palette(palette, 3), temperature["modes"].items(), strict=True):
         marker, line, label = MODES[mode]

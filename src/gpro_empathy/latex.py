@@ -133,12 +133,10 @@ def rows(cells: Iterable[Sequence[str]]) -> str:
     return "".join(" & ".join(row) + r" \\" + "\n" for row in cells)
 
 
-def tabular(columns: str, header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a booktabs tabular of cells that are LaTeX already."""
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{rows([header])}\\midrule\n{rows(body)}"
-        "\\bottomrule\n\\end{tabular}\n"
-    )
+def tabular(columns: str, header: Sequence[str], *parts: Sequence[Sequence[str]]) -> str:
+    """Return a booktabs tabular of cells that are LaTeX already, with a rule above each part that has rows."""
+    body = "".join(f"\\midrule\n{rows(part)}" for part in parts if part)
+    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{rows([header])}{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
 def definitions(macros: Mapping[str, str]) -> str:

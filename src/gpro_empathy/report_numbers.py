@@ -35,10 +35,11 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the report is written from: the parsed files of reports/ and the sections of params.yaml."""
+    """What the report is written from: the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml."""
 
     data: dict
     scorer: dict
+    benchmark: dict
     warm_start: dict
     analysis: dict
     settings: dict
@@ -52,7 +53,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
     return {
         **_method(inputs),
         **_data(inputs),
-        **report_scorer.macros(inputs.scorer, inputs.sections["train_scorer"]),
+        **report_scorer.macros(inputs.scorer, inputs.sections["train_scorer"], inputs.benchmark),
         **_training(inputs),
         **_results(inputs.analysis),
         **_intensity(inputs.analysis),

@@ -25,9 +25,20 @@ NO_LEAK = (
     "training already, or no second turn to learn from."
 )
 
+# The recipe of bench/scorer.yaml that the others are compared with.
+PUBLISHED = "published"
+# By `estimates.side` of what the benchmark's recipe adds to the published one, and 0.
+RECIPE = {
+    None: "there are too few conversations to judge it",
+    -1: "it does worse",
+    0: "no evidence of a difference",
+    1: "it does better",
+}
+NO_DEV = r"The official development file has not been rated (\stage{make scorer-benchmark})."
 
-def macros(scorer: Mapping, config: params.TrainScorer) -> dict[str, str]:
-    """Return the section's macros but the encoder's name, from reports/scorer.json."""
+
+def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[str, str]:
+    """Return the section's macros but the encoder's name, from reports/scorer.json and bench/scorer.json."""
     turns, agreement = config.context_turns, scorer["agreement"]
     return {
         "RunScorerReads": rf"on turns after up to \num{{{turns}}} earlier turns" if turns else "on single turns",
@@ -41,6 +52,8 @@ def macros(scorer: Mapping, config: params.TrainScorer) -> dict[str, str]:
         "RunScorerBiasSentence": biases(scorer["reward"]["calibration"]),
         "RunScorerStockSentence": stock_phrases(scorer),
         "RunScorerLeakSentence": leak(scorer["leak"]),
+        "RunScorerBenchmarkSentence": benchmark(bench),
+        "RunScorerDevSentence": dev_column(bench["dev"]),
     }
 
 
@@ -105,19 +118,50 @@ def leak(found: Mapping | None) -> str:
     )
 
 
-def leak_table(found: Mapping | None, official_dev: Mapping | None = None) -> str:
-    """Lay out the correlations of both ways to split.
+def benchmark(found: Mapping) -> str:
+    """Say how the benchmark's scorer does on the official data, and against the published recipe where both were tried."""
+    dev, folds = found["dev"], found["folds"]
+    if dev is None:
+        return NO_DEV
+    recipe = dev["recipe"]
+    text = (
+        rf"On the official development file of WASSA 2024 the repository's benchmark, the recipe \stage{{{recipe}}} of "
+        r"\file{bench/scorer.yaml} trained on the official training file and no scorer of this run, reaches a mean correlation of "
+        f"{_estimate(dev['pearson']['mean'], 3, signed=False)}"
+    )
+    if recipe == PUBLISHED or not {recipe, PUBLISHED} <= set(folds):
+        return f"{text}."
+    own, baseline = (_estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED))
+    difference = folds[recipe]["difference"]["mean"]
+    return (
+        f"{text}; cross-validated over the conversations of the training file, it reaches {own} and the published single-turn recipe "
+        f"{baseline}, a difference of {_estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
+    )
+
+
+def dev_column(dev: Mapping | None) -> str:
+    """Say whose correlations on the official development set stand beside the leak."""
+    if dev is None:
+        return NO_DEV
+    return (
+        rf"Dev: no scorer of this run, but the benchmark's (recipe \stage{{{dev['recipe']}}}), trained on the official WASSA "
+        r"training file, on the official development file (\linked{bench/scorer.json})."
+    )
+
+
+def leak_table(found: Mapping | None, dev: Mapping | None = None) -> str:
+    """Lay out the correlations of both ways to split, and those of the benchmark's scorer on the official dev file.
 
     Args:
-        official_dev: Correlations on the official development set by label, and their `mean`, if they are known.
+        dev: The `dev` entry of bench/scorer.json, if the file was rated.
     """
     body = []
     for name in (*LABELS, "mean"):
         row = {} if found is None else found["mean"] if name == "mean" else found["labels"][name]
         cells = [latex.number(row.get(key), 3) for key in ("grouped", "by_turn")]
         cells.append(_estimate(row["difference"], 3) if row else "--")
-        body.append([name, *cells, *([latex.number(official_dev[name], 3)] if official_dev else [])])
-    header = ["", "new conversations", "split by turn", "difference", *(["official dev"] if official_dev else [])]
+        body.append([name, *cells, *([latex.number(dev["pearson"][name]["estimate"], 3)] if dev else [])])
+    header = ["", "new", "by turn", "difference", *(["dev"] if dev else [])]
     return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, body)
 
 
@@ -145,7 +189,7 @@ def phrases_table(scorer: Mapping) -> str:
         changes = [latex.number(reward[key]["estimate"], 2, signed=True) for key in ("change", "control_change")]
         differences = [_estimate(row["difference"]) for row in (reward, second)]
         body.append([latex.escape(reward["phrase"]) if "phrase" in reward else "mean", *changes, *differences])
-    header = ["appended phrase", "phrase", "neutral", "difference", "on second scorer"]
+    header = ["appended phrase", "phrase", "neutral", "difference", "difference, second scorer"]
     return latex.GENERATED + latex.tabular("@{}lrrrr@{}", header, body)
 
 

@@ -11,12 +11,14 @@ LABELS = ("emotion", "polarity", "empathy")
 
 
 def setup_table(sections: Sequence[params.Section]) -> str:
-    """Lay out all settings in columns of key and value, section by section."""
+    """Lay out all settings that have a value in columns of key and value, section by section."""
     lines = []
     for section in sections:
         name = section.section_name()
         lines.append((rf"\textbf{{{latex.escape(name)}}}", ""))
         for key, value in section.model_dump().items():
+            if value is None:
+                continue
             if isinstance(value, dict):
                 lines.extend((latex.escape(f"{key}.{inner}"), _setting(item)) for inner, item in value.items())
             elif isinstance(value, list):
@@ -39,8 +41,6 @@ def _from_section_name(lines: Sequence[tuple[str, str]], place: int) -> int:
 
 
 def _setting(value: object) -> str:
-    if value is None:
-        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -85,24 +85,27 @@ def scorer_table(scorer: Mapping) -> str:
 
 
 def results_table(analysis: Mapping) -> str:
-    """Lay out every declared metric: means of all policies, difference with interval, adjusted p and verdict."""
-    policies = analysis["policies"]
-    body = []
-    for metric in analysis["metric_order"]:
-        row, digits = analysis["metrics"][metric], metric_names.digits(metric)
-        body.append(
-            [
-                latex.escape(metric_names.label_with_unit(metric)),
-                *(latex.number(row["means"][policy], digits) for policy in policies),
-                latex.number(row["difference"], digits, signed=True),
-                latex.interval(row["low"], row["high"], digits),
-                latex.p_value(row["p_holm"]),
-                _short_verdict(row["verdict"]),
-            ]
-        )
+    """Lay out the comparison of every declared metric, and below it that of what the audit looks at beside them."""
+    policies, audited = analysis["policies"], analysis["audit"]["metrics"]
+    declared = [_compared(metric, analysis["metrics"][metric], policies) for metric in analysis["metric_order"]]
+    others = [
+        _compared(metric, audited[metric], policies) for metric in audit.AUDITED if metric not in analysis["metrics"]
+    ]
     names = [latex.escape(metric_names.POLICY_LABELS[policy]) for policy in policies]
     header = ["metric", *names, "diff.", "interval", "$p$ adj.", "verdict"]
-    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 3) + "l@{}", header, body)
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 3) + "l@{}", header, declared, others)
+
+
+def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
+    digits = metric_names.digits(metric)
+    return [
+        latex.escape(metric_names.label_with_unit(metric)),
+        *(latex.number(row["means"][policy], digits) for policy in policies),
+        latex.number(row["difference"], digits, signed=True),
+        latex.interval(row["low"], row["high"], digits),
+        latex.p_value(row["p_holm"]),
+        "--" if row["verdict"] == "no evidence of a change" else row["verdict"],
+    ]
 
 
 def effects_table(analysis: Mapping) -> str:
@@ -152,37 +155,6 @@ def intensity_table(analysis: Mapping) -> str:
     start_name = latex.escape(metric_names.POLICY_LABELS[start])
     header = ["level", "prompts", "conv.", f"empathy, {start_name}", "tuned", "change", "interval", *names]
     return latex.GENERATED + latex.tabular("@{}" + "r" * len(header) + "@{}", header, [*body, trends])
-
-
-def _short_verdict(verdict: str) -> str:
-    return "--" if verdict == "no evidence of a change" else verdict
-
-
-def audit_table(analysis: Mapping) -> str:
-    """Lay out the audited metrics of starting and tuned policy."""
-    start, body = analysis["starting_policy"], []
-    for metric in audit.AUDITED:
-        row, digits = analysis["audit"]["metrics"][metric], metric_names.digits(metric)
-        body.append(
-            [
-                latex.escape(metric_names.label_with_unit(metric)),
-                *(latex.number(row["means"][policy], digits) for policy in (start, "tuned")),
-                latex.number(row["difference"], digits, signed=True),
-                latex.interval(row["low"], row["high"], digits),
-                latex.p_value(row["p_holm"]),
-                _short_verdict(row["verdict"]),
-            ]
-        )
-    header = [
-        "metric",
-        latex.escape(metric_names.POLICY_LABELS[start]),
-        "tuned",
-        "diff.",
-        "interval",
-        "$p$ adj.",
-        "verdict",
-    ]
-    return latex.GENERATED + latex.tabular("@{}lrrrrrl@{}", header, body)
 
 
 def prompts_table(analysis: Mapping) -> str:

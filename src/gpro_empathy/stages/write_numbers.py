@@ -2,6 +2,7 @@
 
 Reads   reports/*.json, reports/training/  what the other stages found
         data/rollouts/rollouts.jsonl       for the examples
+        bench/scorer.json                  the scorer's recipes on the official WASSA files
         params.yaml                        for the table of settings
         paper/main.tex                     to check that it uses each number, and no other
 Writes  paper/generated/*.tex              macros (numbers.tex), tables, examples
@@ -24,6 +25,7 @@ from gpro_empathy import (
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+BENCHMARK = Path("bench/scorer.json")
 MAIN = Path("paper/main.tex")
 GENERATED = Path("paper/generated")
 # All that results depend on; how figures look is no setting of the experiment.
@@ -54,13 +56,12 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "setup_table": report_tables.setup_table(sections),
             "data_table": report_tables.data_table(inputs.data),
             "scorer_table": report_tables.scorer_table(inputs.scorer),
-            "leak_table": report_scorer.leak_table(inputs.scorer["leak"]),
+            "leak_table": report_scorer.leak_table(inputs.scorer["leak"], inputs.benchmark["dev"]),
             "calibration_table": report_scorer.calibration_table(inputs.scorer),
             "phrases_table": report_scorer.phrases_table(inputs.scorer),
             "results_table": report_tables.results_table(inputs.analysis),
             "effects_table": report_tables.effects_table(inputs.analysis),
             "intensity_table": report_tables.intensity_table(inputs.analysis),
-            "audit_table": report_tables.audit_table(inputs.analysis),
             "prompts_table": report_tables.prompts_table(inputs.analysis),
             "examples": report_examples.examples(table),
         }
@@ -84,6 +85,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
     return report_numbers.Inputs(
         data=files.read_json(root / REPORTS / "data.json"),
         scorer=files.read_json(root / REPORTS / "scorer.json"),
+        benchmark=read_benchmark(root / BENCHMARK),
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
         analysis=files.read_json(root / REPORTS / "reward_analysis.json"),
         settings=files.read_json(root / TRAINING / "settings.json"),
@@ -91,6 +93,18 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
         sections={section.section_name(): section for section in sections},
     )
+
+
+def read_benchmark(path: Path) -> dict:
+    """Read what the scorer's benchmark found on the official WASSA files.
+
+    Raises:
+        UserError: If the file is missing or malformed.
+    """
+    found = files.read_json(path)
+    if not isinstance(found, dict) or not {"dev", "folds"} <= set(found):
+        raise files.UserError(f"{path}: has no 'dev' and 'folds'; restore it with `git checkout -- {BENCHMARK}`")
+    return found
 
 
 def check(defined: set[str], used: set[str]) -> None:
