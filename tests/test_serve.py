@@ -20,7 +20,6 @@ OPTIONS = {
     "--revision", "--enable-lora", "--lora-modules", "--max-lora-rank", "--dtype", "--max-model-len",
     "--override-generation-config", "--host", "--port",
 }  # fmt: skip
-FLAGS = {"--enable-lora"}
 LLAMA = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 33, "meta-llama/L", "meta-llama/L", "abc")
 LOCAL = tuned.Tuned(24, tuned.ADAPTERS / "seed-24", 32, "smollm2-135m-instruct", None, None)
 
