@@ -17,7 +17,7 @@ import yaml
 from scipy import stats as scipy_stats
 
 from gpro_empathy import dialogue, files, grpo_run, params, policy, rewards, rollouts, scorer, text_measures
-from gpro_empathy.stages import train_grpo
+from gpro_empathy.stages import rollout, train_grpo
 
 HERE = Path(__file__).parent
 CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
@@ -92,7 +92,7 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
         turns,
         config.rollout,
     )
-    return rollouts.score(samples, model, scorer.load(rollouts.AUDIT_SCORER))
+    return rollouts.score(samples, model, scorer.load(rollout.AUDIT_SCORER))
 
 
 def comparison(rows: list[dict]) -> dict:

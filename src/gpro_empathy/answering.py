@@ -14,6 +14,8 @@ from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
 WARM_START = Path("models/warm_start")
+SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
+REFERENCE = Path("reports/training/reference.json")
 
 
 class Policies:
@@ -31,7 +33,7 @@ class Policies:
         """
         self._config, self._messages = config, 0
         self._tokenizer = policy.load_tokenizer(tuned.POLICY)
-        self._rewards, self._audit = rollouts.load_scorers(config.rewards)
+        self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE)
         base = policy.load_base(config.policy, tuned.POLICY)
         self._tuned = ("tuned", found.seed)
         self._model = PeftModel.from_pretrained(base, str(found.adapter), adapter_name=rollouts.label(*self._tuned))

@@ -15,9 +15,6 @@ from gpro_empathy.decoder import decoder_of
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
-SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
-REFERENCE = Path("reports/training/reference.json")
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -96,14 +93,16 @@ def label(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}-{seed}"
 
 
-def load_scorers(config: params.Rewards) -> tuple[rewards.RewardModel, scorer.Scorer]:
-    """Load the reward model, with the reference statistics of the training, and the scorer that audits it.
+def load_scorers(
+    config: params.Rewards, own: Path, audit: Path, reference: Path
+) -> tuple[rewards.RewardModel, scorer.Scorer]:
+    """Load the reward model, with its own scorer and the training's reference statistics, and the scorer that audits it.
 
     Raises:
         UserError: If one of them is missing or cannot be loaded.
     """
-    model = rewards.with_reference(rewards.load(config, SCORER), files.read_json(REFERENCE))
-    return model, scorer.load(AUDIT_SCORER)
+    model = rewards.with_reference(rewards.load(config, own), files.read_json(reference))
+    return model, scorer.load(audit)
 
 
 def score(samples: Sequence[Sample], model: rewards.RewardModel, audit: scorer.Scorer) -> list[dict]:

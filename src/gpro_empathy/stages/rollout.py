@@ -13,7 +13,8 @@ from gpro_empathy import dialogue, failures, files, params, policy, rollouts, vl
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
-SETTINGS = Path("reports/training/settings.json")
+SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
+REFERENCE, SETTINGS = Path("reports/training/reference.json"), Path("reports/training/settings.json")
 PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
@@ -22,7 +23,7 @@ ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
-    model, audit = rollouts.load_scorers(params.load(params.Rewards))
+    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
     for seed in files.read_json(SETTINGS)["seeds"]:
