@@ -171,7 +171,13 @@ def test_no_line_is_wider_than_the_terminal(text, width):
 @pytest.fixture(scope="module")
 def folder(settings, tiny_policy, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
-    config = settings.model_copy(update={"policy": tiny_policy.model_copy(update={"max_prompt_tokens": 300})})
+    # Rollouts, and so the answers here, may be longer than responses in training, which tiny_policy cuts at 8.
+    config = settings.model_copy(
+        update={
+            "policy": tiny_policy.model_copy(update={"max_prompt_tokens": 300}),
+            "rollout": settings.rollout.model_copy(update={"max_completion_tokens": 12}),
+        }
+    )
     write_run(root, config, seeds=[23, 24])
     policy.convert(config.policy, root / "models/policy")
     for number, place in enumerate(("warm_start", "tuned/seed-23", "tuned/seed-24")):
@@ -211,12 +217,14 @@ def test_policies_answer_as_the_rollouts_do(folder, policies, settings):
     for r, place in zip(found, ("tuned/seed-23", "warm_start"), strict=True):
         base = policy.load_base(config.policy, folder / "models/policy")
         model = PeftModel.from_pretrained(base, str(folder / "models" / place)).eval()
-        how = generation.sampling(tokenizer, 8, config.rollout.temperature, config.rollout.top_p)
-        uniform = np.random.default_rng([config.rollout.seed, 0]).random((1, 8))
+        how = generation.sampling(tokenizer, 12, config.rollout.temperature, config.rollout.top_p)
+        uniform = np.random.default_rng([config.rollout.seed, 0]).random((1, 12))
         ids = policy.prompt_ids(tokenizer, prompts.messages("My dog died last night."))
         tokens = generation.decode(model, [ids], 1, how, torch.from_numpy(uniform))[0]
         assert r["text"] == tokenizer.decode(tokens, skip_special_tokens=True)
+        assert r["completion_tokens"] == len(tokens)
     assert found[0]["text"] != found[1]["text"]
+    assert max(r["completion_tokens"] for r in found) == 12
 
 
 def test_another_seed_is_another_policy_and_an_unknown_one_is_refused(policies):

@@ -247,7 +247,7 @@ def test_refuses_a_malformed_file_with_its_place(tmp_path, text, message):
 
 
 def test_refuses_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.csv: no such file"):
+    with pytest.raises(UserError, match=r"gone\.csv: no such file; check its path"):
         dialogue.read_wassa_csv(tmp_path / "gone.csv")
 
 

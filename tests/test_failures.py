@@ -118,7 +118,7 @@ def test_any_other_error_stays_what_it_is(error):
 
 
 def test_out_of_memory_in_a_step_names_the_step_leaves_no_partial_output_and_a_rerun_goes_on(
-    make_run,  # noqa: F811
+    make_run,  # noqa: F811  the fixture
     tmp_path,
     monkeypatch,
     capsys,
@@ -153,7 +153,7 @@ def test_out_of_memory_in_a_step_names_the_step_leaves_no_partial_output_and_a_r
     assert results[0][1].log == whole.log
 
 
-def test_another_share_for_vllm_is_no_other_run(make_run, tmp_path):  # noqa: F811
+def test_another_share_for_vllm_is_no_other_run(make_run, tmp_path):  # noqa: F811  the fixture
     from gpro_empathy import grpo_run
 
     one, other = (make_run(vllm_gpu_memory_utilization=share) for share in (0.6, 0.5))

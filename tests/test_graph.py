@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -200,6 +201,18 @@ def test_stage_that_needs_no_torch_does_not_import_it(name):
     code = f"import sys, gpro_empathy.stages.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_bars_that_libraries_draw_do_not_fill_a_log():
+    bar = "import time, tqdm\nfor _ in tqdm.tqdm(range(30)): time.sleep(0.02)\n"
+    # These tests have imported stages themselves.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TQDM_")}
+    seen = []
+    for first in ("", "import gpro_empathy.stages\n"):
+        line = [sys.executable, "-c", first + bar]
+        seen.append(subprocess.run(line, env=clean, capture_output=True, text=True, check=True).stderr.count("%|"))
+    assert seen[0] > 2
+    assert seen[1] == 2  # at its start and at its end
 
 
 # The walk itself, on code made up

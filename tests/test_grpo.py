@@ -574,6 +574,15 @@ def test_card_shows_the_raw_rewards_of_the_first_and_the_last_step(result, finis
     assert row in card
 
 
+@pytest.mark.parametrize(
+    ("load_in_4bit", "base"), [(True, "on the base in 4 bits (NF4), "), (False, "on the unquantised base, ")]
+)
+def test_card_says_in_what_format_the_base_was(result, finished, load_in_4bit, base):
+    run = finished["run"]
+    run = dataclasses.replace(run, policy=run.policy.model_copy(update={"load_in_4bit": load_in_4bit}))
+    assert base in grpo_run.card(run, result)
+
+
 def test_two_runs_with_one_seed_are_equal_to_the_last_bit(result, finished, make_run, tmp_path):
     run = make_run()
     again = grpo_run.train(run, tmp_path / "work", inputs=[])

@@ -157,5 +157,5 @@ def test_refuses_a_file_that_is_no_mapping(tmp_path, text, line):
 
 
 def test_refuses_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"params\.yaml: no such file"):
+    with pytest.raises(UserError, match=r"params\.yaml: no such file; `git checkout params\.yaml`"):
         params.load_all(tmp_path / "params.yaml")

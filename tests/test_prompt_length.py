@@ -20,3 +20,11 @@ def test_template_that_refuses_is_a_users_error(tmp_path, policy_folder):
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system message') }}")
     with pytest.raises(UserError, match="no system message"):
         prompt_length.counter(tmp_path)(prompts.messages("Hello"))
+
+
+def test_missing_or_damaged_tokenizer_is_one_line_that_names_it(tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer\.json: no such file; run `make reproduce`"):
+        prompt_length.counter(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "mod')
+    with pytest.raises(UserError, match=r"tokenizer\.json, line 1, column 20: not JSON"):
+        prompt_length.counter(tmp_path)

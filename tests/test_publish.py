@@ -59,7 +59,8 @@ def make_run(root, config, data=DATA):
 
 @pytest.fixture
 def run(tmp_path, settings, monkeypatch):
-    make_run(tmp_path, settings)
+    rollout = settings.rollout.model_copy(update={"max_completion_tokens": 200})
+    make_run(tmp_path, settings.model_copy(update={"rollout": rollout}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -133,7 +134,7 @@ def test_card_says_data_settings_limits_and_licence(run):
     for words in (
         "synthetic turns", "train 1236 turns in 117 conversations", "LoRA rank 32", "An automatic score is not empathy",
         "not for use with people in distress without the oversight", "Apache-2.0, as the base.", "training seed 23",
-        repr(prompts.SYSTEM_PROMPT), "rounded to Q4_1",
+        repr(prompts.SYSTEM_PROMPT), "rounded to Q4_1", "max_new_tokens=200,",
     ):  # fmt: skip
         assert words in text
     code = text.split("```python\n")[1].split("```")[0]

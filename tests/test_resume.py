@@ -107,7 +107,7 @@ def model_scorer(settings, tmp_path_factory):
 
 
 @pytest.fixture
-def make_folder(settings, tiny_policy, policy_folder, model_scorer, config, tmp_path):  # noqa: F811
+def make_folder(settings, tiny_policy, policy_folder, model_scorer, config, tmp_path):  # noqa: F811  a fixture
     """Return a function that makes a folder with all that the stage reads: 5 steps, checkpoints after 2, 4 and 5."""
     short = config.model_copy(update={"steps": 5, "save_steps": 2, "lr_scheduler": "linear", "kl_beta": 0.05})
     values = settings.model_copy(update={"policy": tiny_policy, "train_grpo": short}).model_dump()

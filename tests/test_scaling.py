@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 
-import scaling  # noqa: E402
+import scaling  # noqa: E402  found by the line before
 
 
 def test_page_shows_what_the_formulas_give():

@@ -20,7 +20,6 @@ OPTIONS = {
     "--revision", "--enable-lora", "--lora-modules", "--max-lora-rank", "--dtype", "--max-model-len",
     "--override-generation-config", "--host", "--port",
 }  # fmt: skip
-FLAGS = {"--enable-lora"}
 LLAMA = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 33, "meta-llama/L", "meta-llama/L", "abc")
 LOCAL = tuned.Tuned(24, tuned.ADAPTERS / "seed-24", 32, "smollm2-135m-instruct", None, None)
 
@@ -46,6 +45,15 @@ def test_hub_model_is_named_with_its_revision_and_the_rank_rounded_up(settings):
     line = serve.command(LLAMA, settings, 8000)
     assert line[2:5] == ["meta-llama/L", "--revision", "abc"]
     assert line[line.index("--max-lora-rank") + 1] == "64"
+
+
+def test_answers_may_be_as_long_as_in_the_rollouts(settings):
+    config = settings.model_copy(
+        update={"rollout": settings.rollout.model_copy(update={"max_completion_tokens": 1024})}
+    )
+    line = serve.command(LOCAL, config, 8000)
+    assert line[line.index("--max-model-len") + 1] == str(192 + 1024)
+    assert json.loads(line[line.index("--override-generation-config") + 1])["max_new_tokens"] == 1024
 
 
 def test_refuses_a_rank_beyond_what_vllm_takes(settings):

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from gpro_empathy import dialogue, files, generation, params, policy, prompts, rewards, rollouts, scorer, tuned
+from gpro_empathy import dialogue, generation, params, policy, prompts, rollouts, tuned
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
@@ -33,8 +33,7 @@ class Policies:
         """
         self._config, self._messages = config, 0
         self._tokenizer = policy.load_tokenizer(tuned.POLICY)
-        self._rewards = rewards.with_reference(rewards.load(config.rewards, SCORER), files.read_json(REFERENCE))
-        self._audit = scorer.load(AUDIT_SCORER)
+        self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE)
         base = policy.load_base(config.policy, tuned.POLICY)
         self._tuned = ("tuned", found.seed)
         self._model = PeftModel.from_pretrained(base, str(found.adapter), adapter_name=rollouts.label(*self._tuned))
@@ -81,8 +80,7 @@ class Policies:
 
     def _sample(self, key, turn, ids, on_token) -> rollouts.Sample:
         config, name = self._config.rollout, rollouts.label(*key)
-        limit = self._config.policy.max_completion_tokens
-        how = generation.sampling(self._tokenizer, limit, config.temperature, config.top_p)
+        how = generation.sampling(self._tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
         uniform = np.random.default_rng([config.seed, turn.turn]).random((1, how.max_tokens))
         report = None if on_token is None else lambda step, _: on_token(name, step + 1)
         with self._speaking(key) as model:

@@ -77,7 +77,8 @@ def read_wassa_csv(path: Path) -> list[Turn]:
             label is not a number, or a label is out of range; names the column and the line in which the row begins.
     """
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(io.StringIO(files.read_text(path), newline=""), escapechar="\\", strict=True)
+    text = files.read_text(path, "check its path, in params.yaml or on the command line")
+    reader = csv.reader(io.StringIO(text, newline=""), escapechar="\\", strict=True)
     line = 1
     try:
         header = next(reader, [])

@@ -15,8 +15,6 @@ CONFIDENCE = 0.95
 N_RESAMPLES = 2000
 # Fewer conversations than this give no interval, as in the comparison of the policies by intensity.
 FEWEST_CONVERSATIONS = 12
-# Columns of `moments`.
-N_MOMENTS = 5
 
 
 def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generator) -> dict:

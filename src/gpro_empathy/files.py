@@ -96,8 +96,11 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_text(path, "".join(line + "\n" for line in lines))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, if_missing: str = "run `make reproduce`, which makes what is missing") -> str:
     """Read a UTF-8 text file.
+
+    Args:
+        if_missing: What to do where there is no such file, as the message says it.
 
     Raises:
         UserError: If the file is missing or not UTF-8, naming it and the offending byte.
@@ -105,7 +108,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `make reproduce`, which makes what is missing") from None
+        raise UserError(f"{path}: no such file; {if_missing}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(

@@ -197,9 +197,10 @@ def card(run: Run, result: Result) -> str:
         f"| {name} (raw) | {first[f'{name}_raw']:.3f} | {last[f'{name}_raw']:.3f} |\n"
         for name in sorted(run.rewards.terms)
     )
+    base = "the base in 4 bits (NF4)" if run.policy.load_in_4bit else "the unquantised base"
     return (
         f"# {run.policy.model}, trained by GRPO to answer with empathy\n\n"
-        f"LoRA of rank {run.policy.lora_rank} on a base quantised to {'4 bits (NF4)' if run.policy.load_in_4bit else 'none'}, "
+        f"LoRA of rank {run.policy.lora_rank} on {base}, "
         f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses, "
         f"seed {run.seed}.\n\n"
         f"| training batch mean | step {first['step']} | step {last['step']} |\n|---|---|---|\n{terms}\n"

@@ -269,7 +269,7 @@ def load_all(path: Path = PARAMS) -> Params:
         UserError: As `load`.
     """
     try:
-        values = yaml.safe_load(files.read_text(path))
+        values = yaml.safe_load(files.read_text(path, "`git checkout params.yaml` brings it back"))
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise files.UserError(f"{path}: not YAML: {problem}") from None

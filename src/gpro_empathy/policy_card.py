@@ -97,7 +97,7 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r})
 messages = [{{"role": "system", "content": SYSTEM}}, {{"role": "user", "content": "My dog died last night."}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 output = model.generate(
-    **inputs, max_new_tokens={config.policy.max_completion_tokens}, do_sample=True, temperature={rollout.temperature}, top_p={rollout.top_p}
+    **inputs, max_new_tokens={rollout.max_completion_tokens}, do_sample=True, temperature={rollout.temperature}, top_p={rollout.top_p}
 )
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 ```"""

@@ -1,5 +1,6 @@
 """Count the tokens of a chat prompt without loading torch: transformers' tokenizers bring it along."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +17,12 @@ def counter(folder: Path) -> Callable[[list[dict[str, str]]], int]:
 
     Args:
         folder: A converted policy, with tokenizer.json and chat_template.jinja.
+
+    Raises:
+        UserError: If one of its files is missing or not in its format.
     """
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # Read by our own code first, for its messages: those of tokenizers name no file.
+    tokenizer = Tokenizer.from_str(json.dumps(files.read_json(folder / "tokenizer.json")))
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     # What templates of hub models may call.
     environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}

@@ -10,11 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpro_empathy import generation, params, policy, prompts, text_measures, vllm_engine
+from gpro_empathy import files, generation, params, policy, prompts, rewards, scorer, text_measures, vllm_engine
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
-from gpro_empathy.rewards import RewardModel
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,29 @@ def label(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}-{seed}"
 
 
-def score(samples: Sequence[Sample], rewards: RewardModel, audit) -> list[dict]:
+def load_scorers(
+    config: params.Rewards, own: Path, audit: Path, reference: Path
+) -> tuple[rewards.RewardModel, scorer.Scorer]:
+    """Load the reward model, with its own scorer and the training's reference statistics, and the scorer that audits it.
+
+    Raises:
+        UserError: If one of them is missing or cannot be loaded.
+    """
+    model = rewards.with_reference(rewards.load(config, own), files.read_json(reference))
+    return model, scorer.load(audit)
+
+
+def score(samples: Sequence[Sample], model: rewards.RewardModel, audit: scorer.Scorer) -> list[dict]:
     """Return one row per response with all its scores; batch calibration is over each policy's responses."""
     rows: list[dict] = []
     for key in dict.fromkeys((sample.model, sample.seed) for sample in samples):
         own = [sample for sample in samples if (sample.model, sample.seed) == key]
         responses = [prompts.parse_response(sample.text) for sample in own]
-        scores = rewards.score([sample.turn.text for sample in own], responses)
+        scores = model.score([sample.turn.text for sample in own], responses)
         contexts = [(sample.turn.text,) for sample in own]
         audit_B = audit.score([response.answer for response in responses], contexts)[:, LABELS.index("empathy")]
         columns = {f"{term}_raw": values for term, values in scores.raw.items()}
-        for term in rewards.reference:
+        for term in model.reference:
             columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}
         columns |= {"combined_batch": scores.combined_batch, "combined_reference": scores.combined_reference}
         columns["audit_empathy_raw"] = audit_B

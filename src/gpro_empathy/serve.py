@@ -35,7 +35,7 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
     if rank is None:
         raise UserError(f"{found.adapter}: its LoRA rank is {found.rank}, vLLM takes at most {LORA_RANKS[-1]}")
     sampling = {
-        "max_new_tokens": policy.max_completion_tokens, "temperature": rollout.temperature, "top_p": rollout.top_p
+        "max_new_tokens": rollout.max_completion_tokens, "temperature": rollout.temperature, "top_p": rollout.top_p
     }  # fmt: skip
     return [
         "vllm", "serve", found.hub_model or str(tuned.POLICY),
@@ -44,7 +44,7 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
         "--lora-modules", f"{NAME}={found.adapter}",
         "--max-lora-rank", str(rank),
         "--dtype", "bfloat16" if policy.dtype == "auto" else policy.dtype,
-        "--max-model-len", str(policy.max_prompt_tokens + policy.max_completion_tokens),
+        "--max-model-len", str(policy.max_prompt_tokens + rollout.max_completion_tokens),
         "--override-generation-config", json.dumps(sampling),
         "--host", "127.0.0.1",
         "--port", str(port),

@@ -32,7 +32,7 @@ def prepare(config: params.Policy) -> None:
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
-        import unsloth  # noqa: F401
+        import unsloth  # noqa: F401  its import patches the others
     except ImportError as error:
         raise UserError(
             f"policy.backend is unsloth, which cannot be imported ({error}); install requirements.lock, or set "

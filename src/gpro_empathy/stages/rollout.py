@@ -9,12 +9,12 @@ Writes  data/rollouts/rollouts.jsonl                         one line per (promp
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, failures, files, params, policy, rewards, rollouts, scorer, vllm_engine
+from gpro_empathy import dialogue, failures, files, params, policy, rollouts, vllm_engine
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
 SCORER, AUDIT_SCORER = Path("models/scorer"), Path("models/audit_scorer")
-TRAINING = Path("reports/training")
+REFERENCE, SETTINGS = Path("reports/training/reference.json"), Path("reports/training/settings.json")
 PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
@@ -23,12 +23,10 @@ ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
-    model = rewards.with_reference(
-        rewards.load(params.load(params.Rewards), SCORER), files.read_json(TRAINING / "reference.json")
-    )
+    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
-    for seed in files.read_json(TRAINING / "settings.json")["seeds"]:
+    for seed in files.read_json(SETTINGS)["seeds"]:
         adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
     policy.check_adapters(list(adapters.values()), POLICY)
     tokenizer = policy.load_tokenizer(POLICY)
@@ -38,7 +36,7 @@ def main() -> None:
     else:
         base = policy.load_base(policy_config, POLICY)
         sampled = rollouts.sample_policies(base, tokenizer, adapters, turns, config)
-    files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, scorer.load(AUDIT_SCORER)))
+    files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, audit))
 
 
 if __name__ == "__main__":
