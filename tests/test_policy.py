@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 
 import bitsandbytes
 import pytest
@@ -203,6 +204,14 @@ def test_refuses_a_folder_without_a_model(tiny_policy, tmp_path):
     (tmp_path / "source.json").write_text('{"model": null, "revision": null, "name": "random"}')
     with pytest.raises(UserError, match=r"policy\.model 'random': cannot load it \("):
         policy.load_base(tiny_policy, tmp_path)
+
+
+def test_refuses_damaged_weights_in_one_line(tiny_policy, policy_folder, tmp_path):
+    shutil.copytree(policy_folder, tmp_path / "policy")
+    weights = tmp_path / "policy/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"policy\.model 'random': cannot load it \("):
+        policy.load_base(tiny_policy, tmp_path / "policy")
 
 
 def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_policy, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -111,7 +112,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             device_map=processes.device_map(),
             quantization_config=quantisation if config.load_in_4bit else None,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"policy.model {source['name']!r}: cannot load it ({_first_words(error)})") from None
     if config.load_in_4bit and not cuda:
         model = model.dequantize().to(dtype)
