@@ -194,7 +194,8 @@ def tables(results: dict, recipes: dict) -> str:
             f"| recipe | turns {head} mean less {BASELINE} | settings |",
             "|---" * (len(COLUMNS) + 5) + "|",
         ]
-        for name, found in results["folds"].items():
+        for name in [name for name in recipes if name in results["folds"]]:
+            found = results["folds"][name]
             cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
             difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
             changes = ", ".join(f"{key} {value}" for key, value in recipes.get(name, {}).items())
