@@ -166,7 +166,7 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/s
 	@$(call copy_tree,tmp/seeds)
 	@cd tmp/seeds && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
-	@rm -rf tmp/seeds/reports/seeds reports/seeds && cp -r tmp/seeds/reports reports/seeds
+	@rm -rf tmp/seeds/reports/seeds tmp/seeds/reports/index.png reports/seeds && cp -r tmp/seeds/reports reports/seeds
 	@echo "The report of these seeds: reports/seeds/paper.pdf"
 
 .PHONY: check-corpus
