@@ -242,6 +242,7 @@ def test_messages_without_text_and_too_long_ones_are_refused(policies):
         policies.respond("word " * 300, compare=False)
 
 
+@pytest.mark.slow
 def test_command_talks_through_a_pipe(folder):
     done = command(folder, "--compare", text=b"my dog died\n\xff\xfe caf\xc3\xa9\n")
     assert (done.returncode, done.stderr) == (0, "")

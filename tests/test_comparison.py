@@ -29,6 +29,7 @@ def test_verdicts_follow_the_made_up_effect(effect, verdict, audit):
     assert audit in found["audit"]["verdict"]
 
 
+@pytest.mark.slow
 def test_starting_policy_is_the_base_model_without_a_warm_start():
     found = analyse(made_up.rollouts(warm_start=False))
     assert found["starting_policy"] == "base"
@@ -100,6 +101,7 @@ def test_training_seeds_are_averaged_per_prompt_each_counting_once():
     assert found["metrics"]["empathy_raw"]["by_seed"] == pytest.approx({"5": 1.0, "7": 3.0})
 
 
+@pytest.mark.slow
 def test_seeds_that_disagree_leave_no_evidence_of_a_change():
     together = analyse(made_up.rollouts("gain", seeds=(1, 2, 3), seed_sd=0.02))["metrics"]["empathy_raw"]
     apart = analyse(made_up.rollouts("gain", seeds=(1, 2, 3), seed_sd=1.0))["metrics"]["empathy_raw"]

@@ -150,6 +150,7 @@ def test_malformed_replies_are_marked(opened, rows):
     assert marked == sum(not row["well_formed"] for row in rows[:2])
 
 
+@pytest.mark.slow
 def test_page_with_five_thousand_responses_opens_in_under_two_seconds(tab, tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts(prompts=850, conversations=170))
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})

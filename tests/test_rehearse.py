@@ -215,6 +215,7 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
     assert not list((ROOT / "reports/gpu").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_stops_the_rehearsal_and_names_it(settings, tmp_path):
     plan = rehearse.Plan(settings, settings, {}, tmp_path, reduced=True)
     with pytest.raises(UserError, match="rehearsal: train failed"):

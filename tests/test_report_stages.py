@@ -103,6 +103,7 @@ def test_an_unused_macro_is_refused():
         write_numbers.check({"RunOne", "RunTwo"}, latex.used_macros(r"\RunOne"))
 
 
+@pytest.mark.slow
 def test_report_of_a_run_without_warm_start_compares_with_the_base_model(tmp_path):
     make_report(tmp_path, warm_start=False)
     assert "There is no warm start" in words(tmp_path)
@@ -195,6 +196,7 @@ def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_write
         assert path == "params.yaml" or str(Path(path).parent) in graph or path in graph
 
 
+@pytest.mark.slow
 def test_report_of_several_seeds_names_them_and_gives_the_change_of_each(tmp_path):
     make_report(tmp_path, seeds=(5, 7, 9))
     assert "trained 3 times, with the seeds 5, 7 and 9" in words(tmp_path)

@@ -336,6 +336,7 @@ def folder(settings, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_command_reads_standard_input_and_gives_the_scores_of_the_scorer(folder):
     command = [sys.executable, "-m", "gpro_empathy", "score", "-", "--output", "-", "--model", str(folder)]
     done = subprocess.run(command, input=TRAIN.encode(), capture_output=True, check=True)
