@@ -109,9 +109,9 @@ def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_
     fold_B = folds(turns)
     predicted_MB3 = np.full((len(configs), len(turns), len(LABELS)), np.nan)
     for config, predicted_B3 in zip(configs, predicted_MB3, strict=True):
-        key = json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True)
+        key = hashlib.sha256(json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True).encode())
         for fold in range(N_FOLDS):
-            kept = FOLDS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{fold}.json"
+            kept = FOLDS / f"{key.hexdigest()[:16]}-{fold}.json"
             if not kept.is_file() and fold < n_folds:
                 print(f"fold {fold + 1} of {N_FOLDS}: {config.model_dump()}", flush=True)
                 files.write_json(kept, predict_fold(turns, fold_B == fold, config).tolist())
@@ -188,17 +188,19 @@ def tables(results: dict, recipes: dict) -> str:
         lines += [
             f"## Recipes, by cross-validation over the conversations of the official train file ({N_FOLDS} folds)",
             "",
-            f"Each scorer learns from half of the conversations. Where the turns are fewer, one fold alone was tried; the difference "
+            "Each scorer learns from half of the conversations. Where the turns are fewer, one fold alone was tried; the difference "
             f"from `{BASELINE}` is on the same turns.",
             "",
             f"| recipe | turns {head} mean less {BASELINE} | settings |",
             "|---" * (len(COLUMNS) + 5) + "|",
         ]
-        for name in [name for name in recipes if name in results["folds"]]:
+        for name, recipe in recipes.items():
+            if name not in results["folds"]:
+                continue
             found = results["folds"][name]
             cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
             difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
-            changes = ", ".join(f"{key} {value}" for key, value in recipes.get(name, {}).items())
+            changes = ", ".join(f"{key} {value}" for key, value in recipe.items())
             lines.append(f"| {name} | {found['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
         lines.append("")
     if dev := results["dev"]:
