@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,22 +146,10 @@ def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
     known = np.flatnonzero(np.isfinite([label_B3, *predicted]).all((0, 2)))
     label_B3 = label_B3[known]
     conversation_B = np.array([turns[i].conversation for i in known])
-    moment_BK = np.concatenate(
-        [estimates.moments(one[known, k], label_B3[:, k]) for one in predicted for k in range(len(LABELS))], axis=1
+    found = estimates.correlations(
+        label_B3, [one[known] for one in predicted], conversation_B, np.random.default_rng(0)
     )
-
-    def of(columns: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
-        def value(mean_RK: np.ndarray) -> np.ndarray:
-            r = [estimates.correlation(part) for part in np.split(mean_RK, len(predicted) * len(LABELS), axis=1)]
-            r = np.array(r).reshape(len(predicted), len(LABELS), -1)[:, columns].mean(1)
-            return r[0] if len(r) == 1 else r[0] - r[1]
-
-        return value
-
-    rng = np.random.default_rng(0)
-    pearson = {name: estimates.statistic(of([k]), moment_BK, conversation_B, rng) for k, name in enumerate(LABELS)} | {
-        "mean": estimates.statistic(of(range(len(LABELS))), moment_BK, conversation_B, rng)
-    }
+    pearson = dict(zip((*LABELS, "mean"), found, strict=True))
     errors = np.abs(predicted[0][known] - label_B3).mean(0)
     return {"turns": len(known), "pearson": pearson, "mae": dict(zip(LABELS, map(float, errors), strict=True))}
 

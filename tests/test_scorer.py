@@ -74,7 +74,7 @@ def test_score_of_a_text_does_not_depend_on_its_batch(overfitted):
 
 def test_scores_keep_their_order_when_they_take_several_batches(overfitted, monkeypatch):
     together = overfitted.score(SENTENCES)
-    monkeypatch.setattr(overfitted, "tokens_per_batch", 12)
+    monkeypatch.setitem(scorer.TOKENS_PER_BATCH, "cpu", 12)
     assert overfitted.score(SENTENCES) == pytest.approx(together, abs=1e-5)
 
 

@@ -89,7 +89,7 @@ def test_scorer_that_saw_the_conversations_is_told_from_one_that_did_not(setting
         made += [Turn(f"c{c}", t, word, (), *map(float, labels + rng.normal(0, 0.05, 3))) for t in range(4)]
     config = settings.train_scorer.model_copy(
         update={
-            "encoder": "random", "epochs": 60, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0, "lora_rank": 8,
+            "encoder": "random", "epochs": 120, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0, "lora_rank": 8,
             "max_tokens": 8,
         }
     )  # fmt: skip

@@ -3,7 +3,8 @@
 An estimate is a dictionary of `estimate`, `low` and `high`; what is not defined is None. Shapes: _P turns, _K moments, _R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy import special
@@ -76,6 +77,32 @@ def statistic(
     quantile = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n_conversations - 1)
     level = special.ndtr(-quantile * np.sqrt(n_conversations / (n_conversations - 1)))
     return _estimate(value, *np.quantile(boot_R, [level, 1 - level]))
+
+
+def correlations(
+    label_PL: np.ndarray, predicted: Sequence[np.ndarray], conversation_P: np.ndarray, rng: np.random.Generator
+) -> list[dict]:
+    """Estimate the Pearson correlation of predictions with each of L labels, and the mean of the L correlations.
+
+    Args:
+        predicted: One prediction, shape (P, L), or two, whose correlations are then those of the first less the second's.
+
+    Returns:
+        L + 1 estimates with the interval of `statistic`.
+    """
+    n_labels = label_PL.shape[1]
+    moment_PK = np.concatenate(
+        [moments(one_PL[:, k], label_PL[:, k]) for one_PL in predicted for k in range(n_labels)], axis=1
+    )
+
+    def values(mean_RK: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+        parts = np.split(mean_RK, len(predicted) * n_labels, axis=1)
+        r_MLR = np.array([correlation(part) for part in parts]).reshape(len(predicted), n_labels, -1)
+        r_MR = r_MLR[:, columns].mean(axis=1)
+        return r_MR[0] if len(r_MR) == 1 else r_MR[0] - r_MR[1]
+
+    chosen = [[k] for k in range(n_labels)] + [list(range(n_labels))]
+    return [statistic(partial(values, columns=columns), moment_PK, conversation_P, rng) for columns in chosen]
 
 
 def side(found: dict, value: float) -> int | None:

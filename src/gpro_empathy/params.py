@@ -98,6 +98,7 @@ class TrainScorer(Section):
     lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)]
     huber_delta: Positive
     concordance_weight: NonNegative
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)]

@@ -1,8 +1,8 @@
 """The empathy scorer: an encoder and a linear head that rates Emotion, EmotionalPolarity and Empathy.
 
-After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text
-normalised; or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with context_turns above 0 reads a turn
-after those before it; see `scorer_input`.
+After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text normalised;
+or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with
+context_turns above 0 reads a turn after those before it; see `scorer_input`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,9 @@ STATED = (
     ("context_turns", lambda value: type(value) is int and value >= 0, "a whole number from 0 up"),
     ("trained", lambda value: value in (scorer_encoder.ADAPTER, scorer_encoder.ENCODER), "adapter or encoder"),
 )
-# Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length.
-TOKENS_PER_BATCH = 8192
-FAST_TOKENS_PER_BATCH = 1024
+# Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length. On a CPU the
+# numbers of a batch then fit into its caches.
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
 
 
 class Scorer(nn.Module):
@@ -47,7 +47,6 @@ class Scorer(nn.Module):
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.context_turns = context_turns
-        self.tokens_per_batch = TOKENS_PER_BATCH
         self.head = nn.Linear(encoder.config.hidden_size, len(LABELS))
         self.register_buffer("label_mean", torch.zeros(len(LABELS)))
         self.register_buffer("label_sd", torch.ones(len(LABELS)))
@@ -71,20 +70,19 @@ class Scorer(nn.Module):
         self.eval()
         windows = self.encode(texts, contexts)
         scores_B3 = np.zeros((len(texts), len(LABELS)))
-        for chosen in _batches_by_length([window.tokens for window in windows], self.tokens_per_batch):
+        size = TOKENS_PER_BATCH[self.head.weight.device.type]
+        for chosen in _batches_by_length([window.tokens for window in windows], size):
             batch = self.collate([windows[i] for i in chosen])
             scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
         return scores_B3
 
     def hasten(self) -> None:
-        """Fold the LoRA matrices into the encoder and, on a CPU, take smaller batches, whose numbers fit into its caches.
+        """Fold the LoRA matrices into the encoder.
 
-        Scores come twice as fast and differ in their last digits; the scorer can no longer be trained or saved.
+        Scores come faster and differ in their last digits; the scorer can no longer be trained or saved.
         """
         if isinstance(self.encoder, PeftModel):
             self.encoder = self.encoder.merge_and_unload()
-        if self.head.weight.device.type == "cpu":
-            self.tokens_per_batch = FAST_TOKENS_PER_BATCH
 
     def encode(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> list[Window]:
         """Return the windows in which the texts are read, with their contexts if the scorer reads any.
@@ -124,7 +122,7 @@ class Ensemble:
 
 def build(config: params.TrainScorer) -> Scorer:
     """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
-    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision)
+    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.attention_dropout)
     scorer = Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
     return scorer.to(scorer_encoder.device())
 
@@ -162,7 +160,7 @@ def load(folder: Path) -> Scorer | Ensemble:
     if "members" in settings:
         return Ensemble([load(folder / name) for name in settings["members"]])
     encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"])
-    remedy = f"delete {folder} and run `dvc repro`"
+    remedy = f"delete {folder} and train it anew, the pipeline's with `dvc repro`"
     encoder = scorer_encoder.restore(encoder, folder, settings, remedy)
     scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"])
     stored = scorer_encoder.tensors(folder / HEAD, remedy)
@@ -183,7 +181,7 @@ def _read_settings(path: Path) -> dict:
     for key, expected in EXPECTED.items():
         if settings.get(key) != expected:
             raise UserError(
-                f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew with `dvc repro`"
+                f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew, the pipeline's with `dvc repro`"
             )
     if "members" in settings:
         return settings

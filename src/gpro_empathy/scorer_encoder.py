@@ -8,13 +8,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from gpro_empathy import adapters, packaged, params
 from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["query", "key", "value", "dense"]
 ATTENTION = "sdpa"  # the masks of windows are boolean, which eager attention would add
+# What configurations of encoders call the dropout of attention weights.
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 # What was trained, and the name of its folder; the name of the encoder's weights in it.
 ADAPTER, ENCODER = "adapter", "encoder"
 WEIGHTS = "model.safetensors"
@@ -25,7 +27,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(name: str, revision: str | None) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def load(name: str, revision: str | None, attention_dropout: float = 0.0) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """Load an encoder and its tokenizer: the packaged MiniLM, a random two-layer BERT, or one from the hub.
 
     Raises:
@@ -35,7 +37,12 @@ def load(name: str, revision: str | None) -> tuple[nn.Module, PreTrainedTokenize
     if name == "random":
         tokenizer = AutoTokenizer.from_pretrained(minilm)
         tiny = BertConfig(
-            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            attention_probs_dropout_prob=attention_dropout,
         )
         with torch.random.fork_rng():
             torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
@@ -43,7 +50,13 @@ def load(name: str, revision: str | None) -> tuple[nn.Module, PreTrainedTokenize
     if name == packaged.MINILM:
         name, revision = minilm, None
     try:
-        encoder = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION)
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        for key in ATTENTION_DROPOUT:
+            if hasattr(config, key):
+                setattr(config, key, attention_dropout)
+        encoder = AutoModel.from_pretrained(
+            name, config=config, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION
+        )
         return encoder, AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -69,22 +69,12 @@ def compare(
     `labels` has them for each label, `mean` for the mean over labels: `grouped`, `by_turn`, `difference` (by turn less grouped).
     The interval resamples conversations; it holds nothing of the spread between trainings.
     """
-    n_labels = len(LABELS)
-    parts = [(predicted_B3[:, k], label_B3[:, k]) for predicted_B3 in (grouped_B3, leaking_B3) for k in range(n_labels)]
-    moment_BK = np.concatenate([estimates.moments(x_B, y_B) for x_B, y_B in parts], axis=1)
-
-    def correlations(mean_RK: np.ndarray) -> np.ndarray:
-        """Return them for both splits and all labels, shape (2, 3, R)."""
-        pieces = np.split(mean_RK, 2 * n_labels, axis=1)
-        return np.array([estimates.correlation(piece) for piece in pieces]).reshape(2, n_labels, -1)
-
-    def row(columns: list[int]) -> dict:
-        def of(mean_RK: np.ndarray) -> np.ndarray:
-            return correlations(mean_RK)[:, columns].mean(axis=1)
-
-        grouped, by_turn = of(moment_BK.mean(axis=0, keepdims=True))[:, 0]
-        difference = estimates.statistic(lambda mean_RK: -np.subtract(*of(mean_RK)), moment_BK, conversation_B, rng)
-        numbers = {"grouped": grouped, "by_turn": by_turn}
-        return {k: None if np.isnan(v) else float(v) for k, v in numbers.items()} | {"difference": difference}
-
-    return {"labels": {name: row([k]) for k, name in enumerate(LABELS)}, "mean": row(list(range(n_labels)))}
+    grouped, by_turn, difference = (
+        estimates.correlations(label_B3, predicted, conversation_B, rng)
+        for predicted in ([grouped_B3], [leaking_B3], [leaking_B3, grouped_B3])
+    )
+    rows = [
+        {"grouped": ours["estimate"], "by_turn": theirs["estimate"], "difference": change}
+        for ours, theirs, change in zip(grouped, by_turn, difference, strict=True)
+    ]
+    return {"labels": dict(zip(LABELS, rows, strict=False)), "mean": rows[-1]}

@@ -32,7 +32,7 @@ def train(
     torch.manual_seed(seed)
     model = scorer.build(config)
     targets_B3 = torch.tensor(
-        [[np.nan if getattr(t, name) is None else getattr(t, name) for name in LABELS] for t in turns],
+        np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float),  # None becomes NaN
         dtype=torch.float32,
         device=model.head.weight.device,
     )

@@ -9,6 +9,7 @@ Writes  models/scorer/                  the reward's scorer, with a model card
         reports/scorer_predictions.csv  label and both predictions of every test turn
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,11 @@ def main() -> None:
         print(f"{role} scorer: {len(turns)} turns")
         scorers[role] = scorer_training.train(turns, config, seed=config.seed + number)
     rng = np.random.default_rng(config.seed)
-    report, predictions = scorer_report.compare(scorers, halves, splits, config.encoder, rng)
-    report["leak"] = scorer_leak.measure(scorers["reward"], halves["reward"], splits["test"], config)
+    fast = copy.deepcopy(scorers)  # what is saved keeps its LoRA matrices
+    for model in fast.values():
+        model.hasten()
+    report, predictions = scorer_report.compare(fast, halves, splits, config.encoder, rng)
+    report["leak"] = scorer_leak.measure(fast["reward"], halves["reward"], splits["test"], config)
     for number, (role, turns) in enumerate(halves.items()):
         settings = scorer_training.describe(turns, config, seed=config.seed + number) | {"role": role}
         scorer.save(scorers[role], FOLDERS[role], settings, scorer_card.write(settings, report[role]))
