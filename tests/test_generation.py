@@ -29,6 +29,19 @@ def test_token_is_where_the_cumulative_distribution_passes_the_uniform_number():
     assert drawn([0.2, 0.5, 0.3], [0.0, 0.19, 0.21, 0.69, 0.71, 0.999]) == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("tokens", [generation.BLOCK - 1, generation.BLOCK, 5 * generation.BLOCK + 7])
+def test_draw_from_a_large_distribution_is_that_of_one_cumulative_sum(tokens):
+    weights = np.random.default_rng(3).exponential(size=tokens) ** 4
+    weights[tokens // 3 : tokens // 2] = weights[-3:] = 0
+    probabilities = weights / weights.sum()
+    ends = probabilities.cumsum()
+    likely = np.flatnonzero(probabilities > 1e-5)
+    assert drawn(probabilities.tolist(), (ends - probabilities / 2)[likely].tolist()) == likely.tolist()
+    (last,) = drawn(probabilities.tolist(), [1 - 1e-16])
+    assert probabilities[last] > 0
+    assert probabilities[last + 1 :].sum() < 1e-5
+
+
 def test_top_p_keeps_the_smallest_set_that_holds_the_mass():
     # By falling probability 1 (0.5), 2 (0.3), 0 (0.2): 0.6 needs the first two, 0.8 in all; 1 has 0.625 of that.
     assert drawn([0.2, 0.5, 0.3], [0.0, 0.62, 0.63, 0.9999], top_p=0.6) == [1, 1, 2, 2]
@@ -44,7 +57,7 @@ def test_tokens_outside_the_top_p_set_are_never_drawn(top_p, kept):
 
 
 def test_top_p_set_of_a_flat_distribution_is_found_beyond_the_candidates():
-    tokens = generation.TOP_P_CANDIDATES * 4
+    tokens = generation.TOP_P_CANDIDATES[-1] * 4
     uniform = ((np.arange(4000) + 0.5) / 4000).tolist()
     assert len(set(drawn([1 / tokens] * tokens, uniform, top_p=0.75))) == pytest.approx(0.75 * tokens, abs=2)
 

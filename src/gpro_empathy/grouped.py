@@ -10,6 +10,7 @@ Attention then sees for each token exactly what it sees in separate copies, so t
 and logits are computed for completion tokens only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +36,13 @@ class Packing:
     target_M: torch.Tensor
 
 
-def pack(prompts: list[list[int]], completions: list[list[int]]) -> Packing:
+def pack(prompts: list[list[int]], completions: list[list[int]], starts: Sequence[int] | None = None) -> Packing:
     """Pack B completions, those of equal prompts into one sequence.
 
     Args:
         prompts: Token ids of each completion's prompt, ragged (B, ...), each at least one token long.
         completions: Token ids of the completions, ragged (B, ...).
+        starts: How many leading tokens of each completion are read but not predicted; without, none are.
     """
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, prompt in enumerate(prompts):
@@ -61,12 +63,28 @@ def pack(prompts: list[list[int]], completions: list[list[int]]) -> Packing:
             ids_NT[group, start:end] = torch.tensor(completion, dtype=torch.long)
             positions_NT[group, start:end] = len(prompt) + torch.arange(len(completion))
             segment_NT[group, start:end] = number
-            for column, target in enumerate(completion):
+            for column in range(starts[row] if starts else 0, len(completion)):
                 predictor = start + column - 1 if column else len(prompt) - 1
-                places.append((group, predictor, row, column, target))
+                places.append((group, predictor, row, column, completion[column]))
     group_M, predictor_M, row_M, column_M, target_M = torch.tensor(places, dtype=torch.long).reshape(-1, 5).T
     mask_N1TT = _mask(segment_NT)
     return Packing(ids_NT, positions_NT, mask_N1TT, group_M, predictor_M, row_M, column_M, target_M)
+
+
+def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
+    """Return the logits of the tokens that predict the completions', shape (M, V).
+
+    Args:
+        model: A causal language model of transformers, LoRA inside or not; not its PEFT wrapper.
+    """
+    device = model.get_input_embeddings().weight.device
+    hidden_NTH = model.base_model(
+        input_ids=packing.ids_NT.to(device),
+        attention_mask=packing.mask_N1TT.to(device),
+        position_ids=packing.positions_NT.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    return model.get_output_embeddings()(hidden_NTH[packing.group_M.to(device), packing.predictor_M.to(device)])
 
 
 def log_probabilities(
@@ -81,22 +99,16 @@ def log_probabilities(
     """Return the log-probability of every completion token and the entropy of its distribution.
 
     Args:
-        model: A causal language model of transformers, LoRA inside or not; not its PEFT wrapper.
+        model: As in `logits`.
         columns: Width C of the result, at least the longest completion.
         temperature: Sampling temperature that divides the logits.
 
     Returns:
         Two tensors of shape (B, C), nats; zero past a completion's end.
     """
-    device = model.get_input_embeddings().weight.device
     packing = pack(prompts, completions)
-    hidden_NTH = model.base_model(
-        input_ids=packing.ids_NT.to(device),
-        attention_mask=packing.mask_N1TT.to(device),
-        position_ids=packing.positions_NT.to(device),
-        use_cache=False,
-    ).last_hidden_state
-    logits_MV = model.get_output_embeddings()(hidden_NTH[packing.group_M.to(device), packing.predictor_M.to(device)])
+    logits_MV = logits(model, packing)
+    device = logits_MV.device
     logps_M, entropy_M = selective_log_softmax_and_entropy(
         logits_MV.float(),
         packing.target_M.to(device),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy import grouped, params, policy
@@ -90,15 +91,14 @@ def _accumulate(model: PreTrainedModel, examples: Sequence[tuple[list[int], list
 
 def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
     shared = _shared_prefix([prompt for prompt, _ in examples])
-    rest = [prompt[shared:] + response for prompt, response in examples]
-    columns = max(len(tokens) for tokens in rest)
-    prefixes = [prompt[:shared] for prompt, _ in examples]
+    packing = grouped.pack(
+        [prompt[:shared] for prompt, _ in examples],
+        [prompt[shared:] + response for prompt, response in examples],
+        starts=[len(prompt) - shared for prompt, _ in examples],
+    )
     with policy.autocast(model):
-        logps_BC, _ = grouped.log_probabilities(model, prefixes, rest, columns=columns, temperature=1.0)
-    counts_BC = torch.zeros_like(logps_BC)
-    for row, (prompt, response) in enumerate(examples):
-        counts_BC[row, len(prompt) - shared : len(prompt) - shared + len(response)] = 1
-    return -(logps_BC * counts_BC).sum()
+        logits_MV = grouped.logits(model, packing)
+    return nn.functional.cross_entropy(logits_MV.float(), packing.target_M.to(logits_MV.device), reduction="sum")
 
 
 def _shared_prefix(prompts: Sequence[list[int]]) -> int:
