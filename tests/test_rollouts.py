@@ -78,11 +78,13 @@ def test_refuses_a_single_prompt(config):
 # Sampling
 
 
-def test_every_policy_answers_every_prompt_as_often(base, tokenizer, adapters, config):
+def test_policies_that_are_compared_answer_every_prompt_as_often(base, tokenizer, adapters, config):
     found = sampled(base, tokenizer, adapters, config)
     places = [(sample.model, sample.turn.key, sample.sample) for sample in found]
     names = ("base", "warm_start", "tuned")
-    assert places == [(name, turn.key, k) for name in names for turn in TURNS for k in range(2)]
+    assert places == [
+        (name, turn.key, k) for name in names for turn in TURNS for k in range(1 if name == "base" else 2)
+    ]
     assert len({tuple(texts(found, name)) for name in names}) == 3
 
 
@@ -99,11 +101,12 @@ def test_each_policy_is_the_base_with_its_own_adapter_alone(
         model = policy.load_base(tiny_policy, policy_folder)
         if folder is not None:
             model = policy.add_lora(model, tiny_policy, folder)
-        ids = generation.sample(model.eval(), tokens, 2, how, np.random.default_rng(29))
+        count = 1 if name == "base" else 2
+        ids = generation.sample(model.eval(), tokens, 2, how, np.random.default_rng(29))[:: 2 // count]
         own = [sample for sample in found if sample.model == name]
         assert [sample.completion_tokens for sample in own] == [len(response) for response in ids]
         assert texts(found, name) == [tokenizer.decode(response, skip_special_tokens=True) for response in ids]
-        assert [sample.prompt_tokens for sample in own] == [len(prompt) for prompt in tokens for _ in range(2)]
+        assert [sample.prompt_tokens for sample in own] == [len(prompt) for prompt in tokens for _ in range(count)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

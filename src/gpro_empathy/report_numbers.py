@@ -143,6 +143,9 @@ def _training(inputs: Inputs) -> dict[str, str]:
         "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
         rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
         "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
+        "RunBaseSamples": " (the base model, which is described and not compared, once)"
+        if inputs.warm_start["enabled"]
+        else "",
         "RunSamplingTemperature": f"{rollout.temperature:g}",
         "RunSamplingMass": f"{rollout.top_p:g}",
         "RunSteps": latex.integer(len(log)),

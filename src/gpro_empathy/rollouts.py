@@ -53,10 +53,12 @@ def sample_policies(
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
 
-    All policies get the same random numbers.
+    All policies get the same random numbers. A base model that was warm-started is described and not compared: it gives
+    one response to a prompt, and config.samples_per_prompt only where it is the starting policy itself.
     """
     model: PreTrainedModel | PeftModel = base
-    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config)
+    count = _base_samples(adapters, config)
+    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config, count)
     for key, folder in adapters.items():
         name = label(*key)
         if isinstance(model, PeftModel):
@@ -64,7 +66,7 @@ def sample_policies(
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
         model.set_adapter(name)
-        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config)
+        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config, config.samples_per_prompt)
     return result
 
 
@@ -75,7 +77,7 @@ def sample_policies_by_vllm(
     turns: Sequence[Turn],
     config: params.Rollout,
 ) -> list[Sample]:
-    """Sample as `sample_policies` does, by a vllm.LLM that holds the base; all policies get the same seeds."""
+    """Sample as `sample_policies` does, by a vllm.LLM that holds the base; the policies that are compared get the same seeds."""
     tokens = _tokens(tokenizer, turns)
     how = _sampling(tokenizer, config)
     result: list[Sample] = []
@@ -83,7 +85,8 @@ def sample_policies_by_vllm(
         request = vllm_engine.adapter_request(label(*key), number, folder) if folder else None
         rng = np.random.default_rng(config.seed)
         print(f"rollout {label(*key)}: {len(turns)} prompts by vLLM", flush=True)
-        responses = vllm_engine.sample(engine.generate, tokens, config.samples_per_prompt, how, rng, request)
+        count = config.samples_per_prompt if folder else _base_samples(adapters, config)
+        responses = vllm_engine.sample(engine.generate, tokens, count, how, rng, request)
         result += _samples(key, turns, tokens, responses, how, tokenizer)
     return result
 
@@ -95,7 +98,7 @@ def label(name: str, seed: int | None) -> str:
 
 def load_scorers(
     config: params.Rewards, own: Path, audit: Path, reference: Path
-) -> tuple[rewards.RewardModel, scorer.Scorer]:
+) -> tuple[rewards.RewardModel, scorer.Scorer | scorer.Ensemble]:
     """Load the reward model, with its own scorer and the training's reference statistics, and the scorer that audits it.
 
     Raises:
@@ -105,7 +108,7 @@ def load_scorers(
     return model, scorer.load(audit)
 
 
-def score(samples: Sequence[Sample], model: rewards.RewardModel, audit: scorer.Scorer) -> list[dict]:
+def score(samples: Sequence[Sample], model: rewards.RewardModel, audit: scorer.Scorer | scorer.Ensemble) -> list[dict]:
     """Return one row per response with all its scores; batch calibration is over each policy's responses."""
     rows: list[dict] = []
     for key in dict.fromkeys((sample.model, sample.seed) for sample in samples):
@@ -150,6 +153,10 @@ def _describe(sample: Sample, response: prompts.Response) -> dict:
     }
 
 
+def _base_samples(adapters: Mapping[tuple[str, int | None], Path], config: params.Rollout) -> int:
+    return 1 if ("warm_start", None) in adapters else config.samples_per_prompt
+
+
 def _tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[int]]:
     return [policy.prompt_ids(tokenizer, prompts.messages(turn.text)) for turn in turns]
 
@@ -158,17 +165,15 @@ def _sampling(tokenizer: PreTrainedTokenizerBase, config: params.Rollout) -> gen
     return generation.sampling(tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
 
 
-def _sample(model, key, tokenizer, turns, config) -> list[Sample]:
+def _sample(model, key, tokenizer, turns, config, count) -> list[Sample]:
     tokens, how = _tokens(tokenizer, turns), _sampling(tokenizer, config)
     rng = np.random.default_rng(config.seed)
-    uniform = torch.from_numpy(rng.random((len(turns), config.samples_per_prompt, how.max_tokens)))
+    uniform = torch.from_numpy(rng.random((len(turns), config.samples_per_prompt, how.max_tokens))[:, :count])
     result: list[Sample] = []
     started = time.perf_counter()
     for start in range(0, len(turns), config.batch_size):
         part = slice(start, start + config.batch_size)
-        responses = generation.decode(
-            model, tokens[part], config.samples_per_prompt, how, uniform[part].reshape(-1, how.max_tokens)
-        )
+        responses = generation.decode(model, tokens[part], count, how, uniform[part].reshape(-1, how.max_tokens))
         result += _samples(key, turns[part], tokens[part], responses, how, tokenizer)
         done = min(start + config.batch_size, len(turns))
         left = (time.perf_counter() - started) / done * (len(turns) - done)
