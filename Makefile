@@ -90,13 +90,16 @@ browser:
 screenshot: .venv/ready browser  ## Take reports/index.png, the picture of the results page
 	@$(BIN)/python tests/browser.py reports/index.html reports/index.png
 
+# Two test files at a time on two cores, so that a process of torch is best off with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: test
 test: .venv/ready tex browser  ## Run all tests, the end-to-end one included
-	@$(BIN)/pytest -q
+	@$(PYTEST)
 
 .PHONY: test-fast
 test-fast: .venv/ready  ## Run the tests that take no stage from end to end
-	@$(BIN)/pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 .PHONY: lint
 lint: .venv/ready  ## Check style and formatting
@@ -182,13 +185,14 @@ finish = { printf '%s\n' '\# Compiled by `make lock`: $(2).' \
   awk '/^torch==/ {print $$1; torch = 1; next} torch && /^ +--hash/ {next} {torch = 0; print}' $(1); }
 
 .PHONY: lock
-lock: .venv/ready  ## Compile both lock files from requirements.in and requirements-gpu.in
+lock: .venv/ready  ## Compile both lock files from requirements.in and requirements-gpu.in; pins stay (ARGS=--upgrade: the newest)
+	@cp requirements.lock .venv/all.lock && cp requirements-cpu.lock .venv/cpu.lock
 	@printf 'llm\nllama-cpp-python\n' > .venv/excluded.txt
 	@$(BIN)/uv pip compile requirements.in requirements-gpu.in --output-file .venv/all.lock \
-	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE)
+	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE) $(ARGS)
 	@grep -oE '^(nvidia-|cuda-|triton)[a-z0-9-]*' .venv/all.lock >> .venv/excluded.txt
 	@$(BIN)/uv pip compile requirements.in --constraints .venv/all.lock --output-file .venv/cpu.lock \
-	  --python-version 3.11 --universal $(COMPILE)
+	  --python-version 3.11 --universal $(COMPILE) $(ARGS)
 	@$(call finish,.venv/all.lock,the whole stack for x86-64 Linux with CUDA) > requirements.lock
 	@$(call finish,.venv/cpu.lock,the subset for machines without CUDA) > requirements-cpu.lock
 

@@ -185,7 +185,8 @@ def _smollm2() -> PreTrainedModel:
 
 def _smollm2_tokenizer() -> PreTrainedTokenizerBase:
     gguf = packaged.find(packaged.SMOLLM2)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # AutoTokenizer would parse the whole file once more, for the model's configuration.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # Read from GGUF it has no proper end token, and sampling would never stop.
     return for_chat(tokenizer)
 

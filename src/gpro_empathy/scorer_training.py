@@ -14,6 +14,7 @@ from gpro_empathy import params, scorer
 from gpro_empathy.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 
+SECONDS_BETWEEN_LINES = 20
 # Settings that a trained scorer's provenance states.
 RECIPE = ("epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
 
@@ -74,26 +75,33 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
     )
-    # Delta is stated in label units; targets are standardised.
-    delta_3 = config.huber_delta / model.label_sd
     model.train()
-    started = time.perf_counter()
+    started = told = time.perf_counter()
+    done = 0
     for epoch in range(config.epochs):
         losses = []
         for chosen in _shuffled_batches(lengths, windows_per_update, rng):
-            batch = model.collate([windows[i] for i in chosen])
-            target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
-            predicted_B3 = model(batch)
-            loss = huber(predicted_B3, target_B3, delta_3)
-            if config.concordance_weight:
-                loss = loss + config.concordance_weight * (1 - concordance(predicted_B3, target_B3)).mean()
+            loss = _loss(model, model.collate([windows[i] for i in chosen]), targets_B3, config)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        left = (time.perf_counter() - started) / (epoch + 1) * (config.epochs - epoch - 1)
-        progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+            done += 1
+            now = time.perf_counter()
+            if now - told > SECONDS_BETWEEN_LINES or done == total * (epoch + 1) // config.epochs:
+                told, left = now, (now - started) / done * (total - done)
+                progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+
+
+def _loss(model, batch, targets_B3, config) -> torch.Tensor:
+    target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
+    predicted_B3 = model(batch)
+    # Delta is stated in label units; targets are standardised.
+    loss = huber(predicted_B3, target_B3, config.huber_delta / model.label_sd)
+    if config.concordance_weight:
+        loss = loss + config.concordance_weight * (1 - concordance(predicted_B3, target_B3)).mean()
+    return loss
 
 
 def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
