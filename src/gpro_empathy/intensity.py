@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from gpro_empathy import comparison, params, stats
+from gpro_empathy import comparison, intervals, params, stats
 
 # Fewer conversations than this give no interval: it would say more about the method than about the level.
 FEWEST_CONVERSATIONS = 12
@@ -68,10 +68,12 @@ def _estimate(
 ) -> list[dict]:
     if n_conversations < FEWEST_CONVERSATIONS:
         return [{"mean": float(mean), "low": None, "high": None} for mean in columns.mean(axis=0)]
-    found = stats.paired(columns, conversation, config.n_resamples, config.confidence, rng)
+    data = intervals.clusters(columns, conversation)
+    boot_RM = intervals.bootstrap_means(data, config.n_resamples, rng)
+    low_M, high_M = intervals.bca_interval(data, boot_RM, config.confidence)
     return [
         {"mean": float(mean), "low": float(low), "high": float(high)}
-        for mean, low, high in zip(found.mean, found.low, found.high, strict=True)
+        for mean, low, high in zip(data.means, low_M, high_M, strict=True)
     ]
 
 
