@@ -152,3 +152,17 @@ def test_stated_intensity_of_a_wordy_answer_is_still_read():
 )
 def test_number_of_sentences_is(text, number):
     assert prompts.count_sentences(text) == number
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "number"),
+    [
+        ([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3]], 2),
+        ([[1, 2], [3, 2]], 0),
+        ([[1, 2, 3]], 2),  # a prompt keeps a token of its own
+        ([[1, 2], [1, 2, 3]], 1),
+        ([[1]], 0),
+    ],
+)
+def test_prompts_share_as_many_tokens_as_all_begin_with(token_ids, number):
+    assert prompts.shared_prefix(token_ids) == number

@@ -240,7 +240,7 @@ def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitt
     turns = [replace(turn, empathy=None) if i in (1, 4) else turn for i, turn in enumerate(labelled())]
     texts = ["changed " + turn.text for turn in turns]
     turns = [replace(turn, text=text) for turn, text in zip(turns, texts, strict=True)]
-    predicted, found = overfitted.score(texts), scorer_report.evaluate(overfitted, turns)
+    predicted, found = overfitted.score(texts), scorer_report.evaluate(turns, scorer_report.score(overfitted, turns))
     pearsons = []
     for column, name in enumerate(LABELS):
         known = [i for i in range(8) if getattr(turns[i], name) is not None]
@@ -255,14 +255,14 @@ def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitt
 @pytest.mark.parametrize("labels", [[None] * 3, [1.0, None, 2.0], [1.0, 1.0, 1.0]])
 def test_correlation_is_none_where_it_is_not_defined(overfitted, labels):
     turns = [Turn("a", i, SENTENCES[i], (), float(i), 1.0 * (i % 2), label) for i, label in enumerate(labels)]
-    found = scorer_report.evaluate(overfitted, turns)
+    found = scorer_report.evaluate(turns, scorer_report.score(overfitted, turns))
     assert found["empathy"]["pearson"] is None
     assert found["mean_pearson"] is None
     assert found["emotion"]["pearson"] is not None
 
 
 def test_evaluation_of_nothing_has_no_numbers(overfitted):
-    found = scorer_report.evaluate(overfitted, [])
+    found = scorer_report.evaluate([], scorer_report.score(overfitted, []))
     assert found["turns"] == 0
     assert found["emotion"] == {"pearson": None, "mae": None}
 
@@ -305,7 +305,7 @@ def test_report_compares_both_scorers_on_the_held_out_turns(overfitted, config):
     assert report["audit"]["calibration"]["by_label"][0]["bias"]["estimate"] is not None
     assert report["audit"]["stock_phrases"] != report["reward"]["stock_phrases"]
     assert report["reward"]["train_conversations"] == report["audit"]["train_conversations"] == 2
-    assert report["audit"]["test"] == scorer_report.evaluate(other, splits["test"])
+    assert report["audit"]["test"] == scorer_report.evaluate(splits["test"], scorer_report.score(other, splits["test"]))
     header, first, second = table.splitlines()[:3]
     assert header == "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
     assert first == f"c2,0,,{one[0]:.6f},{two[0]:.6f}"

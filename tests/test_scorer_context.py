@@ -36,7 +36,7 @@ def test_training_learns_from_the_context_what_the_text_does_not_tell(settings):
     model = scorer_training.train(turns, config, seed=0, progress=lambda line: None)
     sad, dull = model.score(["i see"] * 2, [("terrible loss",), ("ok",)])
     assert (sad - dull > [2.0, 0.5, 2.0]).all()
-    assert scorer_report.evaluate(model, turns)["mean_pearson"] > 0.9
+    assert scorer_report.evaluate(turns, scorer_report.score(model, turns))["mean_pearson"] > 0.9
 
 
 def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path):
@@ -117,6 +117,6 @@ def test_card_says_what_is_read_and_what_for():
 
 def test_evaluation_gives_the_scorer_the_context_of_every_turn(context_scorer):
     turns = [Turn("a", i, "so sad", HISTORY[:i], float(i), 0.5 * i, float(i)) for i in range(4)]
-    found = scorer_report.evaluate(context_scorer, turns)
+    found = scorer_report.evaluate(turns, scorer_report.score(context_scorer, turns))
     predicted = context_scorer.score(["so sad"] * 4, [turn.context for turn in turns])[:, 2]
     assert found["empathy"]["mae"] == pytest.approx(np.abs(predicted - np.arange(4)).mean())

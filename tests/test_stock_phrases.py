@@ -19,8 +19,13 @@ class Counter:
         return np.column_stack([np.zeros(len(texts)), np.zeros(len(texts)), empathy])
 
 
+def react(model):
+    before_B = model.score([turn.text for turn in TURNS], [turn.context for turn in TURNS])[:, 2]
+    return stock_phrases.reaction(model, TURNS, before_B, np.random.default_rng(0))
+
+
 def test_reaction_is_the_mean_change_by_the_phrase_less_that_by_a_sentence_of_its_length():
-    found = stock_phrases.reaction(Counter(), TURNS, np.random.default_rng(0))
+    found = react(Counter())
     sorry = found["phrases"][0]
     assert sorry["phrase"] == "I'm so sorry to hear that."
     assert sorry["change"]["estimate"] == pytest.approx(1.1)
@@ -40,7 +45,7 @@ def test_interval_is_over_conversations():
             return scores_B3
 
     changes = 0.5 + np.arange(24) / 10
-    found = stock_phrases.reaction(Moody(), TURNS, np.random.default_rng(0))["phrases"][0]["difference"]
+    found = react(Moody())["phrases"][0]["difference"]
     error = changes.std(ddof=1) / np.sqrt(24)
     assert found["estimate"] == pytest.approx(changes.mean())
     assert [found["low"], found["high"]] == pytest.approx(changes.mean() + 2.07 * error * np.array([-1, 1]), abs=0.06)

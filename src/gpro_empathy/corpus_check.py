@@ -21,7 +21,8 @@ def main() -> None:
     corpus = Path(params.load(params.Prepare).embedded_folder) / "turns.csv"
     model = scorer_training.train(dialogue.read_wassa_csv(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
     for name, path in (("official dev", folder / "trac2_CONVT_dev.csv"), ("embedded corpus", corpus)):
-        result = scorer_report.evaluate(model, dialogue.read_wassa_csv(path))
+        turns = dialogue.read_wassa_csv(path)
+        result = scorer_report.evaluate(turns, scorer_report.score(model, turns))
         print(name + ": " + ", ".join(f"{label} r = {result[label]['pearson']:.3f}" for label in dialogue.LABELS))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy.decoder import empty_cache
+from gpro_empathy.prompts import shared_prefix
 
 # Of the probabilities, only so many of the largest are sorted to find the top-p set; more only if these do not reach it.
 TOP_P_CANDIDATES = (64, 512)
@@ -149,22 +150,36 @@ def _invert(cumulative_BV: torch.Tensor, mass_B: torch.Tensor) -> torch.Tensor:
 
 
 def _read_prompts(model, prompts, samples_per_prompt, pad_id):
-    """Run the prompts once, left-padded, and repeat logits, cache and mask for each prompt's samples."""
-    longest = max(len(ids) for ids in prompts)
+    """Run the prompts once, what all share only once, and repeat logits, cache and mask for each prompt's samples.
+
+    The tokens that are shared, of the system prompt, stand first in every row; the others end in its last column.
+    """
+    cache = empty_cache()
+    shared = shared_prefix(prompts)
+    if shared:
+        model(
+            input_ids=torch.tensor([prompts[0][:shared]], device=model.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(len(prompts))
+    longest = max(len(ids) for ids in prompts) - shared
     ids_PT = torch.full((len(prompts), longest), pad_id, device=model.device)
     mask_PT = torch.zeros_like(ids_PT)
     for row, ids in enumerate(prompts):
-        ids_PT[row, longest - len(ids) :] = torch.tensor(ids, device=model.device)
-        mask_PT[row, longest - len(ids) :] = 1
-    cache = empty_cache()
+        own = torch.tensor(ids[shared:], device=model.device)
+        ids_PT[row, longest - len(own) :] = own
+        mask_PT[row, longest - len(own) :] = 1
+    mask_PS = torch.cat([mask_PT.new_ones(len(prompts), shared), mask_PT], dim=1)
     output = model(
         input_ids=ids_PT,
-        attention_mask=mask_PT,
-        position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0),
+        attention_mask=mask_PS,
+        position_ids=(mask_PS.cumsum(1) - 1).clamp(min=0)[:, shared:],
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
     cache.batch_repeat_interleave(samples_per_prompt)
     logits_BV = output.logits[:, -1].repeat_interleave(samples_per_prompt, dim=0)
-    return logits_BV, cache, mask_PT.repeat_interleave(samples_per_prompt, dim=0)
+    return logits_BV, cache, mask_PS.repeat_interleave(samples_per_prompt, dim=0)

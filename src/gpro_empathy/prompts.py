@@ -1,7 +1,7 @@
 """The chat prompt and the response format: what the policy is asked, and how its reply is read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FIELDS = ("User's main concern", "Emotional content", "Intensity level (0-5)", "Response approach")
@@ -75,3 +75,10 @@ def count_sentences(text: str) -> int:
     ends = list(_SENTENCE_END.finditer(text.strip()))
     closed = bool(ends) and ends[-1].end() == len(text.strip())
     return len(ends) + (0 if closed or not text.strip() else 1)
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
+    first, last = min(prompts), max(prompts)  # in sorted order, what these two share is shared by all
+    longest = min(len(prompt) for prompt in prompts) - 1
+    return next((i for i in range(longest) if first[i] != last[i]), longest)

@@ -40,16 +40,16 @@ def compare(
 ) -> tuple[dict, str]:
     """Return the report on both scorers, and their predictions on the test split as CSV text."""
     report: dict = {"encoder": encoder}
-    texts, contexts = ([getattr(turn, name) for turn in splits["test"]] for name in ("text", "context"))
-    empathy_B = {role: model.score(texts, contexts)[:, EMPATHY] for role, model in scorers.items()}
+    scores_B3 = {role: score(model, splits["test"]) for role, model in scorers.items()}
+    empathy_B = {role: role_B3[:, EMPATHY] for role, role_B3 in scores_B3.items()}
     for role, model in scorers.items():
         report[role] = {
             "train_turns": len(halves[role]),
             "train_conversations": len({turn.conversation for turn in halves[role]}),
-            "validation": evaluate(model, splits["validation"]),
-            "test": evaluate(model, splits["test"]),
+            "validation": evaluate(splits["validation"], score(model, splits["validation"])),
+            "test": evaluate(splits["test"], scores_B3[role]),
             "calibration": scorer_calibration.calibration(splits["test"], empathy_B[role], rng),
-            "stock_phrases": stock_phrases.reaction(model, splits["test"], rng),
+            "stock_phrases": stock_phrases.reaction(model, splits["test"], empathy_B[role], rng),
         }
     reward_B, audit_B = empathy_B["reward"], empathy_B["audit"]
     report["agreement"] = agreement(reward_B, audit_B)
@@ -79,12 +79,19 @@ def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
     }
 
 
-def evaluate(model: scorer.Scorer, turns: Sequence[Turn]) -> dict:
-    """Return Pearson correlation and mean absolute error per label on turns, and the mean correlation.
+def score(model: scorer.Scorer, turns: Sequence[Turn]) -> np.ndarray:
+    """Return a scorer's labels of turns, each read with its context, shape (B, 3), label units."""
+    return model.score([turn.text for turn in turns], [turn.context for turn in turns])
+
+
+def evaluate(turns: Sequence[Turn], predicted_B3: np.ndarray) -> dict:
+    """Return Pearson correlation and mean absolute error per label of predictions, and the mean correlation.
 
     A correlation is None where it is not defined: fewer than three labelled turns, or no spread.
+
+    Args:
+        predicted_B3: What a scorer says of the turns, shape (B, 3), label units.
     """
-    predicted_B3 = model.score([turn.text for turn in turns], [turn.context for turn in turns])
     result: dict = {"turns": len(turns)}
     for column, name in enumerate(LABELS):
         known = [i for i, turn in enumerate(turns) if getattr(turn, name) is not None]

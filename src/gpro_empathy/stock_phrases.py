@@ -25,10 +25,13 @@ class Scorer(Protocol):
     def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]]) -> np.ndarray: ...
 
 
-def reaction(model: Scorer, turns: Sequence[Turn], rng: np.random.Generator) -> dict:
+def reaction(model: Scorer, turns: Sequence[Turn], before_B: np.ndarray, rng: np.random.Generator) -> dict:
     """Return the mean change in empathy, label units, when a phrase or its control is appended to every turn.
 
     Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and their `difference`.
+
+    Args:
+        before_B: The scorer's empathy of the turns as they are, shape (B,), label units.
     """
     contexts = [turn.context for turn in turns]
     conversation_B = np.array([turn.conversation for turn in turns])
@@ -36,7 +39,6 @@ def reaction(model: Scorer, turns: Sequence[Turn], rng: np.random.Generator) -> 
     def empathy(ending: str) -> np.ndarray:
         return model.score([turn.text + ending for turn in turns], contexts)[:, EMPATHY]
 
-    before_B = empathy("")
     change_B = {ending: empathy(f" {ending}") - before_B for ending in dict.fromkeys(sum(PHRASES, ()))}
 
     def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> dict:

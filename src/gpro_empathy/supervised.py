@@ -90,7 +90,7 @@ def _accumulate(model: PreTrainedModel, examples: Sequence[tuple[list[int], list
 
 
 def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
-    shared = _shared_prefix([prompt for prompt, _ in examples])
+    shared = chat.shared_prefix([prompt for prompt, _ in examples])
     packing = grouped.pack(
         [prompt[:shared] for prompt, _ in examples],
         [prompt[shared:] + response for prompt, response in examples],
@@ -99,10 +99,3 @@ def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], lis
     with policy.autocast(model):
         logits_MV = grouped.logits(model, packing)
     return nn.functional.cross_entropy(logits_MV.float(), packing.target_M.to(logits_MV.device), reduction="sum")
-
-
-def _shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
-    first, last = min(prompts), max(prompts)  # in sorted order, what these two share is shared by all
-    longest = min(len(prompt) for prompt in prompts) - 1
-    return next((i for i in range(longest) if first[i] != last[i]), longest)
