@@ -182,9 +182,11 @@ def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, r"scorer\.json: format is 1, expected 4; train the scorer anew"),
+        ({"format": 1}, r"scorer\.json: format is 1, expected 5; train the scorer anew"),
         ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
         ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
+        ({"layers": 0}, r"scorer\.json: layers is 0, expected a whole number from 1 up"),
+        ({"layers": 1}, r"adapter: does not fit the encoder random; delete"),
         ({"max_tokens": True}, r"scorer\.json: max_tokens is True, expected a whole number from 8 up"),
         ({"encoder": None}, r"scorer\.json: encoder is None, expected a name"),
         ({"encoder": "all-minilm-l6-v2"}, r"adapter: does not fit the encoder all-minilm-l6-v2; delete"),
@@ -224,13 +226,28 @@ def test_refuses_a_label_without_spread(config):
 
 def test_refuses_an_encoder_that_cannot_be_loaded(config, tmp_path):
     with pytest.raises(UserError, match=r"train_scorer\.encoder '.*nowhere': cannot load it"):
-        scorer_encoder.load(str(tmp_path / "nowhere"), None)
+        scorer_encoder.load(str(tmp_path / "nowhere"), None, None)
 
 
 def test_packaged_encoder_is_loaded():
-    encoder, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None)
-    assert encoder.config.hidden_size == 384
+    encoder, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None, None)
+    assert (encoder.config.hidden_size, len(encoder.encoder.layer)) == (384, 6)
     assert tokenizer("hello")["input_ids"] == [101, 7592, 102]
+
+
+def test_first_layers_alone_are_kept_and_give_what_they_gave_in_the_whole():
+    whole, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None, None)
+    cut, _ = scorer_encoder.load("all-minilm-l6-v2", None, 2)
+    ids = torch.tensor([tokenizer("hello")["input_ids"]])
+    with torch.no_grad():
+        states = whole.eval()(ids, output_hidden_states=True).hidden_states
+        assert torch.equal(cut.eval()(ids).last_hidden_state, states[2])
+    assert cut.config.num_hidden_layers == 2
+
+
+def test_refuses_more_layers_than_the_encoder_has():
+    with pytest.raises(UserError, match=r"train_scorer\.layers is 7, but .*model has 6; null keeps all"):
+        scorer_encoder.load("all-minilm-l6-v2", None, 7)
 
 
 # Evaluation

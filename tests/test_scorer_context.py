@@ -44,7 +44,7 @@ def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path)
     stated = scorer_training.describe([Turn("a", 0, "x", (), 1.0, 1.0, 1.0)], config, seed=3)
     assert stated["training"] == {
         "epochs": config.epochs, "learning_rate": config.learning_rate, "batch_size": config.batch_size,
-        "head_learning_rate": config.head_learning_rate, "lora_rank": config.lora_rank, "concordance_weight": 0.0,
+        "layers": config.layers, "head_learning_rate": config.head_learning_rate, "lora_rank": config.lora_rank, "concordance_weight": 0.0,
         "turns": 1, "conversations": 1, "seed": 3,
     }  # fmt: skip
     scorer.save(context_scorer, tmp_path / "scorer", stated)
@@ -78,11 +78,11 @@ def test_reward_is_of_the_answer_in_the_context_of_the_message():
 # The model card
 
 
-def card(lora_rank=32, **changes):
+def card(lora_rank=32, layers=None, **changes):
     settings = {
         "encoder": "some/encoder", "revision": None, "max_tokens": 256, "context_turns": 0, "role": "reward",
         "training": {
-            "epochs": 2, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "batch_size": 16, "lora_rank": lora_rank,
+            "layers": layers, "epochs": 2, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "batch_size": 16, "lora_rank": lora_rank,
             "concordance_weight": 0.5, "turns": 741, "conversations": 70, "seed": 17,
         },
     } | changes  # fmt: skip

@@ -90,7 +90,7 @@ def test_scorer_that_saw_the_conversations_is_told_from_one_that_did_not(setting
     config = settings.train_scorer.model_copy(
         update={
             "encoder": "random", "epochs": 120, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0, "lora_rank": 8,
-            "max_tokens": 8,
+            "max_tokens": 8, "layers": 2,
         }
     )  # fmt: skip
     train, test = made[:16], made[16:]

@@ -45,7 +45,7 @@ def config(request, encoder, settings):
     return settings.train_scorer.model_copy(
         update={
             "encoder": encoder, "epochs": 120, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0,
-            "lora_rank": 8, "max_tokens": 40, "warmup_fraction": 0.05, "context_turns": request.param,
+            "lora_rank": 8, "max_tokens": 40, "layers": None, "warmup_fraction": 0.05, "context_turns": request.param,
         }
     )  # fmt: skip
 

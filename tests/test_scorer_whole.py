@@ -125,5 +125,5 @@ def test_refuses_an_ensemble_of_another_format_or_without_a_member(model, turns,
         scorer.load(tmp_path / "both")
     stated = json.loads((tmp_path / "both/scorer.json").read_text())
     (tmp_path / "both/scorer.json").write_text(json.dumps(stated | {"format": 3}))
-    with pytest.raises(UserError, match="format is 3, expected 4"):
+    with pytest.raises(UserError, match="format is 3, expected 5"):
         scorer.load(tmp_path / "both")

@@ -12,7 +12,7 @@ TALK = ("my dog died", "oh no", "he was old", "so sad", "yes")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return scorer_encoder.load("random", None)[1]
+    return scorer_encoder.load("random", None, None)[1]
 
 
 def prefixes(texts):

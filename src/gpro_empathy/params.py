@@ -88,6 +88,7 @@ class Prepare(Section):
 class TrainScorer(Section):
     encoder: str = Field(min_length=1)
     revision: str | None
+    layers: Count | None
     audit_fraction: Fraction
     epochs: Count
     learning_rate: Positive

@@ -20,13 +20,14 @@ from gpro_empathy.dialogue import LABELS
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer_input import Batch, Window
 
-FORMAT = 4
+FORMAT = 5
 SETTINGS, HEAD = "scorer.json", "head.safetensors"
 # What a stored scorer must share with this code, and what else `load` needs of it: key, check, and the check in words.
 EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_input.NORMALISATION}
 STATED = (
     ("encoder", lambda value: isinstance(value, str), "a name"),
     ("revision", lambda value: value is None or isinstance(value, str), "a commit or null"),
+    ("layers", lambda value: type(value) is int and value >= 1, "a whole number from 1 up"),
     ("max_tokens", lambda value: type(value) is int and value >= 8, "a whole number from 8 up"),
     ("context_turns", lambda value: type(value) is int and value >= 0, "a whole number from 0 up"),
     ("trained", lambda value: value in (scorer_encoder.ADAPTER, scorer_encoder.ENCODER), "adapter or encoder"),
@@ -122,7 +123,7 @@ class Ensemble:
 
 def build(config: params.TrainScorer) -> Scorer:
     """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
-    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.attention_dropout)
+    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.layers, config.attention_dropout)
     scorer = Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
     return scorer.to(scorer_encoder.device())
 
@@ -144,7 +145,12 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
         else:
             trained = scorer_encoder.save(scorer.encoder, temporary)
             save_file({name: value.contiguous() for name, value in _head(scorer).items()}, temporary / HEAD)
-            own = {"max_tokens": scorer.max_tokens, "context_turns": scorer.context_turns, "trained": trained}
+            own = {
+                "layers": scorer.encoder.config.num_hidden_layers,
+                "max_tokens": scorer.max_tokens,
+                "context_turns": scorer.context_turns,
+                "trained": trained,
+            }
             files.write_json(temporary / SETTINGS, EXPECTED | own | settings)
         if card is not None:
             files.write_text(temporary / "README.md", card)
@@ -159,7 +165,7 @@ def load(folder: Path) -> Scorer | Ensemble:
     settings = _read_settings(folder / SETTINGS)
     if "members" in settings:
         return Ensemble([load(folder / name) for name in settings["members"]])
-    encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"])
+    encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"], settings["layers"])
     remedy = f"delete {folder} and train it anew, the pipeline's with `dvc repro`"
     encoder = scorer_encoder.restore(encoder, folder, settings, remedy)
     scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"])

@@ -29,6 +29,7 @@ def write(settings: Mapping, report: Mapping) -> str:
         else "by itself, without its conversation"
     )
     encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
+    encoder += f" (its first {training['layers']} layers)" if training["layers"] else ""
     ranges = ", ".join(f"{COLUMNS[name]} ({RANGES[name][0]:g} to {RANGES[name][1]:g})" for name in LABELS)
     lines = [
         "# Empathy scorer",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -27,11 +27,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(name: str, revision: str | None, attention_dropout: float = 0.0) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """Load an encoder and its tokenizer: the packaged MiniLM, a random two-layer BERT, or one from the hub.
+def load(
+    name: str, revision: str | None, layers: int | None, attention_dropout: float = 0.0
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """Load an encoder and its tokenizer: the packaged MiniLM, a small random BERT, or one from the hub.
+
+    Args:
+        layers: How many of its layers are kept, from the input on; None keeps all (two of the random one).
 
     Raises:
-        UserError: If it cannot be loaded.
+        UserError: If it cannot be loaded, or has fewer layers.
     """
     minilm = packaged.find(packaged.MINILM).parent
     if name == "random":
@@ -39,7 +44,7 @@ def load(name: str, revision: str | None, attention_dropout: float = 0.0) -> tup
         tiny = BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=32,
-            num_hidden_layers=2,
+            num_hidden_layers=layers or 2,
             num_attention_heads=2,
             intermediate_size=64,
             attention_probs_dropout_prob=attention_dropout,
@@ -57,10 +62,18 @@ def load(name: str, revision: str | None, attention_dropout: float = 0.0) -> tup
         encoder = AutoModel.from_pretrained(
             name, config=config, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION
         )
-        return encoder, AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"train_scorer.encoder {name!r}: cannot load it ({reason})") from None
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(
+                f"train_scorer.layers is {layers}, but {name} has {config.num_hidden_layers}; null keeps all"
+            )
+        del encoder.encoder.layer[layers:]
+        encoder.config.num_hidden_layers = layers
+    return encoder, tokenizer
 
 
 def trainable(encoder: nn.Module, config: params.TrainScorer) -> nn.Module:
@@ -98,13 +111,18 @@ def restore(encoder: nn.Module, folder: Path, settings: Mapping, remedy: str) ->
             raise refusal
         encoder.load_state_dict(stored)
         return encoder
-    for path in (folder / ADAPTER / "adapter_config.json", folder / ADAPTER / "adapter_model.safetensors"):
-        if not path.is_file():  # else PEFT would look for it on the hub
-            raise UserError(f"{path}: no such file; {remedy}")
+    if not (folder / ADAPTER / "adapter_config.json").is_file():  # else PEFT would look for it on the hub
+        raise UserError(f"{folder / ADAPTER / 'adapter_config.json'}: no such file; {remedy}")
+    stored = tensors(folder / ADAPTER / "adapter_model.safetensors", remedy)
     try:
-        return PeftModel.from_pretrained(encoder, folder / ADAPTER)
+        model = PeftModel.from_pretrained(encoder, folder / ADAPTER)
     except (RuntimeError, ValueError):
         raise refusal from None
+    if shapes(stored) != shapes(
+        get_peft_model_state_dict(model)
+    ):  # PEFT passes over matrices of layers that are not there
+        raise refusal
+    return model
 
 
 def tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from gpro_empathy.files import UserError
 
 SECONDS_BETWEEN_LINES = 20
 # Settings that a trained scorer's provenance states.
-RECIPE = ("epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
+RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
 
 
 def train(
