@@ -129,3 +129,15 @@ def test_tables_have_a_row_for_every_group_and_phrase():
     rows = [line for line in report_scorer.phrases_table(scorer).splitlines() if line.endswith(r"\\")]
     assert rows[1].startswith("I'm so sorry to hear that. & ")
     assert rows[-1].startswith("mean & ")
+
+
+@pytest.mark.parametrize(
+    ("layers", "lora_rank", "words"),
+    [
+        (4, 8, r", of which the first \num{4} layers are kept, with low-rank adapters"),
+        (None, 0, " with its layers trained further"),
+    ],
+)
+def test_what_is_kept_and_trained_of_the_encoder_is_said(settings, layers, lora_rank, words):
+    config = settings.train_scorer.model_copy(update={"layers": layers, "lora_rank": lora_rank})
+    assert report_scorer.trained(config) == words

@@ -41,6 +41,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
     """Return the section's macros but the encoder's name, from reports/scorer.json and bench/scorer.json."""
     turns, agreement = config.context_turns, scorer["agreement"]
     return {
+        "RunScorerTrained": trained(config),
         "RunScorerReads": rf"on turns after up to \num{{{turns}}} earlier turns" if turns else "on single turns",
         "RunScorerConfidence": latex.percent(estimates.CONFIDENCE),
         "RunScorerResamples": latex.integer(estimates.N_RESAMPLES),
@@ -55,6 +56,12 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
         "RunScorerBenchmarkSentence": benchmark(bench),
         "RunScorerDevSentence": dev_column(bench["dev"]),
     }
+
+
+def trained(config: params.TrainScorer) -> str:
+    """Return what is kept and trained of the encoder, as words that follow its name."""
+    kept = rf", of which the first \num{{{config.layers}}} layers are kept," if config.layers else ""
+    return kept + (" with low-rank adapters" if config.lora_rank else " with its layers trained further")
 
 
 def slopes(scorer: Mapping) -> str:
