@@ -28,7 +28,7 @@ def row_order(x_RI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
 
 
 def column_order(x_RI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """Return the same as (W x^T)^T, the order of module decoder."""
+    """Return the same as (W x^T)^T, the order of module decoder for bfloat16."""
     return (weight_OI @ x_RI.T).T
 
 

@@ -22,12 +22,16 @@ def logits(model):
 
 @pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (2, 3, 32)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_layer_for_few_rows_is_a_linear_layer(shape, with_bias):
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_layer_for_few_rows_is_a_linear_layer(shape, with_bias, in_blocks, monkeypatch):
+    if not in_blocks:  # a torch without oneDNN
+        monkeypatch.setattr(torch.ops, "mkldnn", object())
     linear = torch.nn.Linear(32, 5, bias=with_bias)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = FewRowsLinear(linear.weight.detach(), linear.bias)(x)
-    assert found.shape == (*shape[:-1], 5)
-    assert torch.allclose(found, linear(x), atol=1e-6)
+    layer = FewRowsLinear(linear.weight.detach(), linear.bias)
+    assert layer.in_blocks == in_blocks
+    assert layer(x).shape == (*shape[:-1], 5)
+    assert torch.allclose(layer(x), linear(x), atol=1e-6)
 
 
 def test_decoder_gives_the_logits_of_the_base_model(base):
