@@ -8,7 +8,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from conftest import randomise
 from gpro_empathy import generation, policy
-from gpro_empathy.decoder import ROOM, FewRowsLinear, decoder_of, empty_cache, grouped_attention
+from gpro_empathy.decoder import ROOM, decoder_of, empty_cache, grouped_attention
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
 
@@ -18,20 +18,6 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the 
 @torch.no_grad()
 def logits(model):
     return model(input_ids=IDS).logits
-
-
-@pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (2, 3, 32)])
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("in_blocks", [True, False])
-def test_layer_for_few_rows_is_a_linear_layer(shape, with_bias, in_blocks, monkeypatch):
-    if not in_blocks:  # a torch without oneDNN
-        monkeypatch.setattr(torch.ops, "mkldnn", object())
-    linear = torch.nn.Linear(32, 5, bias=with_bias)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    layer = FewRowsLinear(linear.weight.detach(), linear.bias)
-    assert layer.in_blocks == in_blocks
-    assert layer(x).shape == (*shape[:-1], 5)
-    assert torch.allclose(layer(x), linear(x), atol=1e-6)
 
 
 def test_decoder_gives_the_logits_of_the_base_model(base):

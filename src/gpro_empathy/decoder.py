@@ -3,8 +3,7 @@
 Decoding runs one token of a few dozen responses through every layer. What costs most there is not arithmetic:
 
 - the LoRA matrices double the number of products: here they are merged in;
-- the product x W^T is slow for few rows, since MKL brings W into blocks anew every time: here oneDNN does it once (products
-  of a token of 24 responses: 67 ms; 97 ms as (W x^T)^T, which serves where oneDNN does not; on two AVX2 cores);
+- the product x W^T is slow for few rows: see `frozen_linear`;
 - attention copies the keys of a group of heads for each of its heads: here the heads of a group are queries of one
   attention, which reads the keys once;
 - a cache that grows by a token copies itself at every token: here it has room ahead.
@@ -21,6 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from gpro_empathy.frozen_linear import FrozenLinear
 
 ATTENTION = "one_query_per_group"
 # Tokens that a cache layer makes room for at a time.
@@ -93,28 +94,6 @@ def empty_cache() -> Cache:
     return Cache(layer_class_to_replicate=RoomyLayer)
 
 
-class FewRowsLinear(nn.Module):
-    """A linear layer without gradients, for inputs of few rows."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__()
-        # The operators of torch's compiler: nothing public keeps a weight in blocks. The number of rows is a hint.
-        self.in_blocks = weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        if self.in_blocks:
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TYPICAL_ROWS)
-        self.weight, self.bias = weight, bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x W^T + b."""
-        rows_RH = x.reshape(-1, x.shape[-1])
-        if self.in_blocks:
-            product = torch.ops.mkldnn._linear_pointwise(rows_RH, self.weight, None, "none", [], None)
-        else:
-            product = (self.weight @ rows_RH.T).T
-        result = product.reshape(*x.shape[:-1], -1)
-        return result if self.bias is None else result + self.bias
-
-
 def decoder_of(model: nn.Module) -> PreTrainedModel:
     """Return a model that gives the same logits as `model`, for decoding; `model` itself on a GPU.
 
@@ -131,9 +110,9 @@ def decoder_of(model: nn.Module) -> PreTrainedModel:
     for name, module in list(base.named_modules()):
         if isinstance(module, LoraLayer):
             layer = module.get_base_layer()
-            _replace(twin, name, FewRowsLinear(_merged_weight(module), layer.bias))
+            twin.set_submodule(name, FrozenLinear(_merged_weight(module), layer.bias, TYPICAL_ROWS))
         elif isinstance(module, nn.Linear) and not _inside_lora(base, name):
-            _replace(twin, name, FewRowsLinear(module.weight.detach(), module.bias))
+            twin.set_submodule(name, FrozenLinear(module.weight.detach(), module.bias, TYPICAL_ROWS))
     _share(base, twin)
     twin.generation_config = base.generation_config
     return twin.eval()
@@ -157,15 +136,10 @@ def _inside_lora(base: nn.Module, name: str) -> bool:
 def _share(base: nn.Module, twin: nn.Module) -> None:
     """Give the twin's remaining parameters and buffers the tensors of the base model."""
     for name, module in twin.named_modules():
-        if isinstance(module, FewRowsLinear):
+        if isinstance(module, FrozenLinear):
             continue
         source = base.get_submodule(name)
         for key in module._parameters:
             module._parameters[key] = source._parameters[key]
         for key in module._buffers:
             module._buffers[key] = source._buffers[key]
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, key = name.rpartition(".")
-    setattr(model.get_submodule(parent), key, module)
