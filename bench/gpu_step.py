@@ -11,10 +11,11 @@ import argparse
 import os
 import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gpro_empathy import files, machine, provenance, rehearsal_numbers, rehearse
+from gpro_empathy import files, machine, provenance, rehearsal_check, rehearsal_numbers, rehearse
 
 NAMES = {
     "a": "the profile: Unsloth and vLLM",
@@ -23,7 +24,6 @@ NAMES = {
     "d": "as (c), reward models built at every call",
 }
 NEEDS_GPU = "needs a GPU"
-NO_SETTING = "the unsloth backend has no setting yet that samples without vLLM"
 # What timed_step calls the parts of a step, and a training's log.
 PARTS = {"generation": "generation", "rewards": "reward", "forward_backward": "loss", "optimizer": "update"}
 
@@ -32,26 +32,58 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="llama-3.1-8b", help="a file of profiles/, without .yaml")
-    parser.add_argument("--steps", type=int, default=5, help="steps of (c) and (d) after one to warm up (default 5)")
+    parser.add_argument("--steps", type=int, default=3, help="steps of (c) and (d) after one to warm up (default 3)")
+    parser.add_argument("--card", type=float, metavar="GIB", help=rehearse.CARD)
+    parser.add_argument("--only", default="abcd", help="which to measure, such as cd; others stay as they were written")
     parser.add_argument("--output", type=Path, help="folder of the results (default bench; tmp/bench without a GPU)")
     arguments = parser.parse_args()
     here = machine.inspect()
-    variants: dict[str, dict] = {name: {"seconds": None, "why_not": NEEDS_GPU} for name in NAMES}
-    with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
-        plan = rehearse.lay_out(arguments.profile, Path(scratch), reduced=not here.gpus)
-        plan.run("build")
-        if here.gpus:
-            variants["b"]["why_not"] = NO_SETTING
-            plan.run("train")
-            variants["a"] = {"seconds": rehearsal_numbers.seconds(Path(scratch))}
-        variants |= plain(plan, arguments.steps)
-    versions = provenance.packages()
-    result = {"reduced": not here.gpus, "gpu": here.gpus[0].name if here.gpus else None, "versions": versions}
-    result |= {"profile": arguments.profile, "variants": variants}
+    part = rehearse.part_of_gpu(arguments.card, here)
     folder = arguments.output or Path("bench" if here.gpus else "tmp/bench")
-    files.write_json(folder / "gpu_step.json", result)
+    with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
+        plan = rehearse.lay_out(arguments.profile, Path(scratch), not here.gpus, part)
+        plan.run("build")
+        tasks = {"a": lambda: whole(plan, here), "b": lambda: without_vllm(plan)} if here.gpus else {}
+        tasks["cd"] = lambda: plain(plan, arguments.steps)
+        for names, task in tasks.items():
+            if set(names) & set(arguments.only):
+                save(attempt(names, task), folder, arguments.profile, here)
+    print(files.read_text(folder / "gpu_step.md"), end="")
+
+
+def attempt(names: str, task: Callable[[], dict[str, dict]]) -> dict[str, dict]:
+    """Return what a task measured, or why it could not: the others are measured all the same."""
+    try:
+        return task()
+    except files.UserError as error:
+        print(f"({names}) {error}", flush=True)
+        return {name: {"seconds": None, "why_not": str(error)} for name in names}
+
+
+def save(variants: dict[str, dict], folder: Path, profile: str, here: machine.Machine) -> None:
+    """Add variants to the results in `folder`, or begin them anew if they are of another machine or profile."""
+    result = {"reduced": not here.gpus, "gpu": here.gpus[0].name if here.gpus else None, "profile": profile}
+    result["versions"] = provenance.packages()
+    path = folder / "gpu_step.json"
+    before = files.read_json(path) if path.is_file() else {}
+    same = all(before.get(name) == value for name, value in result.items())
+    known = before["variants"] if same else {name: {"seconds": None, "why_not": NEEDS_GPU} for name in NAMES}
+    result["variants"] = known | variants
+    files.write_json(path, result)
     files.write_text(folder / "gpu_step.md", text(result))
-    print(text(result), end="")
+
+
+def whole(plan: rehearse.Plan, here: machine.Machine) -> dict[str, dict]:
+    """Measure (a) by the whole rehearsal, with its report."""
+    found = rehearse.measure(plan, here)
+    rehearse.report(found)
+    return {"a": {"seconds": found["seconds_per_step"], "peak_gib": found["peak_memory_gib"]["train"]}}
+
+
+def without_vllm(plan: rehearse.Plan) -> dict[str, dict]:
+    """Measure (b)."""
+    tasks = plan.with_settings("train_grpo", vllm_mode="none").run("train")
+    return {"b": {"seconds": rehearsal_numbers.seconds(plan.folder), "peak_gib": tasks["train"]["peak_gib"]}}
 
 
 def plain(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
@@ -65,16 +97,18 @@ def plain(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
     in_forward = grpo.completions_per_forward
     setting = Setting(texts, grpo.num_generations, in_forward, config.max_completion_tokens, fixed_length=True)
     found: dict[str, list] = {"c": [], "d": []}
-    for seed in range(steps + 1):
-        for name, bench in (("c", kept), ("d", rebuilt)):
-            step = measure("stock", bench, setting, seed)
-            found[name].append(step.seconds | {"step": step.whole})
-            print(f"({name}) step {seed}: {step.whole:.2f} s", flush=True)
+    with rehearsal_check.Watch() as watch:
+        for seed in range(steps + 1):
+            for name, bench in (("c", kept), ("d", rebuilt)):
+                step = measure("stock", bench, setting, seed)
+                found[name].append(step.seconds | {"step": step.whole})
+                print(f"({name}) step {seed}: {step.whole:.2f} s", flush=True)
+    return {name: {"seconds": _medians(rows[1:]), "peak_gib": watch.peak_gib()} for name, rows in found.items()}
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     names = PARTS | {"step": "step"}
-    return {
-        name: {"seconds": {ours: statistics.median(row[theirs] for row in rows[1:]) for theirs, ours in names.items()}}
-        for name, rows in found.items()
-    }
+    return {ours: statistics.median(row[theirs] for row in rows) for theirs, ours in names.items()}
 
 
 def _benches(plan: rehearse.Plan):
@@ -107,15 +141,16 @@ def text(result: dict) -> str:
     """Return the comparison as Markdown."""
     where = f"{rehearse.SAYS_REDUCED}." if result["reduced"] else f"On one {result['gpu']}, at the profile's size."
     columns = ("step", *rehearsal_numbers.PARTS)
-    header = f"| {result['profile']} | seconds a {' | '.join(columns)} | times (c) |"
-    lines = [where, "", header, "|---" * (len(columns) + 2) + "|"]
-    reference = result["variants"]["c"]["seconds"]["step"]
+    header = f"| {result['profile']} | seconds a {' | '.join(columns)} | steps for one of (c) | peak GiB |"
+    lines = [where, "", header, "|---" * (len(columns) + 3) + "|"]
+    reference = result["variants"]["c"]["seconds"]
     for name, variant in result["variants"].items():
         seconds = variant["seconds"]
         if seconds is None:
-            cells = [f"not measured: {variant['why_not']}", *[""] * len(columns)]
+            cells = [f"not measured: {variant['why_not']}", *[""] * (len(columns) + 1)]
         else:
-            cells = [*(f"{seconds[part]:.2f}" for part in columns), f"{reference / seconds['step']:.2f}"]
+            ratio = f"{reference['step'] / seconds['step']:.2f}" if reference else ""
+            cells = [*(f"{seconds[part]:.2f}" for part in columns), ratio, f"{variant['peak_gib']:.1f}"]
         lines.append(f"| ({name}) {NAMES[name]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

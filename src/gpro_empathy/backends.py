@@ -1,7 +1,8 @@
 """The engines that hold the policy while it is trained by GRPO, behind one interface.
 
 `transformers` loads 4-bit weights by bitsandbytes and runs anywhere, with the fast sampling and log-probabilities of this
-package. `unsloth` needs CUDA: it trains with Unsloth's kernels and samples with vLLM. The stage differs in nothing else.
+package. `unsloth` needs CUDA: it trains with Unsloth's kernels and samples with vLLM, or where train_grpo.vllm_mode is none
+with the trained model itself. The stage differs in nothing else.
 """
 
 from collections.abc import Sequence
@@ -82,10 +83,10 @@ class Unsloth:
                 f"train_grpo.kl_beta is {grpo_config.kl_beta:g}, but the backend unsloth would measure the divergence from "
                 "the base model and not from the warm start; set it to 0, or policy.backend: transformers"
             )
-        if grpo_config.vllm_mode != "colocate":
+        if grpo_config.vllm_mode == "server":
             raise UserError(
-                f"train_grpo.vllm_mode is {grpo_config.vllm_mode}, but the backend unsloth brings a vLLM of its own; set "
-                "it to colocate, or policy.backend: transformers"
+                "train_grpo.vllm_mode is server, but the backend unsloth brings a vLLM of its own; set it to colocate, or "
+                "policy.backend: transformers"
             )
         self.config, self.grpo, self.folder, self.adapter = config, grpo_config, folder, adapter
         self._model: PeftModel | None = None
@@ -99,7 +100,9 @@ class Unsloth:
 
     @staticmethod
     def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
-        """Sample by vLLM, with the LoRA matrices as they are at this moment."""
+        """Sample by vLLM, with the LoRA matrices as they are at this moment, or without it by the model itself."""
+        if not unsloth_engine.has_vllm(model):
+            return unsloth_engine.generate(model, prompts, samples_per_prompt, how, rng)
         adapter = model.load_lora(str(unsloth_engine.WORK / "adapter"), load_tensors=True)
         return vllm_engine.sample(model.fast_generate, prompts, samples_per_prompt, how, rng, adapter)
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -12,16 +13,49 @@ from gpro_empathy.machine import GIB
 # in float32, and in bfloat16, in which engines may also differ.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 TRAINED = Path("tasks/trained.json")
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def task(name: str, arguments: tuple, folder: Path) -> None:
     """Run a task in `folder` and leave its seconds and peak memory in tasks/<name>.json."""
     os.chdir(folder)
     started = time.perf_counter()
-    files.run_stage(lambda: TASKS[name](*arguments))
+    with Watch() as watch:
+        files.run_stage(lambda: TASKS[name](*arguments))
     files.write_json(
-        Path("tasks") / f"{name}.json", {"seconds": time.perf_counter() - started, "peak_gib": peak_memory()}
+        Path("tasks") / f"{name}.json", {"seconds": time.perf_counter() - started, "peak_gib": watch.peak_gib()}
     )
+
+
+class Watch:
+    """Watches the memory that is in use on the GPU, by this process or any other, as nvidia-smi would show it.
+
+    Without a GPU the most memory of the machine that this process held.
+    """
+
+    def __enter__(self) -> "Watch":
+        import torch
+
+        self._peak, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True) if torch.cuda.is_available() else None
+        if self._thread:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+
+    def peak_gib(self) -> float:
+        """Return the peak in GiB."""
+        if self._thread:
+            return self._peak / GIB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+    def _look(self) -> None:
+        import torch
+
+        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+            self._peak = max(self._peak, torch.cuda.device_memory_used(0))
 
 
 def build(architectures: dict[str, dict]) -> None:
@@ -108,15 +142,6 @@ def log_probabilities(model) -> list[float]:
 def farthest(one: list[float], other: list[float]) -> float:
     """Return the largest difference of two lists of the same length."""
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
-
-
-def peak_memory() -> float:
-    """Return the most memory that this process held, in GiB: of the GPU where there is one, else of the machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 TASKS = {"build": build, "train": train, "rollout": rollout, "reload": reload}

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from gpro_empathy import files, gpu_memory, gpu_report, machine, params, profile
 from gpro_empathy.files import UserError
 
 README = Path("README.md")
+CARD = "GiB of a smaller GPU to rehearse for: vLLM gets its share of so much memory and not of this GPU's"
 STEPS = 5
 ROLLOUT_PROMPTS = 8
 SAYS_REDUCED = "NOT the profile's size: no GPU is found, so this rehearsal runs at a reduced size on the processor"
@@ -67,10 +68,15 @@ def architectures(config: params.Params) -> dict[str, dict]:
     return found
 
 
-def settings(values: dict, folder: Path, reduced: bool) -> dict:
-    """Return the content of params.yaml for the rehearsal: the profile's, for a few steps."""
+def settings(values: dict, folder: Path, reduced: bool, part: float = 1.0) -> dict:
+    """Return the content of params.yaml for the rehearsal: the profile's, for a few steps.
+
+    Args:
+        part: Of the GPU's memory, which the rehearsal is to use as if it were the whole.
+    """
     rewards = {"similarity_model": str(folder / "similarity"), "similarity_revision": None}
     steps = {"steps": STEPS, "save_steps": STEPS, "seeds": values["train_grpo"]["seeds"][:1]}
+    steps["vllm_gpu_memory_utilization"] = round(part * values["train_grpo"]["vllm_gpu_memory_utilization"], 4)
     changes: dict[str, dict] = {"rewards": rewards, "train_grpo": steps, "rollout": {"prompts": ROLLOUT_PROMPTS}}
     result = {section: dict(content) | changes.get(section, {}) for section, content in values.items()}
     if reduced:
@@ -85,11 +91,19 @@ def settings(values: dict, folder: Path, reduced: bool) -> dict:
 class Plan:
     """A rehearsal that is laid out in a folder: its parameters, those of the whole profile, and the models' configurations."""
 
+    profile: str
     config: params.Params
     whole: params.Params
     models: dict[str, dict]
     folder: Path
     reduced: bool
+
+    def with_settings(self, section: str, **changes) -> "Plan":
+        """Return the same rehearsal with other settings, which its params.yaml then has too."""
+        values = self.config.model_dump(mode="json")
+        values[section] |= changes
+        files.write_text(self.folder / "params.yaml", yaml.safe_dump(values, sort_keys=False))
+        return replace(self, config=params.check(values, Path("params.yaml")))
 
     def run(self, *names: str) -> dict[str, dict]:
         """Run tasks one after the other, each in a process of its own, as a stage has; return what each took.
@@ -113,43 +127,69 @@ class Plan:
         return files.read_json(self.folder / "tasks" / f"{name}.json")
 
 
-def lay_out(profile: str, folder: Path, reduced: bool) -> Plan:
-    """Write the rehearsal's params.yaml to `folder`."""
+def lay_out(profile: str, folder: Path, reduced: bool, part: float = 1.0) -> Plan:
+    """Write the rehearsal's params.yaml to `folder`; arguments as `settings`."""
     values = profiles.values(profile)
     whole = params.check(values, profiles.PROFILES / f"{profile}.yaml")
     models = architectures(whole)
     if reduced:
         smaller = {"policy": REDUCED_POLICY, "similarity": REDUCED_ENCODER, "scorer": REDUCED_ENCODER}
         models = {role: model | smaller[role] for role, model in models.items()}
-    changed = settings(values, folder, reduced)
+    changed = settings(values, folder, reduced, part)
     config = params.check(changed, Path("params.yaml"))
     files.write_text(folder / "params.yaml", yaml.safe_dump(changed, sort_keys=False))
-    return Plan(config, whole, models, folder, reduced)
+    return Plan(profile, config, whole, models, folder, reduced)
 
 
-def run(profile: str, folder: Path, here: machine.Machine) -> dict:
-    """Rehearse in `folder` and return what was measured."""
-    plan = lay_out(profile, folder, reduced=not here.gpus)
-    tasks = plan.run("build", "train", "rollout", "reload")
-    return rehearsal_numbers.collect(profile, plan.config, plan.whole, plan.models["policy"], tasks, folder, here)
+def measure(plan: Plan, here: machine.Machine) -> dict:
+    """Run the stages of a rehearsal whose models are built, and return what was measured."""
+    tasks = plan.run("train", "rollout", "reload")
+    return rehearsal_numbers.collect(
+        plan.profile, plan.config, plan.whole, plan.models["policy"], tasks, plan.folder, here
+    )
+
+
+def report(found: dict) -> None:
+    """Print what a rehearsal measured; on a GPU write it to reports/gpu and the README too."""
+    print("\n".join(rehearsal_numbers.lines(found)))
+    print(f"GPU memory at full size, computed: {_computed(found['profile'])}")
+    if found["gpu"]:
+        print(f"Written: {gpu_report.write(found)}, and the table of README.md")
+        gpu_report.update(README)
+
+
+def part_of_gpu(card: float | None, here: machine.Machine) -> float:
+    """Return the part of this machine's GPU that has the `card` GiB of another; 1 where none is given.
+
+    Raises:
+        UserError: If there is no GPU, or it is smaller.
+    """
+    if card is None:
+        return 1.0
+    if not here.gpus:
+        raise UserError(f"--card {card:g}: no GPU is found to rehearse on; leave it out")
+    if card > here.gpus[0].memory:
+        raise UserError(f"--card {card:g}: the GPU here has {here.gpus[0].memory:.0f} GiB; give at most that")
+    return card / here.gpus[0].memory
 
 
 def main() -> None:
     """Rehearse the profile named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("profile", help="a file of profiles/, without .yaml")
-    profile = parser.parse_args().profile
+    parser.add_argument("--card", type=float, metavar="GIB", help=CARD)
+    arguments = parser.parse_args()
     here = machine.inspect()
+    part = part_of_gpu(arguments.card, here)
+    profile = arguments.profile
     banner = f"{SAYS_REDUCED}." if not here.gpus else f"Rehearsal of {profile} at full size on {here.gpus[0].name}."
     print(banner, flush=True)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-        found = run(profile, Path(folder), here)
-    print("\n".join(rehearsal_numbers.lines(found)))
-    print(f"GPU memory at full size, computed: {_computed(profile)}")
-    if here.gpus:
-        print(f"Written: {gpu_report.write(found)}, and the table of README.md")
-        gpu_report.update(README)
+        plan = lay_out(profile, Path(folder), not here.gpus, part)
+        plan.run("build")
+        found = measure(plan, here)
+    report(found)
     print(f"{math.ceil(time.perf_counter() - started)} s in all. {banner}")
 
 

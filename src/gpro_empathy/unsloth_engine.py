@@ -1,13 +1,21 @@
 """Unsloth: its import, which must come before trl's, and the arguments with which it loads the policy.
 
-Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same weights in memory once.
+Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same weights in memory once;
+where train_grpo.vllm_mode is none, it samples with the trained model.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
+
+if TYPE_CHECKING:
+    from gpro_empathy.generation import Sampling
 
 # Where Unsloth keeps the code that it generates, and the description of the adapter that vLLM samples with.
 WORK = Path("work/unsloth")
@@ -53,7 +61,7 @@ def model_arguments(config: params.Policy, grpo: params.TrainGrpo, weights: Path
         "max_seq_length": config.max_prompt_tokens + config.max_completion_tokens,
         "dtype": policy.compute_dtype(config),
         "load_in_4bit": config.load_in_4bit,
-        "fast_inference": True,
+        "fast_inference": grpo.vllm_mode == "colocate",
         "gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
         "max_lora_rank": config.lora_rank,
         "use_gradient_checkpointing": "unsloth",
@@ -93,6 +101,44 @@ def load(config: params.Policy, grpo: params.TrainGrpo, weights: Path, seed: int
             "policy.backend: transformers"
         ) from error
     return FastLanguageModel.get_peft_model(model, **lora_arguments(config, seed))
+
+
+def has_vllm(model) -> bool:
+    """Return whether a loaded model has vLLM beside it."""
+    return getattr(model, "vllm_engine", None) is not None
+
+
+def generate(
+    model, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: "Sampling", rng: np.random.Generator
+) -> list[list[int]]:
+    """Sample with the model itself; arguments and result as `generation.sample`."""
+    import torch
+    from unsloth import FastLanguageModel
+
+    rows = [list(ids) for ids in prompts for _ in range(samples_per_prompt)]
+    width = max(map(len, rows))
+    ids_BT = torch.tensor([[how.pad_id] * (width - len(row)) + row for row in rows], device=model.device)
+    mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    torch.manual_seed(int(rng.integers(2**31)))
+    FastLanguageModel.for_inference(model)
+    with torch.no_grad():
+        whole_BT = model.generate(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            do_sample=True,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            top_k=0,
+            max_new_tokens=how.max_tokens,
+            eos_token_id=list(how.eos_ids),
+            pad_token_id=how.pad_id,
+        )
+    FastLanguageModel.for_training(model)
+    return [_to_the_end(ids, how.eos_ids) for ids in whole_BT[:, width:].tolist()]
+
+
+def _to_the_end(ids: list[int], eos_ids: Sequence[int]) -> list[int]:
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in eos_ids), len(ids))]
 
 
 def restart(model, adapter: Path | None, seed: int) -> None:
