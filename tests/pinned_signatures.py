@@ -16,6 +16,7 @@ SIGNATURES = Path(__file__).with_suffix(".json")
 CALLED = {
     "FastLanguageModel.from_pretrained": ("unsloth", "unsloth/models/loader.py"),
     "FastLlamaModel.get_peft_model": ("unsloth", "unsloth/models/llama.py"),
+    "load_vllm": ("unsloth_zoo", "unsloth_zoo/vllm_utils.py"),
     "load_lora": ("unsloth_zoo", "unsloth_zoo/vllm_utils.py"),
     "LLM.__init__": ("vllm", "vllm/entrypoints/llm.py"),
     "LLM.generate": ("vllm", "vllm/entrypoints/llm.py"),

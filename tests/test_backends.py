@@ -13,7 +13,18 @@ import yaml
 from peft.tuners.lora import LoraLayer
 
 from conftest import ROOT, randomise
-from gpro_empathy import backends, generation, grpo, params, policy, profiles, rollouts, unsloth_engine, vllm_engine
+from gpro_empathy import (
+    backends,
+    calibration,
+    generation,
+    grpo,
+    params,
+    policy,
+    profiles,
+    rollouts,
+    unsloth_engine,
+    vllm_engine,
+)
 from gpro_empathy.dialogue import Turn
 from gpro_empathy.files import UserError
 
@@ -139,7 +150,8 @@ def test_arguments_are_parameters_of_the_pinned_functions(published):
     config, how = published.policy, generation.Sampling(0.8, 0.95, 9, (2,), 0)
     model = unsloth_engine.model_arguments(config, published.train_grpo, Path("weights"))
     engine = vllm_engine.engine_arguments(config, 1024, Path("policy"), Path("weights"))
-    assert not unknown(model, "FastLanguageModel.from_pretrained")
+    # What is not its own, it hands on to vLLM's loader.
+    assert not unknown(model, "FastLanguageModel.from_pretrained", "load_vllm")
     assert not unknown(unsloth_engine.lora_arguments(config, 23), "FastLlamaModel.get_peft_model")
     assert not unknown(engine, "LLM.__init__", "EngineArgs")
     assert not unknown(vllm_engine.sampling_arguments(how, 7), "SamplingParams")
@@ -289,10 +301,27 @@ def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(published
         backends.Unsloth(published.policy, config, Path(), ADAPTER)
 
 
-def test_refuses_unsloth_without_its_own_sampling(published):
+def test_refuses_unsloth_with_a_server(published):
+    config = published.train_grpo.model_copy(update={"vllm_mode": "server"})
+    with pytest.raises(UserError, match=r"vllm_mode is server, but the backend unsloth .* set it to colocate"):
+        backends.Unsloth(published.policy, config, Path("policy"), None)
+
+
+def test_unsloth_without_vllm_samples_with_the_model_itself(published):
     config = published.train_grpo.model_copy(update={"vllm_mode": "none"})
-    with pytest.raises(UserError, match=r"vllm_mode is none, but the backend unsloth .* set it to colocate"):
-        backends.Unsloth(published.policy, config, Path(), ADAPTER)
+    model = unsloth_engine.model_arguments(published.policy, config, Path("weights"))
+    assert model["fast_inference"] is False
+    assert "max_num_seqs" not in model  # vLLM's alone
+    assert unsloth_engine.cut([[5, 6, 2, 0], [7, 8, 9, 2], [2, 2, 2, 2], [1, 1, 1, 1]], (2,)) == [
+        [5, 6, 2], [7, 8, 9, 2], [2], [1, 1, 1, 1]
+    ]  # fmt: skip
+
+
+def test_vllm_makes_room_for_a_step_and_for_the_reference_statistics(published):
+    config = published.train_grpo
+    assert unsloth_engine.responses_at_once(config) == calibration.REFERENCE_RESPONSES
+    large = config.model_copy(update={"prompts_per_step": 10, "num_generations": 8})
+    assert unsloth_engine.model_arguments(published.policy, large, Path("weights"))["max_num_seqs"] == 80
 
 
 def test_refuses_unsloth_without_a_gpu_in_one_line(published, monkeypatch):

@@ -4,6 +4,8 @@ import numpy as np
 
 # A standard deviation below this is no spread: the scores then carry no signal and all map to 0.5.
 SMALLEST_SD = 1e-6
+# Responses of the starting policy that the reference statistics are taken of, one per prompt.
+REFERENCE_RESPONSES = 48
 
 
 def calibrate(raw_B: np.ndarray, *, mean: float, sd: float, temperature: float) -> np.ndarray:

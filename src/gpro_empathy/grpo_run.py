@@ -36,8 +36,6 @@ from gpro_empathy.files import UserError
 SAMPLE_PROMPTS = 3
 # Columns that stand first in every table; the others follow in alphabetical order.
 LEADING = ("seed", "step", "group", "sample")
-# Responses of the starting policy that the reference statistics are taken of, one per prompt.
-REFERENCE_RESPONSES = 48
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def train(
 def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str, tuple[float, float]]:
     """Return mean and SD of every calibrated term over responses of the policy as it is, to training prompts."""
     rng = np.random.default_rng([run.seed, 1])
-    chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[:REFERENCE_RESPONSES]]
+    chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[: calibration.REFERENCE_RESPONSES]]
     processes.say(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy")
     responses = [prompts.parse_response(text) for text in _respond(run, chosen, rng, trainer)]
     raw = processes.from_main(lambda: run.rewards.raw(chosen, responses))

@@ -38,9 +38,8 @@ def load(
     Raises:
         UserError: If it cannot be loaded, or has fewer layers.
     """
-    minilm = packaged.find(packaged.MINILM).parent
     if name == "random":
-        tokenizer = AutoTokenizer.from_pretrained(minilm)
+        tokenizer = AutoTokenizer.from_pretrained(packaged.find(packaged.MINILM).parent)
         tiny = BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=32,
@@ -53,7 +52,7 @@ def load(
             torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
             return BertModel._from_config(tiny, attn_implementation=ATTENTION), tokenizer
     if name == packaged.MINILM:
-        name, revision = minilm, None
+        name, revision = packaged.find(packaged.MINILM).parent, None
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
         for key in ATTENTION_DROPOUT:

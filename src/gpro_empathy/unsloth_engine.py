@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpro_empathy import files, params
+from gpro_empathy import calibration, files, params
 from gpro_empathy.files import UserError
 
 if TYPE_CHECKING:
@@ -56,17 +56,27 @@ def model_arguments(config: params.Policy, grpo: params.TrainGrpo, weights: Path
     """
     from gpro_empathy import policy
 
-    return {
+    vllm = grpo.vllm_mode == "colocate"
+    arguments = {
         "model_name": str(weights),
         "max_seq_length": config.max_prompt_tokens + config.max_completion_tokens,
         "dtype": policy.compute_dtype(config),
         "load_in_4bit": config.load_in_4bit,
-        "fast_inference": grpo.vllm_mode == "colocate",
+        "fast_inference": vllm,
         "gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
         "max_lora_rank": config.lora_rank,
         "use_gradient_checkpointing": "unsloth",
         "use_exact_model_name": True,
     }
+    return arguments | ({"max_num_seqs": responses_at_once(grpo)} if vllm else {})
+
+
+def responses_at_once(grpo: params.TrainGrpo) -> int:
+    """Return how many responses vLLM is to decode at once: those of a step, or of the reference statistics.
+
+    It lays out memory and records CUDA graphs for up to so many, as it starts.
+    """
+    return max(grpo.prompts_per_step * grpo.num_generations, calibration.REFERENCE_RESPONSES)
 
 
 def lora_arguments(config: params.Policy, seed: int) -> dict:
@@ -134,11 +144,13 @@ def generate(
             pad_token_id=how.pad_id,
         )
     FastLanguageModel.for_training(model)
-    return [_to_the_end(ids, how.eos_ids) for ids in whole_BT[:, width:].tolist()]
+    return cut(whole_BT[:, width:].tolist(), how.eos_ids)
 
 
-def _to_the_end(ids: list[int], eos_ids: Sequence[int]) -> list[int]:
-    return ids[: next((place + 1 for place, token in enumerate(ids) if token in eos_ids), len(ids))]
+def cut(responses: list[list[int]], eos_ids: Sequence[int]) -> list[list[int]]:
+    """Return responses up to their first end token, which stays."""
+    ends = [next((i + 1 for i, token in enumerate(ids) if token in eos_ids), len(ids)) for ids in responses]
+    return [ids[:end] for ids, end in zip(responses, ends, strict=True)]
 
 
 def restart(model, adapter: Path | None, seed: int) -> None:
