@@ -12,6 +12,7 @@ import torch
 from gpro_empathy import (
     files,
     gpu_report,
+    machine,
     policy,
     profiles,
     rehearsal_check,
@@ -147,11 +148,36 @@ def test_forecast_is_worked_out_by_hand(settings):
     grpo = settings.train_grpo.model_copy(update={"steps": 100, "seeds": [1, 2]})
     rollout = settings.rollout.model_copy(update={"prompts": 50, "samples_per_prompt": 4})
     whole = settings.model_copy(update={"train_grpo": grpo, "rollout": rollout})
-    memory = {"train": {"peak_gib": 3.0, "seconds": 9.0}, "rollout": {"peak_gib": 2.0, "seconds": 36.0}}
+    tasks = {"train": {"peak_gib": 3.0, "seconds": 9.0}, "rollout": {"peak_gib": 2.0, "seconds": 36.0}}
+    rows = [{"model": name, "seed": seed} for name, seed in (("base", None), ("tuned", 1)) for _ in range(20)]
     # 200 steps of 18 s; 36 s for 40 responses, and 200 responses of base and two tuned policies.
-    assert rehearsal_numbers.forecast(whole, 18.0, memory, responses=40, policies=2) == {
+    assert rehearsal_numbers.forecast(whole, 18.0, tasks, rows) == {
         "train_hours": pytest.approx(1.0), "rollout_hours": pytest.approx(0.15), "peak_memory_gib": 3.0
     }  # fmt: skip
+    del tasks["rollout"]
+    assert "rollout_hours" not in rehearsal_numbers.forecast(whole, 18.0, tasks, [])
+
+
+def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, monkeypatch):
+    plan = rehearse.Plan("some", settings, settings, {"policy": {}}, tmp_path, reduced=True)
+    timing = pd.DataFrame({f"{name}_s": [9.0, 1.0] for name in (*rehearsal_numbers.PARTS, "step")})
+    (tmp_path / "reports/training").mkdir(parents=True)
+    timing.to_csv(tmp_path / "reports/training/timing.csv", index=False)
+    pd.DataFrame({"completion_tokens": [30.0, 30.0]}).to_csv(tmp_path / "reports/training/log.csv", index=False)
+
+    def run(self, name):
+        if name == "rollout":
+            raise UserError("rehearsal: rollout failed")
+        return {name: {"seconds": 5.0, "peak_gib": 3.0}}
+
+    monkeypatch.setattr(rehearse.Plan, "run", run)
+    monkeypatch.setattr(rehearse, "_computed", lambda profile: "a sum")
+    found = rehearse.measure(plan, machine.inspect())
+    assert found["failed"] == {"rollout": "rehearsal: rollout failed"}
+    assert found["seconds_per_step"]["step"] == 1.0
+    assert found["peak_memory_gib"] == {"train": 3.0}
+    with pytest.raises(UserError, match="rehearsal: rollout failed"):
+        rehearse.report(found | {"gpu": None})
 
 
 def test_seconds_are_medians_without_the_first_step():

@@ -365,3 +365,20 @@ def test_a_failing_build_leaves_the_old_report(tmp_path):
     with pytest.raises(files.UserError, match=r"LaTeX: Undefined control sequence. \(line 1\)"):
         paper.run(tmp_path)
     assert (tmp_path / "reports/paper.pdf").read_bytes() == b"old"
+
+
+def test_rehearsals_on_gpus_are_quoted_with_what_failed(tmp_path):
+    make_report(tmp_path)
+    assert "No profile for a GPU has been rehearsed" in words(tmp_path)
+    found = {
+        "gpu": {"name": "NVIDIA H200"}, "profile": "llama_big", "seconds_per_step": {"step": 6.92, "generation": 6.5},
+        "peak_memory_gib": {"train": 19.83}, "versions": {"torch": "2.11.0+cu130", "vllm": "0.26.0"},
+        "failed": {"rollout": "why"},
+    }  # fmt: skip
+    files.write_json(tmp_path / "reports/gpu/nvidia-h200.json", found)
+    write_numbers.run(SECTIONS, tmp_path)
+    quoted = (
+        r"on one NVIDIA H200 a step of \file{llama\_big} took \qty{6.9}{\second}, \qty{6.5}{\second} of it sampling, and "
+        r"19.8\,GiB of memory, with torch 2.11.0, vllm 0.26.0 (its rollout did not pass)"
+    )
+    assert quoted in words(tmp_path)

@@ -2,53 +2,50 @@
 
 import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from gpro_empathy import csv_table, files, machine, params, provenance
 
+if TYPE_CHECKING:
+    from gpro_empathy import rehearse
+
 PARTS = ("generation", "reward", "loss", "update")
 
 
-def collect(
-    profile: str,
-    config: params.Params,
-    whole: params.Params,
-    architecture: dict,
-    tasks: dict[str, dict],
-    folder: Path,
-    here: machine.Machine,
-) -> dict:
-    """Return the numbers that the stages left in `folder`.
+def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str], here: machine.Machine) -> dict:
+    """Return the numbers that the stages left in the rehearsal's folder.
 
     Args:
-        config: Parameters of the rehearsal; `whole` those of the profile.
-        architecture: That of the policy, as it was rehearsed.
-        tasks: Seconds and peak memory in GiB of each task.
+        tasks: Seconds and peak memory in GiB of each task that ran to its end.
+        failed: What each of the others said.
     """
+    config, folder = plan.config, plan.folder
     timing = _timing(folder)
     log = csv_table.read(folder / "reports/training/log.csv", ["completion_tokens"])
     taken = per_step(timing)
     responses = config.train_grpo.prompts_per_step * config.train_grpo.num_generations
     tokens = statistics.median(log["completion_tokens"]) * responses
-    rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl")
     rates = {name: tokens / taken[name] for name in ("generation", "step") if taken[name] > 0}
-    rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
+    rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl") if "rollout" in tasks else []
+    if rows:
+        rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
+    reloaded = folder / "reload.json"
     return {
-        "profile": profile,
+        "profile": plan.profile,
         "gpu": _gpu(here),
         "versions": provenance.packages(),
         "settings": {"policy": config.policy.model_dump(), "train_grpo": config.train_grpo.model_dump()},
-        "architecture": architecture,
+        "architecture": plan.models["policy"],
         "steps_measured": len(timing) - 1,
         "completion_tokens_per_step": tokens,
         "seconds_per_step": taken,
         "tokens_per_second": rates,
-        "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("train", "rollout")},
-        "adapter": files.read_json(folder / "reload.json"),
-        "forecast": forecast(
-            whole, taken["step"], tasks, len(rows), len({(row["model"], row["seed"]) for row in rows})
-        ),
+        "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("train", "rollout") if name in tasks},
+        "adapter": files.read_json(reloaded) if reloaded.is_file() else None,
+        "failed": failed,
+        "forecast": forecast(plan.whole, taken["step"], tasks, rows),
     }
 
 
@@ -66,35 +63,46 @@ def per_step(timing: pd.DataFrame) -> dict[str, float]:
     return {name: float(timing[f"{name}_s"].iloc[1:].median()) for name in (*PARTS, "step")}
 
 
-def forecast(whole: params.Params, step_seconds: float, tasks: dict, responses: int, policies: int) -> dict:
+def forecast(whole: params.Params, step_seconds: float, tasks: dict[str, dict], rows: list[dict]) -> dict:
     """Return hours and GiB of the whole run with as long responses as may be, as an upper bound.
 
     Args:
-        responses: How many the rehearsal's rollout sampled, of so many policies; its time is scaled by them.
+        rows: The responses of the rehearsal's rollout, by whose number and policies its time is scaled; none if it failed.
     """
     seeds = len(whole.train_grpo.seeds)
-    samples = whole.rollout.prompts * whole.rollout.samples_per_prompt * (policies - 1 + seeds)
-    return {
+    found = {
         "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
-        "rollout_hours": tasks["rollout"]["seconds"] * samples / responses / 3600,
-        "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("train", "rollout")),
+        "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("train", "rollout") if name in tasks),
     }
+    if rows:
+        # Of the base and a warm start as in the rehearsal, and of every seed.
+        policies = len({(row["model"], row["seed"]) for row in rows}) - 1 + seeds
+        samples = whole.rollout.prompts * whole.rollout.samples_per_prompt * policies
+        found["rollout_hours"] = tasks["rollout"]["seconds"] * samples / len(rows) / 3600
+    return found
 
 
 def lines(found: dict) -> list[str]:
     """Return what was measured as lines to read."""
-    seconds = found["seconds_per_step"]
+    seconds, ahead, adapter = found["seconds_per_step"], found["forecast"], found["adapter"]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in PARTS)
-    peak, ahead, adapter = found["peak_memory_gib"], found["forecast"], found["adapter"]
+    peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["peak_memory_gib"].items())
     rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
-    return [
+    rollouts = f"{ahead['rollout_hours']:.2f} h" if "rollout_hours" in ahead else "not known"
+    result = [
         f"Seconds per step, median of {found['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
         f"Tokens per second: {rates}",
-        f"Peak memory in GiB: train {peak['train']:.1f}, rollout {peak['rollout']:.1f}",
-        f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by {adapter['effect']:.1e}",
-        f"Forecast of the whole run at this size: training {ahead['train_hours']:.2f} h, rollouts {ahead['rollout_hours']:.2f} h, "
+        f"Peak memory in GiB: {peaks}",
+        f"Forecast of the whole run at this size: training {ahead['train_hours']:.2f} h, rollouts {rollouts}, "
         f"{ahead['peak_memory_gib']:.1f} GiB",
-    ]  # fmt: skip
+    ]
+    if adapter:
+        result.insert(
+            3,
+            f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
+            f"{adapter['effect']:.1e}",
+        )
+    return result
 
 
 def _gpu(here: machine.Machine) -> dict | None:

@@ -142,20 +142,32 @@ def lay_out(profile: str, folder: Path, reduced: bool, part: float = 1.0) -> Pla
 
 
 def measure(plan: Plan, here: machine.Machine) -> dict:
-    """Run the stages of a rehearsal whose models are built, and return what was measured."""
-    tasks = plan.run("train", "rollout", "reload")
-    return rehearsal_numbers.collect(
-        plan.profile, plan.config, plan.whole, plan.models["policy"], tasks, plan.folder, here
-    )
+    """Run the stages of a rehearsal whose models are built, and return what was measured.
+
+    A task after training that fails is named in the result, with what it said, and the others are kept: they took long.
+    """
+    tasks, failed = plan.run("train"), {}
+    for name in ("rollout", "reload"):
+        try:
+            tasks |= plan.run(name)
+        except UserError as error:
+            failed[name] = str(error)
+    return rehearsal_numbers.collect(plan, tasks, failed, here)
 
 
 def report(found: dict) -> None:
-    """Print what a rehearsal measured; on a GPU write it to reports/gpu and the README too."""
+    """Print what a rehearsal measured; on a GPU write it to reports/gpu and the README too.
+
+    Raises:
+        UserError: If a task failed.
+    """
     print("\n".join(rehearsal_numbers.lines(found)))
     print(f"GPU memory at full size, computed: {_computed(found['profile'])}")
     if found["gpu"]:
         print(f"Written: {gpu_report.write(found)}, and the table of README.md")
         gpu_report.update(README)
+    if found["failed"]:
+        raise UserError("; ".join(found["failed"].values()))
 
 
 def part_of_gpu(card: float | None, here: machine.Machine) -> float:

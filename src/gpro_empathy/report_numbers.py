@@ -3,7 +3,7 @@ r"""The macros of the report: each one's name, source and format, in one diction
 Sentences that depend on a result or a setting are macros too, chosen here, so that the text around them stays true.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,6 +19,7 @@ from gpro_empathy.report_sentences import (
     hacking,
     model_name,
     quantisation,
+    rehearsals,
     seed_results,
     seeds,
     similarity,
@@ -35,7 +36,10 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the report is written from: the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml."""
+    """What the report is written from: the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
+
+    `gpus` are the rehearsals on GPUs, in reports/gpu.
+    """
 
     data: dict
     scorer: dict
@@ -45,6 +49,7 @@ class Inputs:
     settings: dict
     log: pd.DataFrame
     timing: pd.DataFrame
+    gpus: Sequence[dict]
     sections: Mapping[str, params.Section]
 
 
@@ -59,6 +64,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
+        "RunGpuSentence": rehearsals(inputs.gpus),
     }
 
 

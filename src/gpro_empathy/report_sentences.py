@@ -212,3 +212,26 @@ def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
 
 def _others(rows: Sequence[Mapping], configured: float) -> list[Mapping]:
     return [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
+
+
+def rehearsals(gpus: Sequence[dict]) -> str:
+    """Say what the steps of profiles took on GPUs, on random models of their architectures."""
+    if not gpus:
+        return r"No profile for a GPU has been rehearsed on one for this report; \stage{make rehearse} does."
+    return (
+        "Profiles for a GPU are rehearsed on random models of their architectures, with the longest prompts and responses that they "
+        rf"allow: {'; '.join(map(_rehearsal, gpus))} (\file{{reports/gpu/}}, from \stage{{make rehearse}})."
+    )
+
+
+def _rehearsal(found: dict) -> str:
+    seconds, versions = found["seconds_per_step"], found["versions"]
+    named = [
+        f"{name} {versions[name].partition('+')[0]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions
+    ]
+    failed = f" (its {' and '.join(sorted(found['failed']))} did not pass)" if found["failed"] else ""
+    return (
+        rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
+        rf"\qty{{{seconds['step']:.1f}}}{{\second}}, \qty{{{seconds['generation']:.1f}}}{{\second}} of it sampling, and "
+        rf"{found['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
+    )

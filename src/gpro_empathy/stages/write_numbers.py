@@ -2,6 +2,7 @@
 
 Reads   reports/*.json, reports/training/  what the other stages found
         data/rollouts/rollouts.jsonl       for the examples
+        reports/gpu/*.json                 what rehearsals measured on GPUs
         bench/scorer.json                  the scorer's recipes on the official WASSA files
         params.yaml                        for the table of settings
         paper/main.tex                     to check that it uses each number, and no other
@@ -25,6 +26,7 @@ from gpro_empathy import (
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+GPUS = Path("reports/gpu")
 BENCHMARK = Path("bench/scorer.json")
 MAIN = Path("paper/main.tex")
 GENERATED = Path("paper/generated")
@@ -91,6 +93,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
         settings=files.read_json(root / TRAINING / "settings.json"),
         log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
+        gpus=[files.read_json(path) for path in sorted((root / GPUS).glob("*.json"))],
         sections={section.section_name(): section for section in sections},
     )
 
