@@ -130,8 +130,8 @@ doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 	@$(BIN)/python -m gpro_empathy.doctor
 
 .PHONY: rehearse
-rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>)
-	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b)
+rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>, ARGS="--card 24")
+	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b) $(ARGS)
 
 .PHONY: bench-gpu
 bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
