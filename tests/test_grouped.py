@@ -139,3 +139,20 @@ def test_log_probabilities_of_bfloat16_logits_are_taken_in_float32(lora):
             # The logits themselves carry bfloat16's error; of float32 logs, few digits would be left equal by chance.
             assert torch.allclose(found[row, : len(completion)], expected, atol=0.02)
     assert found.dtype == torch.float32
+
+
+def test_gradient_at_a_token_that_predicts_several_is_the_same_to_the_last_bit_every_time():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, 520, 576, generator=generator, requires_grad=True)
+    incoming = torch.randn(320, 576, generator=generator)
+    token = torch.arange(320) + 150
+    token[::40] = 150  # eight responses to one prompt
+    found = set()
+    for _ in range(200):
+        hidden.grad = None
+        grouped.rows(hidden, torch.zeros_like(token), token).backward(incoming)
+        found.add(hidden.grad.numpy().tobytes())
+    assert len(found) == 1
+    expected = torch.zeros(1, 520, 576, dtype=torch.float64)
+    expected[0].index_put_((token,), incoming.double(), accumulate=True)
+    torch.testing.assert_close(hidden.grad.double(), expected, atol=1e-5, rtol=1e-5)

@@ -84,7 +84,16 @@ def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
         position_ids=packing.positions_NT.to(device),
         use_cache=False,
     ).last_hidden_state
-    return model.get_output_embeddings()(hidden_NTH[packing.group_M.to(device), packing.predictor_M.to(device)])
+    return model.get_output_embeddings()(rows(hidden_NTH, packing.group_M.to(device), packing.predictor_M.to(device)))
+
+
+def rows(hidden_NTH: torch.Tensor, group_M: torch.Tensor, token_M: torch.Tensor) -> torch.Tensor:
+    """Return the vectors at M places, shape (M, H), so that their gradient is the same to the last bit in every run on a CPU.
+
+    A prompt's last token predicts the first of each response, so that gradients are added up there. The gradient of
+    hidden_NTH[group_M, token_M] adds them in the order in which threads arrive; that of index_select, in the order of M.
+    """
+    return hidden_NTH.flatten(0, 1).index_select(0, group_M * hidden_NTH.shape[1] + token_M)
 
 
 def log_probabilities(
