@@ -162,9 +162,8 @@ def test_stage_names_the_files_that_it_declares(name):
 def test_every_file_is_written_by_one_stage_or_is_in_git():
     written = [out for name in STAGES for out in declared(name, "outs")]
     assert len(set(written)) == len(written)
-    in_git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    in_git = listed.splitlines()
     for name in STAGES:
         for dep in declared(name, "deps"):
             kept = any(path == dep or path.startswith(f"{dep}/") for path in in_git)

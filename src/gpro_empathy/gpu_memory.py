@@ -75,9 +75,8 @@ def needed(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
         "reward models": sum(encoder_parameters(encoder) for encoder in rewards) * BYTES_FP32 / GIB,
         "overhead": OVERHEAD,
     }
-    if (
-        config.policy.backend == "unsloth" and grpo.vllm_mode == "colocate"
-    ):  # it trains on the very weights that vLLM holds
+    if config.policy.backend == "unsloth" and grpo.vllm_mode == "colocate":
+        # It trains on the very weights that vLLM holds.
         return Sum(parts, grpo.vllm_gpu_memory_utilization, ("weights", CACHE))
     if grpo.vllm_mode == "colocate":
         parts[COPY] = weights(policy, load_in_4bit=False)

@@ -89,20 +89,20 @@ def lines(found: dict) -> list[str]:
     peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["peak_memory_gib"].items())
     rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
     rollouts = f"{ahead['rollout_hours']:.2f} h" if "rollout_hours" in ahead else "not known"
-    result = [
+    reloaded = (
+        f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
+        f"{adapter['effect']:.1e}"
+        if adapter
+        else "Adapter not reloaded"
+    )
+    return [
         f"Seconds per step, median of {found['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
         f"Tokens per second: {rates}",
         f"Peak memory in GiB: {peaks}",
+        reloaded,
         f"Forecast of the whole run at this size: training {ahead['train_hours']:.2f} h, rollouts {rollouts}, "
         f"{ahead['peak_memory_gib']:.1f} GiB",
     ]
-    if adapter:
-        result.insert(
-            3,
-            f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
-            f"{adapter['effect']:.1e}",
-        )
-    return result
 
 
 def _gpu(here: machine.Machine) -> dict | None:
