@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import gpro_empathy  # noqa: F401 - before the libraries that import bitsandbytes, a warning of which it silences
+
+# isort: split
 import growth
 import products
 import report

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gpro_empathy.frozen_linear import FrozenLinear
+
 SECONDS = 0.1  # each product is repeated for at least so long
 SQUARE = 2048
 
@@ -22,21 +24,21 @@ class Layer:
     count: int
 
 
-def row_order(x_RI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """Return x W^T as a linear layer computes it."""
-    return functional.linear(x_RI, weight_OI)
+def linear(weight_OI: torch.Tensor, rows: int) -> Callable:
+    """Return the product x W^T as a linear layer computes it, whatever the number of rows."""
+    return lambda x_RI: functional.linear(x_RI, weight_OI)
 
 
-def column_order(x_RI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """Return the same as (W x^T)^T, the order of module decoder for bfloat16."""
-    return (weight_OI @ x_RI.T).T
+def frozen(weight_OI: torch.Tensor, rows: int) -> Callable:
+    """Return the product as the decoder computes it on a CPU; on a GPU that is a linear layer."""
+    return FrozenLinear(weight_OI, None, rows) if weight_OI.device.type == "cpu" else linear(weight_OI, rows)
 
 
 VARIANTS: dict[str, tuple[torch.dtype, Callable]] = {
-    "float32": (torch.float32, row_order),
-    "float32_column_order": (torch.float32, column_order),
-    "bfloat16": (torch.bfloat16, row_order),
-    "bfloat16_column_order": (torch.bfloat16, column_order),
+    "float32": (torch.float32, linear),
+    "float32_frozen": (torch.float32, frozen),
+    "bfloat16": (torch.bfloat16, linear),
+    "bfloat16_frozen": (torch.bfloat16, frozen),
 }
 
 
@@ -49,16 +51,17 @@ def layers_of(model: nn.Module) -> list[Layer]:
 @torch.no_grad()
 def seconds_of(rows: int, layer: Layer, variant: str, device: torch.device) -> float:
     """Return the median seconds of one product of `rows` rows with a layer's weights."""
-    dtype, product = VARIANTS[variant]
+    dtype, product_with = VARIANTS[variant]
     generator = torch.Generator().manual_seed(0)
     x_RI = torch.randn(rows, layer.inputs, generator=generator).to(device, dtype)
     weight_OI = torch.randn(layer.outputs, layer.inputs, generator=generator).to(device, dtype)
-    product(x_RI, weight_OI)
+    product = product_with(weight_OI, rows)
+    product(x_RI)
     times: list[float] = []
     while sum(times) < SECONDS or len(times) < 3:
         _synchronise()
         started = time.perf_counter()
-        product(x_RI, weight_OI)
+        product(x_RI)
         _synchronise()
         times.append(time.perf_counter() - started)
     return sorted(times)[len(times) // 2]

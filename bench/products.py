@@ -10,7 +10,7 @@ def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[s
 
     A part's `share` is the time that its products would take at the measured rates over the time that it took: the
     reading of prompts, and the passes of the loss, at the rate of as many rows as a forward pass of the stock trainer
-    has; decoding at that of one row per response; the better order of the product for each.
+    has; decoding at that of one row per response; the better of the two ways for each.
     """
     longest_prompt = max(len(ids) for ids in timed["stock"].prompt_ids)
     rows = {

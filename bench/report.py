@@ -129,8 +129,9 @@ def _rates(result: dict) -> str:
         parts.append(f"{name.capitalize()}, {found['rows']} rows:\n\n" + _table(header, rows))
     square = ", ".join(f"{rate:.0f} in {name}" for name, rate in products["square"].items())
     return (
-        "## What the machine can do\n\nGFLOP/s of matrix products at the shapes of the model's layers; in column order the product "
-        f"is (W x^T)^T instead of x W^T. Two large square matrices reach {square}.\n\n" + "\n\n".join(parts)
+        "## What the machine can do\n\nGFLOP/s of matrix products at the shapes of the model's layers, by a linear layer and, frozen, "
+        f"by the layers that the decoder has in its place. Two large square matrices reach {square}.\n\n"
+        + "\n\n".join(parts)
     )
 
 
@@ -143,7 +144,7 @@ def _shares(result: dict) -> str:
     return (
         "## How close the trainers come to it\n\nArithmetic of the matrix products with weights (attention is left out), counted in the "
         f"first round; {result['products']['dtype']}. The share is the time that these products would take at the rates above, in the "
-        "better order, over the time that the part took. Less arithmetic for the same responses is a gain of its own: ours reads "
+        "better of the two ways, over the time that the part took. Less arithmetic for the same responses is a gain of its own: ours reads "
         "each prompt once.\n\n"
         + _table(["trainer", "part", "GFLOP", "s", "GFLOP/s", "share of the machine's rate"], rows)
     )

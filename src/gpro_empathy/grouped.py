@@ -5,9 +5,9 @@ group becomes
 
     prompt | completion 1 | completion 2 | ... | completion K
 
-in which every completion's positions continue the prompt's, and a mask lets each see the prompt and itself alone.
-Attention then sees for each token exactly what it sees in separate copies, so the numbers are the same up to rounding,
-and logits are computed for completion tokens only.
+in which every completion's positions continue the prompt's, and each sees the prompt and itself alone (module
+`packed_attention`): for each token exactly what it sees in separate copies, so the numbers are the same up to rounding.
+Logits are computed for completion tokens only.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,21 @@ from dataclasses import dataclass
 import torch
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
+from gpro_empathy.packed_attention import ATTENTION
+
 
 @dataclass(frozen=True)
 class Packing:
     """Groups as padded sequences, N groups of T tokens, and where each completion token's prediction stands.
 
-    ids_NT, positions_NT: token ids and their positions. mask_N1TT: True where a query sees a key.
+    ids_NT, positions_NT: token ids and their positions. segment_lengths: of each group's prompt and completions, ragged.
     group_M, predictor_M: for each of the M completion tokens, the group and the index of the token that predicts it.
     row_M, column_M: its place in the (B, C) matrix of completions; target_M: its id.
     """
 
     ids_NT: torch.Tensor
     positions_NT: torch.Tensor
-    mask_N1TT: torch.Tensor
+    segment_lengths: list[list[int]]
     group_M: torch.Tensor
     predictor_M: torch.Tensor
     row_M: torch.Tensor
@@ -47,28 +49,24 @@ def pack(prompts: list[list[int]], completions: list[list[int]], starts: Sequenc
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows_of.setdefault(tuple(prompt), []).append(row)
-    lengths = [len(prompt) + sum(len(completions[row]) for row in rows) for prompt, rows in rows_of.items()]
-    shape = (len(rows_of), max(lengths))
+    lengths = [[len(prompt), *(len(completions[row]) for row in rows)] for prompt, rows in rows_of.items()]
+    shape = (len(rows_of), max(sum(group) for group in lengths))
     ids_NT, positions_NT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    segment_NT = torch.full(shape, -1)  # 0 for the prompt, k for completion k, -1 for padding
     places: list[tuple[int, int, int, int, int]] = []
     for group, (prompt, rows) in enumerate(rows_of.items()):
         end = len(prompt)
         ids_NT[group, :end] = torch.tensor(prompt)
         positions_NT[group, :end] = torch.arange(end)
-        segment_NT[group, :end] = 0
-        for number, row in enumerate(rows, start=1):
+        for row in rows:
             completion = completions[row]
             start, end = end, end + len(completion)
             ids_NT[group, start:end] = torch.tensor(completion, dtype=torch.long)
             positions_NT[group, start:end] = len(prompt) + torch.arange(len(completion))
-            segment_NT[group, start:end] = number
             for column in range(starts[row] if starts else 0, len(completion)):
                 predictor = start + column - 1 if column else len(prompt) - 1
                 places.append((group, predictor, row, column, completion[column]))
     group_M, predictor_M, row_M, column_M, target_M = torch.tensor(places, dtype=torch.long).reshape(-1, 5).T
-    mask_N1TT = _mask(segment_NT)
-    return Packing(ids_NT, positions_NT, mask_N1TT, group_M, predictor_M, row_M, column_M, target_M)
+    return Packing(ids_NT, positions_NT, lengths, group_M, predictor_M, row_M, column_M, target_M)
 
 
 def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
@@ -78,11 +76,13 @@ def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
         model: A causal language model of transformers, LoRA inside or not; not its PEFT wrapper.
     """
     device = model.get_input_embeddings().weight.device
+    # For good, as with gradient checkpointing the backward pass runs the layers again; for other calls it changes nothing.
+    model.set_attn_implementation(ATTENTION)
     hidden_NTH = model.base_model(
         input_ids=packing.ids_NT.to(device),
-        attention_mask=packing.mask_N1TT.to(device),
         position_ids=packing.positions_NT.to(device),
         use_cache=False,
+        segment_lengths=packing.segment_lengths,
     ).last_hidden_state
     return model.get_output_embeddings()(rows(hidden_NTH, packing.group_M.to(device), packing.predictor_M.to(device)))
 
@@ -127,12 +127,3 @@ def log_probabilities(
     place = (packing.row_M.to(device), packing.column_M.to(device))
     empty_BC = logps_M.new_zeros(len(completions), columns)
     return empty_BC.index_put(place, logps_M), empty_BC.index_put(place, entropy_M.to(logps_M.dtype))
-
-
-def _mask(segment_NT: torch.Tensor) -> torch.Tensor:
-    tokens = segment_NT.shape[1]
-    causal_TT = torch.ones(tokens, tokens, dtype=torch.bool).tril()
-    same_NTT = segment_NT[:, :, None] == segment_NT[:, None, :]
-    sees_prompt_NTT = (segment_NT[:, None, :] == 0) & (segment_NT[:, :, None] >= 0)
-    # Padding sees the padding before it: a query that saw nothing would give NaN.
-    return (causal_TT & (same_NTT | sees_prompt_NTT)).unsqueeze(1)

@@ -108,7 +108,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             source["model"] or folder,
             revision=source["revision"],
             dtype=dtype,
-            attn_implementation="sdpa",  # the masks of module grouped are boolean, which eager attention would add
+            attn_implementation="sdpa",
             device_map=processes.device_map(),
             quantization_config=quantisation if config.load_in_4bit else None,
         )
