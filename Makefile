@@ -150,8 +150,9 @@ publish: .venv/ready  ## Show the adapter and model card for the hub, in tmp/pub
 	@$(if $(REPO),,echo "error: give the repository on the hub: make publish REPO=owner/name" >&2; exit 1)
 	@$(BIN)/python -m gpro_empathy publish $(REPO) $(if $(filter 1,$(PUSH)),--push) $(ARGS)
 
-# $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git.
-copy_tree = rm -rf $(1) && mkdir -p $(1) \
+# $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git. Checkpoints of an
+# earlier run, in work/, are kept, so that it goes on.
+copy_tree = mkdir -p $(1) && find $(1) -mindepth 1 -maxdepth 1 ! -name work -exec rm -rf {} + \
   && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \
   && cd $(1) && dvc config --local core.no_scm true
 
@@ -169,7 +170,8 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/s
 	@$(call copy_tree,tmp/seeds)
 	@cd tmp/seeds && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
-	@rm -rf tmp/seeds/reports/seeds tmp/seeds/reports/index.png reports/seeds && cp -r tmp/seeds/reports reports/seeds
+	@cp -r tmp/seeds/reports tmp/seeds/kept && cd tmp/seeds/kept && rm -rf seeds gpu index.png
+	@rm -rf reports/seeds && mv tmp/seeds/kept reports/seeds
 	@echo "The report of these seeds: reports/seeds/paper.pdf"
 
 .PHONY: check-corpus
