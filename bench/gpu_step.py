@@ -32,7 +32,9 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="llama-3.1-8b", help="a file of profiles/, without .yaml")
-    parser.add_argument("--steps", type=int, default=3, help="steps of (c) and (d) after one to warm up (default 3)")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="steps of (b), (c) and (d) after one to warm up (default 3)"
+    )
     parser.add_argument("--card", type=float, metavar="GIB", help=rehearse.CARD)
     parser.add_argument("--only", default="abcd", help="which to measure, such as cd; others stay as they were written")
     parser.add_argument("--output", type=Path, help="folder of the results (default bench; tmp/bench without a GPU)")
@@ -43,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
         plan = rehearse.lay_out(arguments.profile, Path(scratch), not here.gpus, part)
         plan.run("build")
-        tasks = {"a": lambda: whole(plan, here), "b": lambda: without_vllm(plan)} if here.gpus else {}
+        tasks = {"a": lambda: whole(plan, here), "b": lambda: without_vllm(plan, arguments.steps)} if here.gpus else {}
         tasks["cd"] = lambda: plain(plan, arguments.steps)
         for names, task in tasks.items():
             if set(names) & set(arguments.only):
@@ -83,9 +85,9 @@ def whole(plan: rehearse.Plan, here: machine.Machine) -> dict[str, dict]:
     return {"a": {"seconds": found["seconds_per_step"], "peak_gib": found["peak_memory_gib"]["train"]}}
 
 
-def without_vllm(plan: rehearse.Plan) -> dict[str, dict]:
-    """Measure (b)."""
-    tasks = plan.with_settings("train_grpo", vllm_mode="none").run("train")
+def without_vllm(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
+    """Measure (b): the median of `steps` after one to warm up."""
+    tasks = plan.with_settings("train_grpo", vllm_mode="none", steps=steps + 1, save_steps=steps + 1).run("train")
     return {"b": {"seconds": rehearsal_numbers.seconds(plan.folder), "peak_gib": tasks["train"]["peak_gib"]}}
 
 

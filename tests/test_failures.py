@@ -59,10 +59,27 @@ def test_full_gpu_is_one_line_with_the_settings_to_lower():
     line = line_of(raise_(GPU_FULL))
     assert line.startswith("the GPU's memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert "goes on from the newest checkpoint" in line
+    # Down-sampling takes the eight responses of a group together.
     assert (
-        "lower train_grpo.completions_per_forward (8) or policy.max_completion_tokens (128), which begins anew" in line
+        "or lower policy.max_completion_tokens (128), which begins anew, or for rollouts rollout.batch_size (" in line
     )
     assert "vllm" not in line
+
+
+def test_fewer_responses_in_a_forward_pass_are_named_where_there_can_be_fewer():
+    set_params("train_grpo", completions_per_forward=16)
+    assert "or lower train_grpo.completions_per_forward (16) or policy." in line_of(raise_(GPU_FULL))
+    set_params("policy", backend="unsloth")
+    line = line_of(raise_(GPU_FULL))
+    assert "train_grpo.completions_per_forward (16)" in line
+    assert "rollout.batch_size" not in line  # vLLM decides by itself
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"]
+)
+def test_full_gpu_of_which_torch_says_it_in_other_words_is_one_line(words):
+    assert line_of(raise_(RuntimeError(words))).startswith(f"the GPU's memory ran out ({words}); close other programs")
 
 
 def test_with_vllm_its_share_is_named_first():
@@ -80,8 +97,14 @@ def test_vllm_that_does_not_start_is_one_line_with_its_own_reason():
     words = "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
     vllm = engine("vllm.v1.engine.utils", f"def wait():\n    raise RuntimeError({words!r})\n")
     line = line_of(lambda: vllm.wait())
-    assert line.startswith(f"vllm failed ({words}); close other programs on the GPU, change ")
-    assert "policy.backend: transformers" in line
+    assert line.startswith(f"vllm failed ({words}); close other programs on the GPU or change ")
+    assert line.endswith("set policy.backend: transformers and train_grpo.vllm_mode: none, which begins anew")
+
+
+@pytest.mark.parametrize("kind", ["AssertionError", "EngineDeadError"])
+def test_vllm_that_dies_by_an_exception_of_its_own_kind_is_one_line(kind):
+    vllm = engine("vllm.v1.engine", f"class EngineDeadError(Exception): ...\ndef get():\n    raise {kind}('it died')\n")
+    assert line_of(lambda: vllm.get()).startswith("vllm failed (it died); close other programs on the GPU")
 
 
 def test_vllm_without_room_for_its_cache_is_one_line():

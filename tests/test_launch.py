@@ -178,6 +178,13 @@ def test_refuses_a_policy_whose_weights_a_server_cannot_take(grpo, policy, key, 
     assert f"policy.{key}" in line
 
 
+def test_refuses_unsloth_in_several_processes(grpo, policy):
+    line = refusal(grpo, policy.model_copy(update={"backend": "unsloth"}), launcher="multi_gpu")
+    assert line.startswith(
+        "train_grpo.launcher multi_gpu: policy.backend unsloth trains in one process; set policy.backend: "
+    )
+
+
 def test_documented_server_has_the_options_that_trl_demands():
     from trl.scripts import vllm_serve
 

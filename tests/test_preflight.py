@@ -67,13 +67,20 @@ def test_too_little_gpu_memory_is_one_line_with_the_sum_and_what_to_lower(llama)
     line = only(problems(llama, small))
     wanted = preflight.need(llama).gpu_memory
     assert line.startswith(f"the GPU has 15 GiB, the run needs {wanted.total:.1f} (weights 5.3 + LoRA and optimizer ")
-    assert "lower train_grpo.completions_per_forward" in line
+    # Unsloth takes the three responses of a group together, so that fewer cannot be set.
+    assert "; lower policy.max_completion_tokens, " in line
     assert "train_grpo.vllm_gpu_memory_utilization" in line
 
 
-def test_memory_of_several_gpus_counts_together(llama):
+def test_memory_of_several_gpus_counts_together_where_a_launcher_spreads_the_run(llama):
     pair = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),) * 2)
-    assert problems(llama, pair) == []
+    assert only(problems(llama, pair)).startswith("the GPU has 15 GiB, the run needs ")
+    spread = llama.train_grpo.model_copy(update={"launcher": "fsdp"})
+    assert problems(llama.model_copy(update={"train_grpo": spread}), pair) == []
+
+
+def test_an_old_driver_stops_no_run_that_asks_for_no_gpu(settings):
+    assert problems(settings, replace(ENOUGH, gpus=(Gpu("NVIDIA L4", 22.5, "535.1"),))) == []
 
 
 @pytest.mark.parametrize(("driver", "is_old"), [("570.86.15", True), ("580.65.06", False), ("1000.1", False)])

@@ -13,8 +13,9 @@ from gpro_empathy.files import UserError
 
 _LONGEST = 300
 GO_ON = "run the command again, which goes on from the newest checkpoint"
-# How torch says that the memory of the machine is not enough: not by a type of its own.
+# How torch says that memory is not enough where it has no type of its own for it: of the machine, and of the GPU.
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
+_NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
 
@@ -25,7 +26,9 @@ def in_one_line(main: Callable[[], None]) -> Callable[[], None]:
     def wrapped() -> None:
         try:
             main()
-        except (MemoryError, ImportError, RuntimeError, ValueError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # vLLM has exceptions of every kind; what is not known is raised again
             line = explain(error)
             if line is None:
                 raise
@@ -36,7 +39,7 @@ def in_one_line(main: Callable[[], None]) -> Callable[[], None]:
 
 def explain(error: Exception) -> str | None:
     """Return what happened and what to try, in one line, or None for an error that is none of these."""
-    if type(error).__name__ == "OutOfMemoryError":
+    if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_GPU_MEMORY):
         return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller()}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return f"the machine's memory ran out{_where(error)} ({_words(error) or 'no more is known'}); {_smaller()}"
@@ -46,20 +49,26 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ImportError):
         return f"{engine} cannot be imported ({_words(error)}); run `make setup` on a machine with an NVIDIA driver"
     return (
-        f"{engine} failed{_where(error)} ({_words(error)}); close other programs on the GPU, change "
-        f"train_grpo.vllm_gpu_memory_utilization, or set policy.backend: transformers. Then {GO_ON} if there is one"
+        f"{engine} failed{_where(error)} ({_words(error)}); close other programs on the GPU or change "
+        f"train_grpo.vllm_gpu_memory_utilization, and {GO_ON} if there is one; or set policy.backend: transformers and "
+        "train_grpo.vllm_mode: none, which begins anew"
     )
 
 
 def _smaller() -> str:
     config = params.load_all()
     vllm = config.policy.backend == "unsloth" or config.train_grpo.vllm_mode == "colocate"
-    grpo = config.train_grpo
+    grpo, rollout = config.train_grpo, config.rollout
+    # Unsloth and down-sampling take whole groups.
+    whole = config.policy.backend == "unsloth" or grpo.trained_generations < grpo.num_generations
+    least = grpo.num_generations if whole else 1
+    in_forward = grpo.completions_in_effect(config.policy.backend)
+    fewer = f"train_grpo.completions_per_forward ({in_forward}) or " if in_forward > least else ""
+    batch = "" if config.policy.backend == "unsloth" else f", or for rollouts rollout.batch_size ({rollout.batch_size})"
     share = f"or lower train_grpo.vllm_gpu_memory_utilization ({grpo.vllm_gpu_memory_utilization:g}) " if vllm else ""
     return (
-        f"close other programs {share}and {GO_ON}; or lower train_grpo.completions_per_forward "
-        f"({grpo.completions_per_forward}) or policy.max_completion_tokens ({config.policy.max_completion_tokens}), which "
-        f"begins anew, or for rollouts rollout.batch_size ({config.rollout.batch_size})"
+        f"close other programs {share}and {GO_ON}; or lower {fewer}policy.max_completion_tokens "
+        f"({config.policy.max_completion_tokens}), which begins anew{batch}"
     )
 
 

@@ -25,6 +25,11 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
         UserError: If there is no such launcher, its processes cannot share a step, the server does not answer, or the
             settings do not go together.
     """
+    if policy.backend == "unsloth" and grpo.launcher != "none":
+        raise UserError(
+            f"train_grpo.launcher {grpo.launcher}: policy.backend unsloth trains in one process; set policy.backend: "
+            "transformers, or train_grpo.launcher: none"
+        )
     if grpo.launcher != "none":
         configuration = read(grpo.launcher, folder)
         grpo.accumulation_steps(configuration["num_processes"])

@@ -127,18 +127,22 @@ def _gpu_checks(gpus: Sequence[Gpu], wanted: Need, config: params.Params, driver
     driver = min((gpu.driver for gpu in gpus), key=installed.version_key)
     old = installed.version_key(driver) < installed.version_key(driver_needed)
     found = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
-    result.append(Check("driver", found, "update the driver" if old else None))
+    # Without the GPU torch computes on the processor, which is enough for a run that asks for none.
+    result.append(Check("driver", found, "update the driver" if old and wanted.gpu else None))
     if wanted.gpu_memory is not None:
-        result.append(_memory_of_gpus(gpus, wanted.gpu_memory))
+        result.append(_memory_of_gpus(gpus, wanted.gpu_memory, config))
     return result
 
 
-def _memory_of_gpus(gpus: Sequence[Gpu], wanted: gpu_memory.Sum) -> Check:
-    # Of several GPUs the sum: how a launcher shares a model out among them is its own affair.
-    there = sum(gpu.memory for gpu in gpus)
-    found = f"the GPU has {there:.0f} GiB, the run needs {wanted.total:.1f} ({wanted.text()})"
+def _memory_of_gpus(gpus: Sequence[Gpu], wanted: gpu_memory.Sum, config: params.Params) -> Check:
+    # One process takes one GPU. Of several the sum: how a launcher shares a model out among them is its own affair.
+    alone = config.train_grpo.launcher == "none"
+    there = (max if alone else sum)(gpu.memory for gpu in gpus)
+    found = f"the {'GPU has' if alone or len(gpus) == 1 else 'GPUs have'} {there:.0f} GiB, the run needs {wanted.total:.1f} ({wanted.text()})"
+    grpo = config.train_grpo
+    fewer = grpo.completions_in_effect(config.policy.backend) > grpo.num_generations
     way_out = (
-        "lower train_grpo.completions_per_forward or policy.max_completion_tokens"
+        f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
         + (", change train_grpo.vllm_gpu_memory_utilization" if wanted.share else "")
         + ", or take a larger GPU"
     )

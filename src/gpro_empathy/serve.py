@@ -21,7 +21,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command line of `vllm serve`, in the options of vLLM 0.30.0.
 
-    The base is served in 16 bits: this vLLM cannot quantise to NF4, in which the adapter was trained. Prompts and responses
+    The base is served in 16 bits, and not in NF4, in which the adapter was trained. Prompts and responses
     are bounded, and sampled where a request says nothing, as in the rollouts. It listens to this machine alone.
 
     Args:

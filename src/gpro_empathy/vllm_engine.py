@@ -86,10 +86,11 @@ def load(config: params.Policy, max_tokens: int, folder: Path):
     arguments = engine_arguments(config, max_tokens, folder, weights(folder))
     try:
         return LLM(**arguments)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"policy.model {config.model!r}: vLLM does not start ({' '.join(str(error).split())[:200]}); see that nothing "
-            f"else takes the GPU's memory, of which it wants {GPU_MEMORY:.0%}, or set policy.backend: transformers"
+            f"else takes the GPU's memory, of which it wants {GPU_MEMORY:.0%}, or set policy.backend: transformers, which trains "
+            "anew"
         ) from error
 
 
