@@ -124,6 +124,22 @@ def test_unsloth_is_given_whole_groups_that_divide_the_step(published, prompts, 
     assert config.completions_in_effect(plain.backend) == asked
 
 
+@pytest.mark.parametrize(
+    ("backend", "in_forward", "trained", "fewer"),
+    [
+        ("unsloth", 4, 4, False), ("unsloth", 8, 4, True),
+        ("transformers", 4, 4, True), ("transformers", 1, 4, False),
+        ("transformers", 4, 2, False), ("transformers", 8, 2, True),
+    ],
+)  # fmt: skip
+def test_fewer_responses_in_a_forward_pass_are_possible_down_to_a_group_or_one(
+    published, backend, in_forward, trained, fewer
+):
+    update = {"prompts_per_step": 2, "num_generations": 4}
+    update |= {"completions_per_forward": in_forward, "trained_generations": trained}
+    assert published.train_grpo.model_copy(update=update).can_take_fewer(backend) is fewer
+
+
 def test_departures_from_the_published_settings_are_named(published):
     asked = values(published)
     args = types.SimpleNamespace(**asked)

@@ -59,11 +59,9 @@ def _smaller() -> str:
     config = params.load_all()
     vllm = config.policy.backend == "unsloth" or config.train_grpo.vllm_mode == "colocate"
     grpo, rollout = config.train_grpo, config.rollout
-    # Unsloth and down-sampling take whole groups.
-    whole = config.policy.backend == "unsloth" or grpo.trained_generations < grpo.num_generations
-    least = grpo.num_generations if whole else 1
     in_forward = grpo.completions_in_effect(config.policy.backend)
-    fewer = f"train_grpo.completions_per_forward ({in_forward}) or " if in_forward > least else ""
+    can = grpo.can_take_fewer(config.policy.backend)
+    fewer = f"train_grpo.completions_per_forward ({in_forward}) or " if can else ""
     batch = "" if config.policy.backend == "unsloth" else f", or for rollouts rollout.batch_size ({rollout.batch_size})"
     share = f"or lower train_grpo.vllm_gpu_memory_utilization ({grpo.vllm_gpu_memory_utilization:g}) " if vllm else ""
     return (

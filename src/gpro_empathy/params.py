@@ -188,6 +188,11 @@ class TrainGrpo(Section):
             prompts += 1
         return prompts * self.num_generations
 
+    def can_take_fewer(self, backend: str) -> bool:
+        """Return whether fewer sampled completions can be behind one forward pass: whole groups, or one completion."""
+        whole = backend == "unsloth" or self.trained_generations < self.num_generations
+        return self.completions_in_effect(backend) > (self.num_generations if whole else 1)
+
     def accumulation_steps(self, processes: int) -> int:
         """Return how many forward passes each process makes for a step, whose prompts are shared out among them evenly.
 

@@ -108,7 +108,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             source["model"] or folder,
             revision=source["revision"],
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # whatever a model's own default is: packed_attention goes on from this one
             device_map=processes.device_map(),
             quantization_config=quantisation if config.load_in_4bit else None,
         )

@@ -139,8 +139,7 @@ def _memory_of_gpus(gpus: Sequence[Gpu], wanted: gpu_memory.Sum, config: params.
     alone = config.train_grpo.launcher == "none"
     there = (max if alone else sum)(gpu.memory for gpu in gpus)
     found = f"the {'GPU has' if alone or len(gpus) == 1 else 'GPUs have'} {there:.0f} GiB, the run needs {wanted.total:.1f} ({wanted.text()})"
-    grpo = config.train_grpo
-    fewer = grpo.completions_in_effect(config.policy.backend) > grpo.num_generations
+    fewer = config.train_grpo.can_take_fewer(config.policy.backend)
     way_out = (
         f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
         + (", change train_grpo.vllm_gpu_memory_utilization" if wanted.share else "")
