@@ -21,6 +21,8 @@ CALLED = {
     "LLM.__init__": ("vllm", "vllm/entrypoints/llm.py"),
     "LLM.generate": ("vllm", "vllm/entrypoints/llm.py"),
     "EngineArgs": ("vllm", "vllm/engine/arg_utils.py"),
+    "BaseFrontendArgs": ("vllm", "vllm/entrypoints/launchers/cli_args.py"),
+    "FrontendArgs": ("vllm", "vllm/entrypoints/launchers/cli_args.py"),
     "SamplingParams": ("vllm", "vllm/sampling_params.py"),
     "LoRARequest": ("vllm", "vllm/lora/request.py"),
     "CompletionOutput": ("vllm", "vllm/outputs.py"),

@@ -1,4 +1,7 @@
+import importlib
+
 import pytest
+import yaml
 
 from gpro_empathy import adapters, files, policy
 from gpro_empathy.files import UserError
@@ -59,3 +62,20 @@ def test_adapter_of_a_deeper_or_shallower_base_is_refused(layers, words, saved, 
 
 def test_a_folder_without_an_adapter_is_passed_over(policy_folder, tmp_path):
     policy.check_adapters([tmp_path], policy_folder)
+
+
+@pytest.mark.parametrize(("stage", "place"), [("train_grpo", "warm_start"), ("rollout", "tuned/seed-23")])
+def test_stage_refuses_an_adapter_of_another_base_before_it_loads_a_model(
+    stage, place, lora, settings, tiny_policy, policy_folder, tmp_path, monkeypatch
+):
+    other = copy_of(policy_folder, tmp_path / "other", name="another/base")
+    policy.save_adapter(lora, tmp_path / "models" / place, "", base=other)
+    (tmp_path / "models/policy").symlink_to(policy_folder)
+    values = settings.model_copy(update={"policy": tiny_policy}).model_dump()
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(values))
+    files.write_json(tmp_path / "reports/training/settings.json", {"seeds": [23]})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policy, "load_base", lambda *_: pytest.fail("the base is loaded"))
+    main = importlib.import_module(f"gpro_empathy.stages.{stage}").main
+    with pytest.raises(UserError, match=f"models/{place}: an adapter of another/base, and the policy is random;"):
+        main()

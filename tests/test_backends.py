@@ -16,6 +16,8 @@ from conftest import ROOT, randomise
 from gpro_empathy import (
     backends,
     calibration,
+    failures,
+    files,
     generation,
     grpo,
     params,
@@ -165,7 +167,7 @@ def unknown(arguments, *called):
 def test_arguments_are_parameters_of_the_pinned_functions(published):
     config, how = published.policy, generation.Sampling(0.8, 0.95, 9, (2,), 0)
     model = unsloth_engine.model_arguments(config, published.train_grpo, Path("weights"))
-    engine = vllm_engine.engine_arguments(config, 1024, Path("policy"), Path("weights"))
+    engine = vllm_engine.engine_arguments(config, published.rollout, Path("policy"), Path("weights"))
     # What is not its own, it hands on to vLLM's loader.
     assert not unknown(model, "FastLanguageModel.from_pretrained", "load_vllm")
     assert not unknown(unsloth_engine.lora_arguments(config, 23), "FastLlamaModel.get_peft_model")
@@ -178,14 +180,50 @@ def test_arguments_are_parameters_of_the_pinned_functions(published):
 
 def test_engine_of_a_rollout_holds_the_four_bit_base_with_room_for_adapter_and_response(published):
     config = published.policy.model_copy(update={"lora_rank": 24})
-    found = vllm_engine.engine_arguments(config, 1024, Path("policy"), Path("weights"))
+    rollout = published.rollout.model_copy(update={"vllm_gpu_memory_utilization": 0.5, "vllm_gpus": 2})
+    found = vllm_engine.engine_arguments(config, rollout, Path("policy"), Path("weights"))
     expected = {
         "model": "weights", "tokenizer": "policy", "quantization": "bitsandbytes", "load_format": "bitsandbytes",
         "max_model_len": 1536, "enable_lora": True, "max_lora_rank": 32, "dtype": "bfloat16",
+        "gpu_memory_utilization": 0.5, "tensor_parallel_size": 2,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
-    with pytest.raises(UserError, match=r"policy\.lora_rank is 513, and vLLM takes at most 512"):
-        vllm_engine.engine_arguments(config.model_copy(update={"lora_rank": 513}), 8, Path(), Path())
+    with pytest.raises(UserError, match=r"a LoRA rank of 513 is more than vLLM takes, 512; lower policy\.lora_rank"):
+        vllm_engine.engine_arguments(config.model_copy(update={"lora_rank": 513}), rollout, Path(), Path())
+
+
+def test_engine_that_does_not_start_is_one_line_of_the_stage_that_starts_it(
+    published, policy_folder, monkeypatch, tmp_path
+):
+    """What stands in for the engines raises as they do, from code that is theirs by its module's name."""
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(published.model_dump()))
+    monkeypatch.chdir(tmp_path)
+    raises = "def {0}(**arguments):\n    raise RuntimeError('Engine core initialization failed')\n"
+    vllm, unsloth = types.ModuleType("vllm"), types.ModuleType("unsloth")
+    exec(raises.format("LLM"), vllm.__dict__)
+    exec(raises.format("from_pretrained"), unsloth.__dict__)
+    unsloth.FastLanguageModel = types.SimpleNamespace(from_pretrained=unsloth.from_pretrained)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setitem(sys.modules, "unsloth", unsloth)
+    starts = {
+        "rollout": lambda: vllm_engine.load(published.policy, published.rollout, policy_folder),
+        "train_grpo": lambda: unsloth_engine.load(published.policy, published.train_grpo, policy_folder, 23),
+    }
+    for (stage, start), engine in zip(starts.items(), ("vllm", "unsloth"), strict=True):
+        with pytest.raises(UserError) as caught:
+            failures.in_one_line(stage)(start)()
+        line = str(caught.value)
+        assert line.startswith(f"{engine} failed (Engine core initialization failed); close other programs")
+        assert f"{stage}.vllm_gpu_memory_utilization (0.6)" in line
+        assert "\n" not in line
+
+
+def test_rollouts_by_vllm_where_it_is_not_installed_are_one_line(published, policy_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(
+        UserError, match=r"rollout\.engine is vllm, which cannot be imported .*set rollout\.engine: trans"
+    ):
+        vllm_engine.load(published.policy, published.rollout, policy_folder)
 
 
 # Rollouts by vLLM, which stands in as what the pinned signatures say of it

@@ -266,13 +266,20 @@ def test_adapter_of_another_base_is_refused_by_its_name_and_by_its_shapes(folder
     shutil.copytree(folder, tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     config = params.load_all().policy
-    files.write_json(tuned.POLICY / "config.json", {"num_hidden_layers": 3, "hidden_size": 32})
+    other = {"model": None, "name": "other/model", "revision": None}
+    files.write_json(tuned.ADAPTERS / "seed-23/source.json", other)
     with pytest.raises(
-        UserError, match="is not one of random, the base in models/policy: it is for 2 layers of width 32"
+        UserError, match=r"seed-23: an adapter of other/model, and the policy is random; run `dvc repro`"
     ):
         tuned.find(None, config)
-    files.write_json(tuned.SETTINGS, {"model": "other/model", "seeds": [23]})
-    with pytest.raises(UserError, match="it was trained on other/model; run `make reproduce`"):
+    (tuned.ADAPTERS / "seed-23/source.json").unlink()
+    inner = policy.LlamaConfig
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": 3}))
+        policy.convert(config, tuned.POLICY)
+    with pytest.raises(
+        UserError, match=r"seed-23: an adapter of another base: it has no matrices for model\.layers\.2"
+    ):
         tuned.find(None, config)
     with pytest.raises(UserError, match=r"policy\.model is x, but models/policy holds random"):
         tuned.find(None, config.model_copy(update={"model": "x"}))

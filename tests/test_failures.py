@@ -29,9 +29,9 @@ def set_params(section, **changes):
     files.write_text(Path("params.yaml"), yaml.safe_dump(values))
 
 
-def line_of(function):
+def line_of(function, stage="train_grpo"):
     with pytest.raises(UserError) as caught:
-        failures.in_one_line(function)()
+        failures.in_one_line(stage)(function)()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -60,9 +60,7 @@ def test_full_gpu_is_one_line_with_the_settings_to_lower():
     assert line.startswith("the GPU's memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert "goes on from the newest checkpoint" in line
     # Down-sampling takes the eight responses of a group together.
-    assert (
-        "or lower policy.max_completion_tokens (128), which begins anew, or for rollouts rollout.batch_size (" in line
-    )
+    assert line.endswith("; or lower policy.max_completion_tokens (128), which begins anew")
     assert "vllm" not in line
 
 
@@ -70,9 +68,35 @@ def test_fewer_responses_in_a_forward_pass_are_named_where_there_can_be_fewer():
     set_params("train_grpo", completions_per_forward=16)
     assert "or lower train_grpo.completions_per_forward (16) or policy." in line_of(raise_(GPU_FULL))
     set_params("policy", backend="unsloth")
-    line = line_of(raise_(GPU_FULL))
-    assert "train_grpo.completions_per_forward (16)" in line
-    assert "rollout.batch_size" not in line  # vLLM decides by itself
+    assert "train_grpo.completions_per_forward (16)" in line_of(raise_(GPU_FULL))
+
+
+@pytest.mark.parametrize(
+    ("stage", "advice"),
+    [
+        (
+            "train_scorer",
+            "lower train_scorer.batch_size (16) or train_scorer.max_tokens (256), and run the command again",
+        ),
+        ("warm_start", "lower warm_start.batch_size (8), and run the command again"),
+        ("rollout", "lower rollout.batch_size (68), and run the command again"),
+        ("chat", "close other programs and try again"),
+    ],
+)
+def test_full_memory_names_the_settings_of_the_stage_that_bound_it(stage, advice):
+    line = line_of(raise_(GPU_FULL), stage)
+    assert line.endswith(advice)
+    assert "train_grpo" not in line
+
+
+def test_rollouts_by_vllm_name_its_share_whether_memory_is_full_or_it_does_not_start():
+    set_params("rollout", engine="vllm")
+    line = line_of(raise_(GPU_FULL), "rollout")
+    assert "lower rollout.vllm_gpu_memory_utilization (0.6) or rollout.max_completion_tokens (128)" in line
+    vllm = engine("vllm.v1.engine.core", "def start():\n    raise AssertionError('no free memory')\n")
+    line = line_of(lambda: vllm.start(), "rollout")
+    assert line.startswith("vllm failed (no free memory); close other programs on the GPU or change rollout.vllm_gpu_")
+    assert line.endswith("or set rollout.engine: transformers")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +121,7 @@ def test_vllm_that_does_not_start_is_one_line_with_its_own_reason():
     words = "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
     vllm = engine("vllm.v1.engine.utils", f"def wait():\n    raise RuntimeError({words!r})\n")
     line = line_of(lambda: vllm.wait())
-    assert line.startswith(f"vllm failed ({words}); close other programs on the GPU or change ")
+    assert line.startswith(f"vllm failed ({words}); close other programs on the GPU or change train_grpo.vllm_gpu")
     assert line.endswith("set policy.backend: transformers and train_grpo.vllm_mode: none, which begins anew")
 
 
@@ -130,13 +154,13 @@ def test_an_error_of_our_own_code_that_an_engine_called_keeps_its_traceback():
     own = engine("gpro_empathy.rewards", "def score():\n    raise ValueError('reward term empathy gave nan')\n")
     unsloth = engine("unsloth.trainer", "def step(function):\n    function()\n")
     with pytest.raises(ValueError, match="gave nan"):
-        failures.in_one_line(lambda: unsloth.step(own.score))()
+        failures.in_one_line("train_grpo")(lambda: unsloth.step(own.score))()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), KeyError("x"), UserError("as it is")])
 def test_any_other_error_stays_what_it_is(error):
     with pytest.raises(type(error)) as caught:
-        failures.in_one_line(raise_(error))()
+        failures.in_one_line("train_grpo")(raise_(error))()
     assert caught.value is error
 
 

@@ -71,23 +71,46 @@ def test_published_profile_fits_a_gpu_of_24_gib_and_shows_its_sum(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = profiles.preview("llama-3.1-8b")
     rewards = [kept("cross-encoder/stsb-roberta-large"), kept("roberta-base")]
-    found = gpu_memory.needed(config, kept(config.policy.model), rewards)
+    found = gpu_memory.training(config, kept(config.policy.model), rewards)
     assert found.total < 24
     assert found.text().startswith("weights 5.3 + LoRA and optimizer 0.8 + ")
     assert found.text().endswith(f": {found.total:.1f} GiB")
     longer = config.model_copy(update={"policy": config.policy.model_copy(update={"max_completion_tokens": 4096})})
-    assert gpu_memory.needed(longer, kept(config.policy.model), rewards).total > 40
+    assert gpu_memory.training(longer, kept(config.policy.model), rewards).total > 40
 
 
 def test_vllm_beside_the_trainer_has_a_copy_of_the_weights_and_on_a_server_takes_nothing(settings):
     def found(mode):
         grpo = settings.train_grpo.model_copy(update={"vllm_mode": mode})
-        return gpu_memory.needed(settings.model_copy(update={"train_grpo": grpo}), kept("x/Llama-3.1-8B-Instruct"), [])
+        return gpu_memory.training(
+            settings.model_copy(update={"train_grpo": grpo}), kept("x/Llama-3.1-8B-Instruct"), []
+        )
 
     own, beside, server = found("none"), found("colocate"), found("server")
     assert own.share is server.share is None
     assert own.total - server.total == pytest.approx(own.parts[gpu_memory.CACHE])
-    assert beside.total == pytest.approx((15.0 + own.parts[gpu_memory.CACHE]) / 0.6, rel=0.01)
+    inside = 15.0 + own.parts[gpu_memory.CACHE] + gpu_memory.WORKSPACE_GIB
+    assert beside.total == pytest.approx(inside / 0.6, rel=0.01)
+
+
+def test_rollouts_by_vllm_need_room_for_one_response_and_by_this_package_for_a_batch(settings):
+    def found(**changes):
+        rollout = settings.rollout.model_copy(update=changes)
+        return gpu_memory.rollout(settings.model_copy(update={"rollout": rollout}), TINY, [])
+
+    tokens = settings.policy.max_prompt_tokens + 100
+    own = found(engine="transformers", batch_size=3, samples_per_prompt=5, max_completion_tokens=100)
+    assert own.parts[gpu_memory.CACHE] == pytest.approx(gpu_memory.cache(TINY, 15 * tokens))
+    assert own.share is None
+    two = found(engine="vllm", vllm_gpus=2, max_completion_tokens=100)
+    assert two.parts[gpu_memory.CACHE] == pytest.approx(gpu_memory.cache(TINY, tokens) / 2)
+    assert two.parts["weights"] == pytest.approx(own.parts["weights"] / 2)
+    assert two.total == pytest.approx(max(gpu_memory.WORKSPACE_GIB / 0.6, gpu_memory.OVERHEAD / 0.4), rel=1e-3)
+
+
+def test_sharded_weights_are_whole_two_layers_at_a_time():
+    # Two layers of 120 weights, and one of two embeddings of 10 x 4.
+    assert gpu_memory.gathered(TINY) * GIB == pytest.approx((2 * 120 + 40) * 2)
 
 
 def test_a_model_whose_architecture_is_not_kept_has_none():

@@ -22,6 +22,8 @@ SECTIONS = {section.__name__: section.section_name() for section in params.Secti
 FOLDERS = ("bench/", "data/", "models/", "reports/", "paper/")
 # What stands below the folder of an artefact, built from scratch by its own stage and no artefact itself.
 SCRATCH = {"paper/build"}
+# Writes nothing and stands before the module of a stage, so that what it reads is no dependency.
+CHECK = "python -m gpro_empathy.doctor --gpus"
 WITHOUT_TORCH = ("prepare", "analyse_rewards", "draw_figures", "write_numbers", "paper")
 
 
@@ -32,7 +34,7 @@ def stage_file(name):
 def modules(name):
     """Return the modules that a stage runs, in order."""
     commands = STAGES[name]["cmd"]
-    commands = [commands] if isinstance(commands, str) else commands
+    commands = [commands] if isinstance(commands, str) else [command for command in commands if command != CHECK]
     found = [re.fullmatch(r"python -m gpro_empathy\.stages\.(\w+)", command) for command in commands]
     assert all(found), commands
     return [match[1] for match in found]

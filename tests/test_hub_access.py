@@ -1,8 +1,10 @@
 """Each way in which a hub refuses, against a hub of this test that answers as the real one does."""
 
 import http.server
+import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
@@ -126,7 +128,20 @@ def test_offline_mode_asks_the_cache_alone(monkeypatch, tmp_path):
     home = set_cache(monkeypatch, tmp_path)
     assert constants.is_offline_mode()
     fill(home, "model.safetensors")
-    assert hub_access.look_up([MODEL, DATA]) == [Access(MODEL, "cached"), Access(DATA, "not cached")]
+    assert hub_access.look_up([MODEL, DATA]) == [
+        Access(MODEL, "cached", in_cache=True), Access(DATA, "not cached")
+    ]  # fmt: skip
+
+
+def test_disk_of_the_cache_counts_apart_only_where_it_is_another(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    set_cache(monkeypatch, tmp_path / "not there yet")
+    assert hub_access.separate_disk() is None
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system at /dev/shm")
+    set_cache(monkeypatch, other / "not there yet")
+    assert hub_access.separate_disk() == pytest.approx(shutil.disk_usage(other).free / 2**30, abs=0.1)
 
 
 def test_nothing_to_look_up_is_nothing_to_ask():

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import randomise
-from gpro_empathy import generation, packaged, policy
+from gpro_empathy import files, generation, packaged, policy
 from gpro_empathy.files import UserError
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
@@ -220,6 +220,24 @@ def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_po
         policy.convert(config, tmp_path / "policy")
     assert "\n" not in str(e.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_newest_commit_of_a_hub_model_is_noted_so_that_all_stages_take_the_same(
+    tiny_policy, policy_folder, tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    # As huggingface_hub lays it out; the tests are in its offline mode.
+    cached = tmp_path / "hub/models--owner--model"
+    files.write_text(cached / "refs/main", "abc")
+    shutil.copytree(policy_folder, cached / "snapshots/abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = tiny_policy.model_copy(update={"model": "owner/model"})
+    policy.convert(config, tmp_path / "policy")
+    source = files.read_json(tmp_path / "policy/source.json")
+    assert source == {"model": "owner/model", "name": "owner/model", "revision": "abc"}
+    policy.convert(tiny_policy.model_copy(update={"model": str(policy_folder)}), tmp_path / "local")
+    assert files.read_json(tmp_path / "local/source.json")["revision"] is None
 
 
 def test_refuses_an_altered_packaged_model(tiny_policy, tmp_path, monkeypatch):

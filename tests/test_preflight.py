@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,18 +66,75 @@ def test_a_vllm_server_needs_a_gpu(settings):
 def test_too_little_gpu_memory_is_one_line_with_the_sum_and_what_to_lower(llama):
     small = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),))
     line = only(problems(llama, small))
-    wanted = preflight.need(llama).gpu_memory
-    assert line.startswith(f"the GPU has 15 GiB, the run needs {wanted.total:.1f} (weights 5.3 + LoRA and optimizer ")
+    wanted = preflight.need(llama).gpu_memory[0].sum
+    assert line.startswith(
+        f"the GPU has 15 GiB, {wanted.total:.1f} are needed for training (weights 5.3 + LoRA and optimizer "
+    )
     # Unsloth takes the three responses of a group together, so that fewer cannot be set.
     assert "; lower policy.max_completion_tokens, " in line
     assert "train_grpo.vllm_gpu_memory_utilization" in line
 
 
-def test_memory_of_several_gpus_counts_together_where_a_launcher_spreads_the_run(llama):
-    pair = replace(ENOUGH, gpus=(Gpu("NVIDIA T4", 15.0, "580.65.06"),) * 2)
-    assert only(problems(llama, pair)).startswith("the GPU has 15 GiB, the run needs ")
-    spread = llama.train_grpo.model_copy(update={"launcher": "fsdp"})
-    assert problems(llama.model_copy(update={"train_grpo": spread}), pair) == []
+def test_rollouts_have_a_sum_of_their_own(llama):
+    rollout = llama.rollout.model_copy(update={"vllm_gpu_memory_utilization": 0.1})
+    line = only(
+        problems(llama.model_copy(update={"rollout": rollout}), replace(ENOUGH, gpus=(Gpu("A100", 40, "580"),)))
+    )
+    assert re.match(r"the GPU has 40 GiB, \d+\.\d are needed for rollouts \(weights 5\.3 ", line)
+    assert "; change rollout.vllm_gpu_memory_utilization, raise rollout.vllm_gpus, or take a larger GPU" in line
+
+
+def spread(llama, launcher, **rollout):
+    update = {"launcher": launcher, "vllm_mode": "server", "prompts_per_step": 8}
+    changes = {"train_grpo": llama.train_grpo.model_copy(update=update)}
+    return llama.model_copy(update=changes | {"rollout": llama.rollout.model_copy(update=rollout)})
+
+
+def gpus(count, memory):
+    return replace(ENOUGH, gpus=(Gpu("a GPU", memory, "580.65.06"),) * count)
+
+
+def test_one_process_takes_one_gpu_however_many_there_are(llama):
+    assert only(problems(llama, gpus(2, 15))).startswith("the GPU has 15 GiB, 17.9 are needed for training (")
+
+
+def test_each_gpu_of_several_processes_holds_all_weights_unless_they_are_sharded(llama):
+    wanted = {name: preflight.need(spread(llama, name)).gpu_memory[0] for name in ("multi_gpu", "fsdp")}
+    assert [wanted[name].gpus for name in wanted] == [8, 4]
+    parts = {name: share.sum.parts for name, share in wanted.items()}
+    assert parts["fsdp"]["weights"] == pytest.approx(parts["multi_gpu"]["weights"] / 4)
+    assert "gathered weights" in parts["fsdp"]
+    assert "gathered weights" not in parts["multi_gpu"]
+    enough = wanted["multi_gpu"].sum.total
+    assert problems(spread(llama, "multi_gpu"), gpus(8, enough + 0.1)) == []
+    line = only(problems(spread(llama, "multi_gpu"), gpus(8, enough - 0.1)))
+    assert line.startswith("each of 8 GPUs has ")
+
+
+def test_smallest_of_the_gpus_that_are_taken_counts(llama):
+    mixed = replace(ENOUGH, gpus=(*gpus(3, 80).gpus, Gpu("a small one", 8, "580"), *gpus(1, 80).gpus))
+    assert problems(spread(llama, "fsdp"), mixed) == []
+    assert only(problems(spread(llama, "fsdp"), replace(mixed, gpus=mixed.gpus[:4]))).startswith(
+        "each of 4 GPUs has 8 GiB"
+    )
+
+
+def test_fewer_gpus_than_processes_or_than_vllm_spreads_over_are_a_line(llama):
+    assert problems(spread(llama, "fsdp", vllm_gpus=4), gpus(2, 140)) == [
+        "train_grpo.launcher fsdp takes 4 GPUs, and this machine has 2; change it, or run on a machine with as many",
+        "rollout.vllm_gpus 4 takes 4 GPUs, and this machine has 2; change it, or run on a machine with as many",
+    ]
+
+
+def test_a_launcher_that_keeps_to_the_processor_takes_no_gpu(llama):
+    names = [share.name for share in preflight.need(spread(llama, "two_cpu")).gpu_memory]
+    assert names == ["rollouts"]
+
+
+def test_large_profile_fits_eight_gpus_of_80_gb_and_no_two(monkeypatch):
+    large = profiles.preview("llama-3.1-70b", ROOT / "profiles", ROOT / "params.yaml")
+    assert problems(large, replace(gpus(8, 79.6), disk=500, memory=500)) == []
+    assert len(problems(large, replace(gpus(2, 79.6), disk=500, memory=500))) == 2
 
 
 def test_an_old_driver_stops_no_run_that_asks_for_no_gpu(settings):
@@ -98,10 +156,26 @@ def test_oldest_of_several_drivers_counts(llama):
 def test_little_disk_memory_and_no_tex_are_a_line_each(settings):
     bare = replace(ENOUGH, disk=1.25, memory=2.0, latexmk=None, gpus=())
     assert problems(settings, bare) == [
-        "1.2 GiB of disk are free, the run needs 5; free some",
+        "1.2 GiB of disk are free, the run needs 3; free some",
         "2.0 GiB of memory are free, the run needs 6; close programs",
         "latexmk is missing; the report needs it; run `make tex`",
     ]
+
+
+def test_what_the_hub_sends_needs_disk_unless_it_is_in_the_cache(llama):
+    wanted = preflight.need(llama)
+    sizes = {setting: round(size, 1) for setting, size in wanted.downloads.items()}
+    assert sizes == {"policy.model": 15.0, "rewards.similarity_model": 1.3, "train_scorer.encoder": 0.5}
+    little = replace(ENOUGH, disk=6.0)
+    assert only(problems(llama, little)) == "6.0 GiB of disk are free, the run needs 20; free some"
+    assert problems(llama, little, hub=[Access(LLAMA, "cached", in_cache=True)]) == []
+
+
+def test_cache_on_a_disk_of_its_own_is_checked_apart(llama):
+    little = replace(ENOUGH, disk=6.0)
+    assert problems(llama, little, hub_disk=30.0) == []
+    line = only(problems(llama, little, hub_disk=10.0))
+    assert line.startswith("10.0 GiB of disk for the hub's cache are free, the run needs 17; free some, or set HF_HOME")
 
 
 def test_packages_that_differ_are_named_with_the_way_out(settings):
@@ -136,11 +210,26 @@ def test_nvidia_smi_is_read_with_any_name_and_without_cards_in_trouble():
     assert machine.parse_gpus("No devices were found\n") == ()
 
 
+def test_stage_is_stopped_by_its_gpus_alone(llama, monkeypatch, capsys):
+    """What `doctor --gpus` looks at, on a machine that lacks everything else too."""
+    bare = replace(ENOUGH, disk=0.1, memory=0.1, latexmk=None)
+    monkeypatch.setattr(doctor.installed, "driver_needed", lambda: "580")
+    assert doctor.gpu_problems(bare, llama) == []
+    assert only(doctor.gpu_problems(replace(bare, gpus=()), llama)).startswith("policy.backend is unsloth, which needs")
+    assert only(doctor.gpu_problems(gpus(1, 15), llama)).startswith(
+        "the GPU has 15 GiB, 17.9 are needed for training ("
+    )
+
+
+def test_stage_of_the_embedded_default_is_let_through_without_a_gpu(settings):
+    assert doctor.gpu_problems(replace(ENOUGH, gpus=()), settings) == []
+
+
 # What is looked up
 
 
 def test_embedded_default_needs_nothing_from_a_hub_and_no_gpu(settings):
-    assert preflight.need(settings) == preflight.Need(preflight.DISK, preflight.MEMORY, False, None, ())
+    assert preflight.need(settings) == preflight.Need(preflight.DISK, {}, preflight.MEMORY, False, (), ())
 
 
 def test_published_profile_reads_three_models_and_a_data_set(llama):

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +49,22 @@ def test_full_size_keeps_the_profile_but_for_the_number_of_steps_and_the_random_
     assert different - {("rewards", "similarity_revision")} == {
         ("rewards", "similarity_model"), ("train_grpo", "steps"), ("train_grpo", "save_steps"), ("rollout", "prompts"),
     }  # fmt: skip
+
+
+def test_a_smaller_card_is_a_smaller_share_for_vllm_in_training_and_rollouts(values, tmp_path):
+    changed = rehearse.settings(values, tmp_path, reduced=False, part=0.3)
+    shares = [changed[section]["vllm_gpu_memory_utilization"] for section in ("train_grpo", "rollout")]
+    assert shares == [pytest.approx(0.18)] * 2
+
+
+def test_a_profile_that_does_not_fit_the_gpu_is_refused_before_the_rehearsal(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearse.doctor.installed, "driver_needed", lambda: "580")
+    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    here = replace(machine.inspect(), gpus=(machine.Gpu("a GPU", 80.0, "580"),))
+    rehearse.check(plan, here, 0.3)
+    with pytest.raises(UserError, match=r"the GPU has 8 GiB, 17\.9 are needed for training"):
+        rehearse.check(plan, here, 0.1)
 
 
 def test_reduced_size_needs_no_gpu_and_leaves_the_profile_as_it_was(values, tmp_path):
@@ -151,11 +168,13 @@ def test_forecast_is_worked_out_by_hand(settings):
     tasks = {"train": {"peak_gib": 3.0, "seconds": 9.0}, "rollout": {"peak_gib": 2.0, "seconds": 36.0}}
     rows = [{"model": name, "seed": seed} for name, seed in (("base", None), ("tuned", 1)) for _ in range(20)]
     # 200 steps of 18 s; 36 s for 40 responses, and 200 responses of base and two tuned policies.
-    assert rehearsal_numbers.forecast(whole, 18.0, tasks, rows) == {
-        "train_hours": pytest.approx(1.0), "rollout_hours": pytest.approx(0.15), "peak_memory_gib": 3.0
-    }  # fmt: skip
+    expected = {"train_hours": pytest.approx(1.0), "rollout_hours": pytest.approx(0.15), "peak_memory_gib": 3.0}
+    assert rehearsal_numbers.forecast(whole, 18.0, tasks, rows, None) == expected
+    # Two passes over 11,166 turns.
+    found = rehearsal_numbers.forecast(whole, 18.0, tasks, rows, {"turns_per_second": 6.2})
+    assert found["scorer_hours"] == pytest.approx(2 * 11_166 / 6.2 / 3600)
     del tasks["rollout"]
-    assert "rollout_hours" not in rehearsal_numbers.forecast(whole, 18.0, tasks, [])
+    assert "rollout_hours" not in rehearsal_numbers.forecast(whole, 18.0, tasks, [], None)
 
 
 def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, monkeypatch):
@@ -171,11 +190,11 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
         return {name: {"seconds": 5.0, "peak_gib": 3.0}}
 
     monkeypatch.setattr(rehearse.Plan, "run", run)
-    monkeypatch.setattr(rehearse, "_computed", lambda profile: "a sum")
+    monkeypatch.setattr(rehearse, "_computed", lambda profile: ["a sum"])
     found = rehearse.measure(plan, machine.inspect())
     assert found["failed"] == {"rollout": "rehearsal: rollout failed"}
     assert found["seconds_per_step"]["step"] == 1.0
-    assert found["peak_memory_gib"] == {"train": 3.0}
+    assert found["peak_memory_gib"] == {"scorer": 3.0, "train": 3.0}
     with pytest.raises(UserError, match="rehearsal: rollout failed"):
         rehearse.report(found | {"gpu": None})
 
@@ -198,6 +217,20 @@ def test_report_is_named_after_the_gpu_and_shown_as_a_row(tmp_path):
     assert gpu_report.table(tmp_path).splitlines()[-1] == (
         "| NVIDIA H200 (SXM) | llama-3.1-8b | 2.00 | 1.00 | 0.25 | 0.50 | 0.25 | 768 | 17.5 | torch 2.13.0, trl 1.14.2 |"
     )
+
+
+def test_report_of_a_gpu_keeps_every_profile_that_was_rehearsed_on_it(tmp_path):
+    for profile in ("b", "a", "b"):
+        gpu_report.write(MEASURED | {"profile": profile}, tmp_path)
+    assert [found["profile"] for found in gpu_report.read(tmp_path)] == ["a", "b"]
+
+
+def test_what_failed_and_what_has_no_result_are_told_apart():
+    found = MEASURED | {"failed": {}, "adapter": {"difference": 0.1}, "scorer": {"turns_per_second": 9.0}}
+    found["peak_memory_gib"] = {"train": 1.0, "rollout": 1.0}
+    assert gpu_report.not_passed(found) == ""
+    found |= {"adapter": None, "scorer": None, "failed": {"rollout": "why"}}
+    assert gpu_report.not_passed(found) == "rollout did not pass; reload and scorer gave no result"
 
 
 def test_readme_shows_the_reports_that_there_are():
@@ -237,7 +270,8 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
         r"Seconds per step, median of 2 after the first: \d+\.\d+ \(generation .*reward .*loss .*update ", done.stdout
     )
     assert "Adapter reloaded" in done.stdout
-    peak = float(re.search(r"Peak memory in GiB: train (\d+\.\d)", done.stdout)[1])
+    assert re.search(r"scorers \d+\.\d+ h, GRPO \d+\.\d+ h, rollouts \d+\.\d+ h, .* for 11166 turns", done.stdout)
+    peak = float(re.search(r"Peak memory in GiB: .*train (\d+\.\d)", done.stdout)[1])
     assert 0.1 < peak < 4
     assert list((ROOT / "reports/gpu").glob("*.json")) == reports
 

@@ -373,12 +373,12 @@ def test_rehearsals_on_gpus_are_quoted_with_what_failed(tmp_path):
     found = {
         "gpu": {"name": "NVIDIA H200"}, "profile": "llama_big", "seconds_per_step": {"step": 6.92, "generation": 6.5},
         "peak_memory_gib": {"train": 19.83}, "versions": {"torch": "2.11.0+cu130", "vllm": "0.26.0"},
-        "failed": {"rollout": "why"},
+        "failed": {"rollout": "why"}, "adapter": None, "scorer": {"turns_per_second": 9.0},
     }  # fmt: skip
-    files.write_json(tmp_path / "reports/gpu/nvidia-h200.json", found)
+    files.write_json(tmp_path / "reports/gpu/nvidia-h200.json", {"llama_big": found})
     write_numbers.run(SECTIONS, tmp_path)
     quoted = (
         r"on one NVIDIA H200 a step of \file{llama\_big} took \qty{6.9}{\second}, \qty{6.5}{\second} of it sampling, and "
-        r"19.8\,GiB of memory, with torch 2.11.0, vllm 0.26.0 (its rollout did not pass)"
+        r"19.8\,GiB of memory, with torch 2.11.0, vllm 0.26.0 (rollout did not pass; reload gave no result)"
     )
     assert quoted in words(tmp_path)

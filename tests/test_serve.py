@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -14,31 +13,34 @@ from gpro_empathy.files import UserError
 from run_folder import write_run
 
 ROOT = Path(__file__).parents[1]
-# Read from vLLM's own source, of this version: engine/arg_utils.py and entrypoints/launchers/cli_args.py.
-VLLM = "0.30.0"
-OPTIONS = {
-    "--revision", "--enable-lora", "--lora-modules", "--max-lora-rank", "--dtype", "--max-model-len",
-    "--override-generation-config", "--host", "--port",
-}  # fmt: skip
+PINNED = json.loads((ROOT / "tests/pinned_signatures.json").read_text(encoding="utf-8"))
 LLAMA = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 33, "meta-llama/L", "meta-llama/L", "abc")
 LOCAL = tuned.Tuned(24, tuned.ADAPTERS / "seed-24", 32, "smollm2-135m-instruct", None, None)
 
 
 def test_options_are_those_of_the_pinned_vllm(settings):
-    assert re.findall(r"^vllm==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE) == [VLLM]
+    fields = {
+        name for each in ("EngineArgs", "BaseFrontendArgs", "FrontendArgs") for name in PINNED["parameters"][each]
+    }
     for found in (LLAMA, LOCAL):
         line = serve.command(found, settings, 8000)
-        assert {word for word in line if word.startswith("--")} <= OPTIONS
+        options = {word.removeprefix("--").replace("-", "_") for word in line if word.startswith("--")}
+        assert options <= fields
 
 
 def test_command_line_of_the_embedded_default(settings):
     line = serve.command(LOCAL, settings, 8001, ["--seed", "1"])
     assert line == [
         "vllm", "serve", "models/policy", "--enable-lora", "--lora-modules", "empathy=models/tuned/seed-24",
-        "--max-lora-rank", "32", "--dtype", "float32", "--max-model-len", "320",
+        "--max-lora-rank", "32", "--quantization", "bitsandbytes", "--load-format", "bitsandbytes", "--dtype", "float32", "--max-model-len", "320",
         "--override-generation-config", '{"max_new_tokens": 128, "temperature": 0.7, "top_p": 0.9}',
         "--host", "127.0.0.1", "--port", "8001", "--seed", "1",
     ]  # fmt: skip
+
+
+def test_base_is_in_four_bits_only_where_it_was_trained_so(settings):
+    policy = settings.policy.model_copy(update={"load_in_4bit": False})
+    assert "bitsandbytes" not in serve.command(LOCAL, settings.model_copy(update={"policy": policy}), 8000)
 
 
 def test_hub_model_is_named_with_its_revision_and_the_rank_rounded_up(settings):
@@ -58,7 +60,7 @@ def test_answers_may_be_as_long_as_in_the_rollouts(settings):
 
 def test_refuses_a_rank_beyond_what_vllm_takes(settings):
     huge = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 513, "x", None, None)
-    with pytest.raises(UserError, match="its LoRA rank is 513, vLLM takes at most 512"):
+    with pytest.raises(UserError, match="a LoRA rank of 513 is more than vLLM takes, 512"):
         serve.command(huge, settings, 8000)
 
 

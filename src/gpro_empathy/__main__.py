@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpro_empathy import chat, files, params, scoring
+from gpro_empathy import chat, failures, files, params, scoring
 
 MODEL = Path("models/scorer")
 ABOUT = """\
@@ -73,10 +73,12 @@ def _add_seed(command: argparse.ArgumentParser) -> None:
     )
 
 
+@failures.in_one_line("score")
 def _score(arguments: argparse.Namespace) -> None:
     scoring.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
 
 
+@failures.in_one_line("chat")
 def _chat(arguments: argparse.Namespace) -> None:
     def load() -> chat.Policies:
         from gpro_empathy import tuned

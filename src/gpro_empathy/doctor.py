@@ -9,10 +9,12 @@ from gpro_empathy.files import UserError
 def look(config: params.Params, here: machine.Machine) -> preflight.Found:
     """Look at packages, and at the hub if the run reads from it."""
     wanted = installed.pinned(files.read_text(installed.lock_in_use()))
+    repositories = hub_access.needed(config)
     return preflight.Found(
         differences=installed.differences(wanted, installed.present()),
-        driver_needed=installed.driver_needed() if here.gpus else "0",
-        hub=hub_access.look_up(hub_access.needed(config)),
+        driver_needed=_driver_needed(here),
+        hub=hub_access.look_up(repositories),
+        hub_disk=hub_access.separate_disk() if repositories else None,
     )
 
 
@@ -50,31 +52,58 @@ def profile_lines(config: params.Params) -> list[str]:
     return lines
 
 
+def gpu_problems(here: machine.Machine, config: params.Params) -> list[str]:
+    """Return what keeps a run of these parameters from the GPUs of this machine, one line each."""
+    return preflight.failing(preflight.gpu_checks(here.gpus, config, _driver_needed(here)))
+
+
+def refuse(wrong: list[str]) -> None:
+    """Stop where something is wrong.
+
+    Raises:
+        UserError: If there is anything.
+    """
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
 def main() -> None:
     """Print the tables, or with --quiet only what is wrong; exit with 1 if the run cannot succeed."""
     parser = argparse.ArgumentParser(description="Say what this machine has, and what each profile needs.")
     parser.add_argument(
         "--quiet", action="store_true", help="print nothing unless the run of params.yaml cannot succeed"
     )
-    quiet = parser.parse_args().quiet
+    parser.add_argument(
+        "--gpus", action="store_true", help="check the GPUs alone and print nothing unless they do not do: for a stage"
+    )
+    arguments = parser.parse_args()
     here, config = machine.inspect(), params.load_all()
+    if arguments.gpus:
+        refuse(gpu_problems(here, config))
+        return
     found = look(config, here)
     wrong = preflight.problems(here, config, found)
-    if quiet and wrong:
-        raise UserError("; ".join(wrong))
-    if not quiet:
+    if arguments.quiet:
+        refuse(wrong)
+    else:
         print(f"This machine:\n{table(here)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
         print("\nThe run of params.yaml as it is now " + ("cannot succeed:" if wrong else "can start:"))
         print(check_lines(preflight.checks(here, config, found)))
 
 
+def _driver_needed(here: machine.Machine) -> str:
+    return installed.driver_needed() if here.gpus else "0"
+
+
 def _line(name: str, wanted: preflight.Need) -> str:
     gpu = "no GPU"
     if wanted.gpu or wanted.gpu_memory:
-        gpu = f"a GPU of {wanted.gpu_memory.total:.0f} GiB" if wanted.gpu_memory else "a GPU"
+        shares = [f"{share.gpus} x {share.sum.total:.0f} GiB for {share.name}" for share in wanted.gpu_memory]
+        gpu = "a GPU" + (f" ({', '.join(shares)})" if shares else "")
     hub = "the network or a filled cache, a hub token for gated models" if wanted.hub else "no network after set-up"
-    line = f"  {name:<24} {wanted.disk:.0f} GiB of disk, {wanted.memory:.0f} GiB of memory, {gpu}, {hub}"
-    return line + (f"\n  {'':<24} GPU memory: {wanted.gpu_memory.text()}" if wanted.gpu_memory else "")
+    disk = wanted.disk + sum(wanted.downloads.values())
+    line = f"  {name:<24} {disk:.0f} GiB of disk, {wanted.memory:.0f} GiB of memory, {gpu}, {hub}"
+    return line + "".join(f"\n  {'':<24} GPU memory, {share.name}: {share.sum.text()}" for share in wanted.gpu_memory)
 
 
 if __name__ == "__main__":

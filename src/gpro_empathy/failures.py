@@ -16,57 +16,91 @@ GO_ON = "run the command again, which goes on from the newest checkpoint"
 # How torch says that memory is not enough where it has no type of its own for it: of the machine, and of the GPU.
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 _NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# The settings of a stage that bound its memory; those of GRPO depend on each other.
+_LESS = {
+    "train_scorer": ("batch_size", "max_tokens"), "warm_start": ("batch_size",), "train_grpo": (), "rollout": ("batch_size",)
+}  # fmt: skip
+_LESS_BY_VLLM = ("vllm_gpu_memory_utilization", "max_completion_tokens")
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
 
-def in_one_line(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a stage's entry point: a failure of memory or of an engine becomes a UserError, any other stays what it is."""
+def in_one_line(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Wrap the entry point of a stage, or of a command: a failure of memory or of an engine becomes a UserError.
 
-    @functools.wraps(main)
-    def wrapped() -> None:
-        try:
-            main()
-        except UserError:
-            raise
-        except Exception as error:  # vLLM has exceptions of every kind; what is not known is raised again
-            line = explain(error)
-            if line is None:
+    Any other error stays what it is.
+    """
+
+    def wrap(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def wrapped(*arguments) -> None:
+            try:
+                main(*arguments)
+            except UserError:
                 raise
-            raise UserError(line) from None
+            except Exception as error:  # vLLM has exceptions of every kind; what is not known is raised again
+                line = explain(error, stage)
+                if line is None:
+                    raise
+                raise UserError(line) from None
 
-    return wrapped
+        return wrapped
+
+    return wrap
 
 
-def explain(error: Exception) -> str | None:
+def explain(error: Exception, stage: str) -> str | None:
     """Return what happened and what to try, in one line, or None for an error that is none of these."""
     if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_GPU_MEMORY):
-        return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller()}"
+        return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller(stage)}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-        return f"the machine's memory ran out{_where(error)} ({_words(error) or 'no more is known'}); {_smaller()}"
+        return f"the machine's memory ran out{_where(error)} ({_words(error) or 'no more is known'}); {_smaller(stage)}"
     engine = _engine(error)
     if engine is None:
         return None
     if isinstance(error, ImportError):
         return f"{engine} cannot be imported ({_words(error)}); run `make setup` on a machine with an NVIDIA driver"
-    return (
-        f"{engine} failed{_where(error)} ({_words(error)}); close other programs on the GPU or change "
-        f"train_grpo.vllm_gpu_memory_utilization, and {GO_ON} if there is one; or set policy.backend: transformers and "
-        "train_grpo.vllm_mode: none, which begins anew"
-    )
+    return f"{engine} failed{_where(error)} ({_words(error)}); {_without_engine(stage)}"
 
 
-def _smaller() -> str:
+def _smaller(stage: str) -> str:
+    """Return how the stage takes less memory."""
+    if stage not in _LESS:
+        return "close other programs and try again"
     config = params.load_all()
-    vllm = config.policy.backend == "unsloth" or config.train_grpo.vllm_mode == "colocate"
-    grpo, rollout = config.train_grpo, config.rollout
+    if stage == "train_grpo":
+        return _smaller_training(config)
+    # What vLLM leaves of the GPU is for the reward models.
+    keys = _LESS_BY_VLLM if stage == "rollout" and config.rollout.engine == "vllm" else _LESS[stage]
+    named = (f"{stage}.{key} ({getattr(getattr(config, stage), key):g})" for key in keys)
+    return f"close other programs, or lower {' or '.join(named)}, and run the command again"
+
+
+def _smaller_training(config: params.Params) -> str:
+    grpo = config.train_grpo
+    vllm = config.policy.backend == "unsloth" or grpo.vllm_mode == "colocate"
     in_forward = grpo.completions_in_effect(config.policy.backend)
     can = grpo.can_take_fewer(config.policy.backend)
     fewer = f"train_grpo.completions_per_forward ({in_forward}) or " if can else ""
-    batch = "" if config.policy.backend == "unsloth" else f", or for rollouts rollout.batch_size ({rollout.batch_size})"
     share = f"or lower train_grpo.vllm_gpu_memory_utilization ({grpo.vllm_gpu_memory_utilization:g}) " if vllm else ""
     return (
         f"close other programs {share}and {GO_ON}; or lower {fewer}policy.max_completion_tokens "
-        f"({config.policy.max_completion_tokens}), which begins anew{batch}"
+        f"({config.policy.max_completion_tokens}), which begins anew"
+    )
+
+
+def _without_engine(stage: str) -> str:
+    """Return how to help the engine, or do without it."""
+    config = params.load_all()
+    if stage == "rollout":
+        share = config.rollout.vllm_gpu_memory_utilization
+        return (
+            f"close other programs on the GPU or change rollout.vllm_gpu_memory_utilization ({share:g}); or set "
+            "rollout.engine: transformers"
+        )
+    share = config.train_grpo.vllm_gpu_memory_utilization
+    return (
+        f"close other programs on the GPU or change train_grpo.vllm_gpu_memory_utilization ({share:g}), and {GO_ON} if there "
+        "is one; or set policy.backend: transformers and train_grpo.vllm_mode: none, which begins anew"
     )
 
 

@@ -20,11 +20,22 @@ BYTES_LOGIT = 2 + 4 + 4
 # The CUDA context, the libraries' workspaces and the fragments that an allocator leaves: an allowance, in GiB.
 OVERHEAD = 1.5
 CACHE, COPY = "cache of keys and values", "vLLM's copy of the weights"
+# What vLLM takes beside weights and cache for its own passes and recorded CUDA graphs: an allowance too.
+WORKSPACE, WORKSPACE_GIB = "vLLM's workspace", 1.5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a run lies on the GPUs of one machine: processes there, all processes, and whether they share the weights."""
+
+    here: int = 1
+    processes: int = 1
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
 class Sum:
-    """The parts of the memory in GiB, by name; `vllm` names those that lie in vLLM's share of the GPU, 0 to 1."""
+    """The parts of one GPU's memory in GiB, by name; `vllm` names those that lie in vLLM's share of the GPU, 0 to 1."""
 
     parts: dict[str, float]
     share: float | None
@@ -57,8 +68,8 @@ def architecture(model: str, folder: Path = ARCHITECTURES) -> dict | None:
     return files.read_json(path) if path.is_file() else None
 
 
-def needed(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
-    """Return what one training process takes on a GPU.
+def training(config: params.Params, policy: dict, rewards: list[dict], spread: Spread = Spread()) -> Sum:
+    """Return what a process of GRPO takes on its GPU.
 
     Args:
         policy: Architecture of the policy.
@@ -67,23 +78,55 @@ def needed(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
     grpo = config.train_grpo
     tokens = config.policy.max_prompt_tokens + config.policy.max_completion_tokens
     in_forward = grpo.completions_in_effect(config.policy.backend)
+    shards = spread.processes if spread.sharded else 1
+    prompts = -(-grpo.prompts_per_step // spread.processes)
     parts = {
-        "weights": weights(policy, config.policy.load_in_4bit),
-        "LoRA and optimizer": lora_parameters(policy, config.policy.lora_rank) * BYTES_LORA[grpo.optimizer] / GIB,
+        "weights": weights(policy, config.policy.load_in_4bit) / shards,
+        "LoRA and optimizer": lora_parameters(policy, config.policy.lora_rank)
+        * BYTES_LORA[grpo.optimizer]
+        / shards
+        / GIB,
         "activations": activations(policy, in_forward, tokens, config.policy.max_completion_tokens),
-        CACHE: cache(policy, grpo.prompts_per_step * grpo.num_generations * tokens),
-        "reward models": sum(encoder_parameters(encoder) for encoder in rewards) * BYTES_FP32 / GIB,
+        CACHE: cache(policy, prompts * grpo.num_generations * tokens),
+        "reward models": encoders(rewards),
         "overhead": OVERHEAD,
     }
-    if config.policy.backend == "unsloth" and grpo.vllm_mode == "colocate":
-        # It trains on the very weights that vLLM holds.
-        return Sum(parts, grpo.vllm_gpu_memory_utilization, ("weights", CACHE))
+    if spread.sharded:
+        parts["gathered weights"] = gathered(policy)
     if grpo.vllm_mode == "colocate":
-        parts[COPY] = weights(policy, load_in_4bit=False)
-        return Sum(parts, grpo.vllm_gpu_memory_utilization, (COPY, CACHE))
+        parts[WORKSPACE] = WORKSPACE_GIB
+        # Unsloth trains on the very weights that vLLM holds.
+        held = "weights" if config.policy.backend == "unsloth" else COPY
+        if held == COPY:
+            parts[COPY] = weights(policy, load_in_4bit=False)
+        return Sum(parts, grpo.vllm_gpu_memory_utilization, (held, CACHE, WORKSPACE))
     if grpo.vllm_mode == "server":
         del parts[CACHE]  # it lies on the server
     return Sum(parts, None)
+
+
+def rollout(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
+    """Return what rollouts take on each of their GPUs; arguments as `training`.
+
+    vLLM takes as many responses at once as its share holds, so that it needs room for one; this package decodes the
+    responses to rollout.batch_size prompts together.
+    """
+    own = config.rollout
+    vllm = own.engine == "vllm"
+    tokens = config.policy.max_prompt_tokens + own.max_completion_tokens
+    gpus = own.vllm_gpus if vllm else 1
+    at_once = 1 if vllm else min(own.batch_size, own.prompts) * own.samples_per_prompt
+    parts = {
+        "weights": weights(policy, config.policy.load_in_4bit) / gpus,
+        "LoRA": lora_parameters(policy, config.policy.lora_rank) * BYTES_FP32 / gpus / GIB,
+        CACHE: cache(policy, at_once * tokens) / gpus,
+        "reward models": encoders(rewards),
+        "overhead": OVERHEAD,
+    }
+    if not vllm:
+        return Sum(parts, None)
+    parts[WORKSPACE] = WORKSPACE_GIB
+    return Sum(parts, own.vllm_gpu_memory_utilization, ("weights", "LoRA", CACHE, WORKSPACE))
 
 
 def linear_sizes(policy: dict) -> list[tuple[int, int]]:
@@ -114,6 +157,13 @@ def weights(policy: dict, load_in_4bit: bool) -> float:
     return (projections * (BYTES_4BIT if load_in_4bit else BYTES_BF16) + others * BYTES_BF16) / GIB
 
 
+def gathered(policy: dict) -> float:
+    """Return the GiB that are whole on a GPU at a time where weights are sharded: two layers, and half the embeddings."""
+    projections, _ = decoder_parameters(policy)
+    whole = 2 * projections / policy["num_hidden_layers"] + policy["vocab_size"] * policy["hidden_size"]
+    return whole * BYTES_BF16 / GIB
+
+
 def activations(policy: dict, rows: int, tokens: int, completion: int) -> float:
     """Return the GiB that a forward and backward pass keeps, with gradient checkpointing.
 
@@ -132,6 +182,11 @@ def cache(policy: dict, tokens: int) -> float:
     """Return the GiB of the keys and values of so many tokens, in bfloat16."""
     width = policy["num_key_value_heads"] * _head(policy)
     return tokens * policy["num_hidden_layers"] * 2 * width * BYTES_BF16 / GIB
+
+
+def encoders(architectures: list[dict]) -> float:
+    """Return the GiB of RoBERTas in float32."""
+    return sum(map(encoder_parameters, architectures)) * BYTES_FP32 / GIB
 
 
 def encoder_parameters(encoder: dict) -> int:

@@ -1,4 +1,4 @@
-"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, and the table of them that the README shows."""
+"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, by profile, and the table in the README."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from gpro_empathy import files
 
 FOLDER = Path("reports/gpu")
+# The tasks of a rehearsal whose failure leaves the others' results.
+AFTER_TRAINING = ("reload", "rollout", "scorer")
 NOT_MEASURED = "No GPU has been measured yet."
 BEGIN, END = "<!-- gpu report: made by `make rehearse` -->", "<!-- end of gpu report -->"
 _COLUMNS = (
@@ -23,16 +25,34 @@ _COLUMNS = (
 
 
 def write(found: dict, folder: Path = FOLDER) -> Path:
-    """Write what a rehearsal measured, under the name of its GPU; return the path."""
+    """Write what a rehearsal measured, under the names of its GPU and profile; return the path."""
     slug = re.sub(r"[^a-z0-9]+", "-", found["gpu"]["name"].lower()).strip("-")
     path = folder / f"{slug}.json"
-    files.write_json(path, found)
+    files.write_json(path, (files.read_json(path) if path.is_file() else {}) | {found["profile"]: found})
     return path
+
+
+def read(folder: Path = FOLDER) -> list[dict]:
+    """Return what rehearsals measured, by GPU and profile."""
+    return [found for path in sorted(folder.glob("*.json")) for _, found in sorted(files.read_json(path).items())]
+
+
+def not_passed(found: dict) -> str:
+    """Return which tasks after GRPO failed, and which were not run to an end, in words; empty if all passed."""
+    failed = found["failed"]
+    there = {
+        "reload": found["adapter"],
+        "rollout": found["peak_memory_gib"].get("rollout"),
+        "scorer": found.get("scorer"),
+    }
+    missing = [name for name in AFTER_TRAINING if there[name] is None and name not in failed]
+    groups = ((sorted(failed), "did not pass"), (missing, "gave no result"))
+    return "; ".join(f"{' and '.join(names)} {what}" for names, what in groups if names)
 
 
 def table(folder: Path = FOLDER) -> str:
     """Return all reports as a Markdown table, or that there are none."""
-    rows = [_row(files.read_json(path)) for path in sorted(folder.glob("*.json"))]
+    rows = [_row(found) for found in read(folder)]
     if not rows:
         return NOT_MEASURED
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]

@@ -1,11 +1,13 @@
 """Can a run read what it needs from the Hugging Face hub? Asked before the run, in two small requests for each repository."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpro_empathy import files, packaged, params
+from gpro_empathy.machine import GIB
 
 # What keeps a run from a repository, and the way out; {id} and {revision} are filled in.
 WAYS_OUT = {
@@ -37,10 +39,11 @@ class Repository:
 
 @dataclass(frozen=True)
 class Access:
-    """What is known of a repository: `reachable`, `cached`, or a key of WAYS_OUT."""
+    """What is known of a repository: `reachable`, `cached`, or a key of WAYS_OUT; and whether the cache holds it whole."""
 
     repository: Repository
     state: str
+    in_cache: bool = False
 
     @property
     def problem(self) -> str | None:
@@ -78,10 +81,14 @@ def look_up(repositories: Sequence[Repository]) -> list[Access]:
         return []
     from huggingface_hub import HfApi, constants, get_token
 
+    held = [in_cache(one) for one in repositories]
     if constants.is_offline_mode():
-        return [Access(one, "cached" if in_cache(one) else "not cached") for one in repositories]
+        return [
+            Access(one, "cached" if there else "not cached", there)
+            for one, there in zip(repositories, held, strict=True)
+        ]
     api, token = HfApi(), get_token()
-    return [Access(one, ask(one, api, token)) for one in repositories]
+    return [Access(one, ask(one, api, token), there) for one, there in zip(repositories, held, strict=True)]
 
 
 def ask(repository: Repository, api, token: str | None) -> str:
@@ -106,6 +113,15 @@ def ask(repository: Repository, api, token: str | None) -> str:
     except (httpx.HTTPError, OSError):
         return "cached" if in_cache(repository) else "no network"
     return "reachable"
+
+
+def separate_disk() -> float | None:
+    """Return the GiB that are free where the hub's cache lies, or None if that is the disk of the working folder."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    return None if there.stat().st_dev == Path.cwd().stat().st_dev else shutil.disk_usage(there).free / GIB
 
 
 def in_cache(repository: Repository) -> bool:

@@ -218,6 +218,9 @@ class TrainGrpo(Section):
 
 
 class Rollout(Section):
+    engine: Literal["transformers", "vllm"]
+    vllm_gpu_memory_utilization: Fraction
+    vllm_gpus: Count
     prompts: Annotated[int, Field(ge=2)]
     samples_per_prompt: Count
     max_completion_tokens: Annotated[int, Field(ge=8)]

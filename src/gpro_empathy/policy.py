@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
@@ -74,7 +75,7 @@ def convert(config: params.Policy, folder: Path) -> None:
             source = {"model": None, "revision": None, "name": config.model}
         else:
             tokenizer = _from_hub(AutoTokenizer, config)
-            source = {"model": config.model, "revision": config.revision, "name": config.model}
+            source = {"model": config.model, "revision": _commit(config), "name": config.model}
         tokenizer.save_pretrained(temporary)
         files.write_json(temporary / SOURCE, source)
 
@@ -239,6 +240,14 @@ def _from_hub(loader: type, config: params.Policy):
             f"policy.model {config.model!r}: cannot load it ({_first_words(error)}); check the name, the network, and "
             "for a gated model that HF_TOKEN belongs to an account with access"
         ) from None
+
+
+def _commit(config: params.Policy) -> str | None:
+    """Return the commit of a hub model whose tokenizer was just loaded, so that all stages take the same; None of a folder."""
+    if Path(config.model).is_dir():
+        return None
+    found = try_to_load_from_cache(config.model, "tokenizer_config.json", revision=config.revision)
+    return Path(found).parent.name if isinstance(found, str) else config.revision
 
 
 def _first_words(error: Exception) -> str:

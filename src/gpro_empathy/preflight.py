@@ -6,41 +6,59 @@ Pure functions: `doctor` looks at the machine, the packages and the hub, and han
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpro_empathy import gpu_memory, hub_access, installed, params
-from gpro_empathy.machine import GIB, Gpu, Machine
+from gpro_empathy import gpu_memory, hub_access, installed, launch, params
+from gpro_empathy.machine import Gpu, Machine
 
-# Free disk and memory in GiB, measured for the embedded default with its environment.
-DISK, MEMORY = 5.0, 6.0
+# Free disk and memory in GiB that the embedded default takes once it is set up: its outputs and DVC's copies of them took
+# 1.2, its processes 5.
+DISK, MEMORY = 3.0, 6.0
 # Settings that run on an NVIDIA GPU alone: section, key, values.
 NEEDS_GPU = (
     ("policy", "backend", ("unsloth",)),
     ("train_grpo", "optimizer", ("paged_adamw_8bit",)),
     ("train_grpo", "vllm_mode", ("colocate", "server")),
+    ("rollout", "engine", ("vllm",)),
 )
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a run takes: free disk and memory in GiB, a GPU or none, and what is read from the hub.
+class Share:
+    """What a part of the run takes of GPUs: the part's name, how many GPUs, the memory of each, and what to change."""
 
-    `gpu_memory` is None where no GPU is needed, or the repository keeps no architecture to compute it from.
+    name: str
+    gpus: int
+    asked_by: str
+    sum: gpu_memory.Sum
+    way_out: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run takes: free disk, downloads by setting and memory in GiB, a GPU or none, and what is read from the hub.
+
+    `gpu_memory` is empty where the repository keeps no architecture to compute it from.
     """
 
     disk: float
+    downloads: dict[str, float]
     memory: float
     gpu: bool
-    gpu_memory: gpu_memory.Sum | None
+    gpu_memory: tuple[Share, ...]
     hub: tuple[hub_access.Repository, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found beside the machine: differences from the lock, the driver that CUDA needs, and access to the hub."""
+    """What was found beside the machine: differences from the lock, the driver that CUDA needs, and access to the hub.
+
+    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder.
+    """
 
     differences: Sequence[str] = ()
     driver_needed: str = "0"
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
+    hub_disk: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,19 +71,60 @@ class Check:
 
 
 def need(config: params.Params) -> Need:
-    """Return what a run with these parameters takes."""
-    hub = tuple(hub_access.needed(config))
+    """Return what a run with these parameters takes.
+
+    Raises:
+        UserError: If there is no such launcher.
+    """
+    hub, gpu = tuple(hub_access.needed(config)), bool(asks_for_gpu(config))
     policy = gpu_memory.architecture(config.policy.model)
-    names = (config.rewards.similarity_model, config.train_scorer.encoder)
-    rewards = [encoder for name in names if (encoder := gpu_memory.architecture(name))]
-    gpu = bool(asks_for_gpu(config))
+    names = {
+        "rewards.similarity_model": config.rewards.similarity_model,
+        "train_scorer.encoder": config.train_scorer.encoder,
+    }
+    encoders = {setting: found for setting, name in names.items() if (found := gpu_memory.architecture(name))}
+    # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded through memory.
+    downloads = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
     if policy is None:
-        return Need(DISK, MEMORY, gpu, None, hub)
-    # What the hub sends: the policy in bfloat16, loaded through memory, and the encoders in float32.
-    weights = gpu_memory.weights(policy, load_in_4bit=False)
-    encoders = sum(gpu_memory.encoder_parameters(encoder) for encoder in rewards) * gpu_memory.BYTES_FP32 / GIB
-    memory_sum = gpu_memory.needed(config, policy, rewards)
-    return Need(DISK + weights + encoders, MEMORY + weights, gpu, memory_sum, hub)
+        return Need(DISK, downloads, MEMORY, gpu, (), hub)
+    downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
+    return Need(DISK, downloads, MEMORY + downloads["policy.model"], gpu, _shares(config, policy, encoders), hub)
+
+
+def _spread(launcher: str) -> gpu_memory.Spread:
+    if launcher == "none":
+        return gpu_memory.Spread()
+    configuration = launch.read(launcher)
+    processes = configuration["num_processes"]
+    here = 0 if configuration["use_cpu"] else processes // configuration["num_machines"]
+    return gpu_memory.Spread(here, processes, configuration["distributed_type"] in launch.SHARDING)
+
+
+def _shares(config: params.Params, policy: dict, encoders: dict[str, dict]) -> tuple[Share, ...]:
+    """Return what GRPO and the rollouts take of GPUs, which is none where a launcher keeps to the processor."""
+    rewards, spread = list(encoders.values()), _spread(config.train_grpo.launcher)
+    grpo, rollout = config.train_grpo, config.rollout
+    fewer = grpo.can_take_fewer(config.policy.backend)
+    training = Share(
+        "training",
+        spread.here,
+        f"train_grpo.launcher {grpo.launcher}",
+        gpu_memory.training(config, policy, rewards, spread),
+        f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
+        + (", change train_grpo.vllm_gpu_memory_utilization" if grpo.vllm_mode == "colocate" else ""),
+    )
+    audit = [encoder for setting, encoder in encoders.items() if setting == "train_scorer.encoder"]
+    vllm = rollout.engine == "vllm"
+    rollouts = Share(
+        "rollouts",
+        rollout.vllm_gpus if vllm else 1,
+        f"rollout.vllm_gpus {rollout.vllm_gpus}",
+        gpu_memory.rollout(config, policy, rewards + audit),
+        "change rollout.vllm_gpu_memory_utilization, raise rollout.vllm_gpus"
+        if vllm
+        else "lower rollout.batch_size or rollout.max_completion_tokens",
+    )
+    return tuple(share for share in (training, rollouts) if share.gpus)
 
 
 def asks_for_gpu(config: params.Params) -> str | None:
@@ -81,15 +140,14 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
     """Return all checks that a run with these parameters calls for, in the order in which to mend them."""
     wanted = need(config)
     result = [
-        _amount("disk", machine.disk, wanted.disk, "free some"),
+        *_disk(machine, wanted, found),
         _amount("memory", machine.memory, wanted.memory, "close programs"),
         Check("TeX", machine.latexmk)
         if machine.latexmk
         else Check("TeX", "latexmk is missing", "the report needs it; run `make tex`"),
         _packages(found.differences),
     ]
-    if wanted.gpu or machine.gpus:
-        result += _gpu_checks(machine.gpus, wanted, config, found.driver_needed)
+    result += gpu_checks(machine.gpus, config, found.driver_needed)
     for access in found.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))
@@ -98,12 +156,29 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
 
 def problems(machine: Machine, config: params.Params, found: Found) -> list[str]:
     """Return what keeps a run from succeeding on this machine, one line each, with the way out."""
+    return failing(checks(machine, config, found))
+
+
+def failing(checks: Sequence[Check]) -> list[str]:
+    """Return those that fail, one line each, with the way out."""
     # What is wrong with a repository names it already.
     return [
         check.way_out if check.name.startswith("hub: ") else f"{check.found}; {check.way_out}"
-        for check in checks(machine, config, found)
+        for check in checks
         if check.way_out is not None
     ]
+
+
+def _disk(machine: Machine, wanted: Need, found: Found) -> list[Check]:
+    """Check the disk of the working folder and that of the hub's cache, for what is not in the cache yet."""
+    there = {access.repository.setting for access in found.hub if access.in_cache}
+    downloads = sum(size for setting, size in wanted.downloads.items() if setting not in there)
+    if found.hub_disk is None:
+        return [_amount("disk", machine.disk, wanted.disk + downloads, "free some")]
+    cache = _amount(
+        "disk for the hub's cache", found.hub_disk, downloads, "free some, or set HF_HOME to a folder on a larger one"
+    )
+    return [_amount("disk", machine.disk, wanted.disk, "free some"), cache]
 
 
 def _amount(name: str, free: float, needed: float, way_out: str) -> Check:
@@ -119,30 +194,30 @@ def _packages(differences: Sequence[str]) -> Check:
     )  # fmt: skip
 
 
-def _gpu_checks(gpus: Sequence[Gpu], wanted: Need, config: params.Params, driver_needed: str) -> list[Check]:
+def gpu_checks(gpus: Sequence[Gpu], config: params.Params, driver_needed: str) -> list[Check]:
+    """Return the checks of GPUs, their driver, number and memory; none where there is no GPU and none is asked for."""
+    asked = asks_for_gpu(config)
+    if not gpus and asked is None:
+        return []
     if not gpus:
-        found = f"{asks_for_gpu(config)}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
+        found = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
         return [Check("GPU", found, f"run on a machine with one, or {UNDO}")]
     result = [Check("GPU", ", ".join(f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in gpus))]
     driver = min((gpu.driver for gpu in gpus), key=installed.version_key)
     old = installed.version_key(driver) < installed.version_key(driver_needed)
     found = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
     # Without the GPU torch computes on the processor, which is enough for a run that asks for none.
-    result.append(Check("driver", found, "update the driver" if old and wanted.gpu else None))
-    if wanted.gpu_memory is not None:
-        result.append(_memory_of_gpus(gpus, wanted.gpu_memory, config))
-    return result
+    result.append(Check("driver", found, "update the driver" if old and asked else None))
+    return result + [_of_gpus(gpus, share) for share in need(config).gpu_memory]
 
 
-def _memory_of_gpus(gpus: Sequence[Gpu], wanted: gpu_memory.Sum, config: params.Params) -> Check:
-    # One process takes one GPU. Of several the sum: how a launcher shares a model out among them is its own affair.
-    alone = config.train_grpo.launcher == "none"
-    there = (max if alone else sum)(gpu.memory for gpu in gpus)
-    found = f"the {'GPU has' if alone or len(gpus) == 1 else 'GPUs have'} {there:.0f} GiB, the run needs {wanted.total:.1f} ({wanted.text()})"
-    fewer = config.train_grpo.can_take_fewer(config.policy.backend)
-    way_out = (
-        f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
-        + (", change train_grpo.vllm_gpu_memory_utilization" if wanted.share else "")
-        + ", or take a larger GPU"
-    )
-    return Check("GPU memory", found, way_out if there < wanted.total else None)
+def _of_gpus(gpus: Sequence[Gpu], wanted: Share) -> Check:
+    name = f"GPU memory, {wanted.name}"
+    if len(gpus) < wanted.gpus:
+        found = f"{wanted.asked_by} takes {wanted.gpus} GPUs, and this machine has {len(gpus)}"
+        return Check(name, found, "change it, or run on a machine with as many")
+    # Each GPU holds as much, so that of the largest ones that are taken the smallest counts.
+    there = sorted((gpu.memory for gpu in gpus), reverse=True)[wanted.gpus - 1]
+    each = "the GPU has" if wanted.gpus == 1 else f"each of {wanted.gpus} GPUs has"
+    found = f"{each} {there:.0f} GiB, {wanted.sum.total:.1f} are needed for {wanted.name} ({wanted.sum.text()})"
+    return Check(name, found, f"{wanted.way_out}, or take a larger GPU" if there < wanted.sum.total else None)

@@ -1,4 +1,4 @@
-"""The tasks of a rehearsal, each in a process of its own: build, train, rollout, reload."""
+"""The tasks of a rehearsal, each in a process of its own: build, scorer, train, rollout, reload."""
 
 import os
 import resource
@@ -14,6 +14,7 @@ from gpro_empathy.machine import GIB
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 TRAINED = Path("tasks/trained.json")
 SECONDS_BETWEEN_LOOKS = 0.1
+SCORER_UPDATES = 20
 
 
 def task(name: str, arguments: tuple, folder: Path) -> None:
@@ -63,6 +64,21 @@ def build(architectures: dict[str, dict]) -> None:
     from gpro_empathy import rehearsal_models
 
     rehearsal_models.build(params.load_all(), architectures, Path().absolute())
+
+
+def scorer() -> None:
+    """Train the profile's scorer on made-up turns, and note how many of them it takes a second."""
+    from gpro_empathy import rehearsal_models, scorer_training
+
+    config = params.load(params.TrainScorer)
+    encoder = str(Path("encoder").absolute())
+    short = config.model_copy(update={"encoder": encoder, "revision": None, "epochs": 1})
+    turns = rehearsal_models.rated_turns(SCORER_UPDATES * config.batch_size)
+    # The first training loads and compiles what the second finds.
+    scorer_training.train(turns[: config.batch_size], short, seed=config.seed)
+    started = time.perf_counter()
+    scorer_training.train(turns, short, seed=config.seed)
+    files.write_json(Path("scorer.json"), {"turns_per_second": len(turns) / (time.perf_counter() - started)})
 
 
 def train() -> None:
@@ -152,4 +168,4 @@ def farthest(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-TASKS = {"build": build, "train": train, "rollout": rollout, "reload": reload}
+TASKS = {"build": build, "scorer": scorer, "train": train, "rollout": rollout, "reload": reload}

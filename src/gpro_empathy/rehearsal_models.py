@@ -84,6 +84,13 @@ def longest_turns(tokenizer: PreTrainedTokenizerFast, count: int, tokens: int) -
     ]
 
 
+def rated_turns(count: int) -> list[dialogue.Turn]:
+    """Return made-up turns with labels, of 18 words on average, as those of the WASSA 2024 CONV-turn train file have."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(4, 33))) for _ in range(count)]
+    return [dialogue.Turn(str(i), 1, text, (), *rng.uniform(0, 5, 3).tolist()) for i, text in enumerate(texts)]
+
+
 def _filled(tokenizer, rng: np.random.Generator, tokens: int) -> str:
     def length(text: str) -> int:
         return len(policy.prompt_ids(tokenizer, prompts.messages(text)))

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from gpro_empathy import rehearse
 
 PARTS = ("generation", "reward", "loss", "update")
+# Rated turns of the WASSA 2024 CONV-turn train file (Giorgi et al. 2024), which the two scorers share.
+TURNS = 11_166
+FORECAST = {"scorer_hours": "scorers", "train_hours": "GRPO", "rollout_hours": "rollouts"}
 
 
 def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str], here: machine.Machine) -> dict:
@@ -31,7 +34,7 @@ def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str
     rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl") if "rollout" in tasks else []
     if rows:
         rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
-    reloaded = folder / "reload.json"
+    speed = _result(folder / "scorer.json")
     return {
         "profile": plan.profile,
         "gpu": _gpu(here),
@@ -42,11 +45,16 @@ def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str
         "completion_tokens_per_step": tokens,
         "seconds_per_step": taken,
         "tokens_per_second": rates,
-        "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("train", "rollout") if name in tasks},
-        "adapter": files.read_json(reloaded) if reloaded.is_file() else None,
+        "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks},
+        "scorer": speed,
+        "adapter": _result(folder / "reload.json"),
         "failed": failed,
-        "forecast": forecast(plan.whole, taken["step"], tasks, rows),
+        "forecast": forecast(plan.whole, taken["step"], tasks, rows, speed),
     }
+
+
+def _result(path: Path) -> dict | None:
+    return files.read_json(path) if path.is_file() else None
 
 
 def seconds(folder: Path) -> dict[str, float]:
@@ -63,17 +71,22 @@ def per_step(timing: pd.DataFrame) -> dict[str, float]:
     return {name: float(timing[f"{name}_s"].iloc[1:].median()) for name in (*PARTS, "step")}
 
 
-def forecast(whole: params.Params, step_seconds: float, tasks: dict[str, dict], rows: list[dict]) -> dict:
+def forecast(
+    whole: params.Params, step_seconds: float, tasks: dict[str, dict], rows: list[dict], scorer: dict | None
+) -> dict:
     """Return hours and GiB of the whole run with as long responses as may be, as an upper bound.
 
     Args:
         rows: The responses of the rehearsal's rollout, by whose number and policies its time is scaled; none if it failed.
+        scorer: How many turns a second a scorer is trained on; None if it failed.
     """
     seeds = len(whole.train_grpo.seeds)
     found = {
         "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
-        "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("train", "rollout") if name in tasks),
+        "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks),
     }
+    if scorer:
+        found["scorer_hours"] = whole.train_scorer.epochs * TURNS / scorer["turns_per_second"] / 3600
     if rows:
         # Of the base and a warm start as in the rehearsal, and of every seed.
         policies = len({(row["model"], row["seed"]) for row in rows}) - 1 + seeds
@@ -88,7 +101,7 @@ def lines(found: dict) -> list[str]:
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in PARTS)
     peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["peak_memory_gib"].items())
     rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
-    rollouts = f"{ahead['rollout_hours']:.2f} h" if "rollout_hours" in ahead else "not known"
+    hours = ", ".join(f"{label} {_hours(ahead, name)}" for name, label in FORECAST.items())
     reloaded = (
         f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
         f"{adapter['effect']:.1e}"
@@ -100,9 +113,12 @@ def lines(found: dict) -> list[str]:
         f"Tokens per second: {rates}",
         f"Peak memory in GiB: {peaks}",
         reloaded,
-        f"Forecast of the whole run at this size: training {ahead['train_hours']:.2f} h, rollouts {rollouts}, "
-        f"{ahead['peak_memory_gib']:.1f} GiB",
+        f"Forecast of the whole run at this size: {hours}, {ahead['peak_memory_gib']:.1f} GiB; the scorers' for {TURNS} turns",
     ]
+
+
+def _hours(ahead: dict, name: str) -> str:
+    return f"{ahead[name]:.2f} h" if name in ahead else "not known"
 
 
 def _gpu(here: machine.Machine) -> dict | None:

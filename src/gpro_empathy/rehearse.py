@@ -15,7 +15,18 @@ from pathlib import Path
 
 import yaml
 
-from gpro_empathy import files, gpu_memory, gpu_report, machine, params, profiles, rehearsal_check, rehearsal_numbers
+from gpro_empathy import (
+    doctor,
+    files,
+    gpu_memory,
+    gpu_report,
+    machine,
+    params,
+    preflight,
+    profiles,
+    rehearsal_check,
+    rehearsal_numbers,
+)
 from gpro_empathy.files import UserError
 
 README = Path("README.md")
@@ -41,7 +52,7 @@ REDUCED_SETTINGS = {
         "launcher": "none",
         "vllm_mode": "none",
     },
-    "rollout": {"prompts": 2, "samples_per_prompt": 2, "max_completion_tokens": 24},
+    "rollout": {"engine": "transformers", "prompts": 2, "samples_per_prompt": 2, "max_completion_tokens": 24},
 }
 
 
@@ -76,8 +87,10 @@ def settings(values: dict, folder: Path, reduced: bool, part: float = 1.0) -> di
     """
     rewards = {"similarity_model": str(folder / "similarity"), "similarity_revision": None}
     steps = {"steps": STEPS, "save_steps": STEPS, "seeds": values["train_grpo"]["seeds"][:1]}
-    steps["vllm_gpu_memory_utilization"] = round(part * values["train_grpo"]["vllm_gpu_memory_utilization"], 4)
-    changes: dict[str, dict] = {"rewards": rewards, "train_grpo": steps, "rollout": {"prompts": ROLLOUT_PROMPTS}}
+    rollout = {"prompts": ROLLOUT_PROMPTS}
+    for section, changed in (("train_grpo", steps), ("rollout", rollout)):
+        changed["vllm_gpu_memory_utilization"] = round(part * values[section]["vllm_gpu_memory_utilization"], 4)
+    changes: dict[str, dict] = {"rewards": rewards, "train_grpo": steps, "rollout": rollout}
     result = {section: dict(content) | changes.get(section, {}) for section, content in values.items()}
     if reduced:
         for section, content in REDUCED_SETTINGS.items():
@@ -141,13 +154,23 @@ def lay_out(profile: str, folder: Path, reduced: bool, part: float = 1.0) -> Pla
     return Plan(profile, config, whole, models, folder, reduced)
 
 
+def check(plan: Plan, here: machine.Machine, part: float) -> None:
+    """Check that the whole profile fits the GPUs, or that part of their memory which stands for a smaller one.
+
+    Raises:
+        UserError: If it does not.
+    """
+    gpus = tuple(replace(gpu, memory=part * gpu.memory) for gpu in here.gpus)
+    doctor.refuse(doctor.gpu_problems(replace(here, gpus=gpus), plan.whole))
+
+
 def measure(plan: Plan, here: machine.Machine) -> dict:
     """Run the stages of a rehearsal whose models are built, and return what was measured.
 
-    A task after training that fails is named in the result, with what it said, and the others are kept: they took long.
+    A task after GRPO that fails is named in the result, with what it said, and the others are kept: they took long.
     """
     tasks, failed = plan.run("train"), {}
-    for name in ("rollout", "reload"):
+    for name in gpu_report.AFTER_TRAINING:
         try:
             tasks |= plan.run(name)
         except UserError as error:
@@ -161,8 +184,7 @@ def report(found: dict) -> None:
     Raises:
         UserError: If a task failed.
     """
-    print("\n".join(rehearsal_numbers.lines(found)))
-    print(f"GPU memory at full size, computed: {_computed(found['profile'])}")
+    print("\n".join([*rehearsal_numbers.lines(found), *_computed(found["profile"])]))
     if found["gpu"]:
         print(f"Written: {gpu_report.write(found)}, and the table of README.md")
         gpu_report.update(README)
@@ -199,16 +221,17 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         plan = lay_out(profile, Path(folder), not here.gpus, part)
+        if here.gpus:
+            check(plan, here, part)
         plan.run("build")
         found = measure(plan, here)
     report(found)
     print(f"{math.ceil(time.perf_counter() - started)} s in all. {banner}")
 
 
-def _computed(profile: str) -> str:
-    whole = profiles.preview(profile)
-    models = architectures(whole)
-    return gpu_memory.needed(whole, models["policy"], [models["similarity"], models["scorer"]]).text()
+def _computed(profile: str) -> list[str]:
+    shares = preflight.need(profiles.preview(profile)).gpu_memory
+    return [f"GPU memory at full size, computed, {share.name}: {share.sum.text()}" for share in shares]
 
 
 if __name__ == "__main__":

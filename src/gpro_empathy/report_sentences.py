@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy import effects, latex, params, temperature, verdicts
+from gpro_empathy import effects, gpu_report, latex, params, temperature, verdicts
 
 NAMES = {
     "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
@@ -229,7 +229,8 @@ def _rehearsal(found: dict) -> str:
     named = [
         f"{name} {versions[name].partition('+')[0]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions
     ]
-    failed = f" (its {' and '.join(sorted(found['failed']))} did not pass)" if found["failed"] else ""
+    open_ = gpu_report.not_passed(found)
+    failed = f" ({open_})" if open_ else ""
     return (
         rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
         rf"\qty{{{seconds['step']:.1f}}}{{\second}}, \qty{{{seconds['generation']:.1f}}}{{\second}} of it sampling, and "

@@ -9,20 +9,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 
-from gpro_empathy import machine, params, prompts, tuned
+from gpro_empathy import machine, params, prompts, tuned, vllm_engine
 from gpro_empathy.files import UserError
 
 # The name of the tuned policy in requests.
 NAME = "empathy"
-# Values that --max-lora-rank takes: vllm/config/lora.py, MaxLoRARanks, of vLLM 0.30.0.
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command line of `vllm serve`, in the options of vLLM 0.30.0.
 
-    The base is served in 16 bits, and not in NF4, in which the adapter was trained. Prompts and responses
-    are bounded, and sampled where a request says nothing, as in the rollouts. It listens to this machine alone.
+    The base is quantised to NF4 as it is loaded where the adapter was trained so. Prompts and responses are bounded, and
+    sampled where a request says nothing, as in the rollouts. It listens to this machine alone.
 
     Args:
         extra: Further arguments of vllm serve; they come last, and the last one counts.
@@ -31,9 +29,6 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
         UserError: If the adapter's rank is larger than vLLM takes.
     """
     policy, rollout = config.policy, config.rollout
-    rank = next((rank for rank in LORA_RANKS if rank >= found.rank), None)
-    if rank is None:
-        raise UserError(f"{found.adapter}: its LoRA rank is {found.rank}, vLLM takes at most {LORA_RANKS[-1]}")
     sampling = {
         "max_new_tokens": rollout.max_completion_tokens, "temperature": rollout.temperature, "top_p": rollout.top_p
     }  # fmt: skip
@@ -42,7 +37,8 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
         *(["--revision", found.revision] if found.revision else []),
         "--enable-lora",
         "--lora-modules", f"{NAME}={found.adapter}",
-        "--max-lora-rank", str(rank),
+        "--max-lora-rank", str(vllm_engine.room_for(found.rank)),
+        *(["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"] if policy.load_in_4bit else []),
         "--dtype", "bfloat16" if policy.dtype == "auto" else policy.dtype,
         "--max-model-len", str(policy.max_prompt_tokens + rollout.max_completion_tokens),
         "--override-generation-config", json.dumps(sampling),

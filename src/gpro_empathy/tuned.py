@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-
-from gpro_empathy import files, params
+from gpro_empathy import adapters, files, params
 from gpro_empathy.files import UserError
 
 POLICY = Path("models/policy")
@@ -49,26 +47,6 @@ def find(seed: int | None, config: params.Policy) -> Tuned:
     for name in ("adapter_config.json", WEIGHTS):
         if not (adapter / name).is_file():
             raise UserError(f"{adapter / name}: no such file; run `make reproduce`, which trains the policy")
-    if settings["model"] != source["name"]:
-        raise UserError(_stranger(adapter, f"it was trained on {settings['model']}", source["name"]))
-    _check_shapes(adapter, source["name"])
+    adapters.check_base(adapter, POLICY)
     rank = files.read_json(adapter / "adapter_config.json")["r"]
     return Tuned(seed, adapter, rank, source["name"], source["model"], source["revision"])
-
-
-def _check_shapes(adapter: Path, base: str) -> None:
-    """Compare the adapter's layers and width with the base's, which are known where its weights lie in models/policy."""
-    path = POLICY / "config.json"
-    if not path.is_file():
-        return
-    expected = files.read_json(path)
-    with safe_open(adapter / WEIGHTS, framework="numpy") as tensors:
-        names = [name for name in tensors.keys() if name.endswith("q_proj.lora_A.weight")]  # noqa: SIM118  no mapping
-        widths = {tensors.get_slice(name).get_shape()[1] for name in names}
-    if len(names) != expected["num_hidden_layers"] or widths != {expected["hidden_size"]}:
-        found = f"it is for {len(names)} layers of width {', '.join(map(str, sorted(widths)))}"
-        raise UserError(_stranger(adapter, found, base))
-
-
-def _stranger(adapter: Path, reason: str, base: str) -> str:
-    return f"{adapter}: the adapter is not one of {base}, the base in {POLICY}: {reason}; run `make reproduce`"

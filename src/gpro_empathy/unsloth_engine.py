@@ -95,21 +95,10 @@ def lora_arguments(config: params.Policy, seed: int) -> dict:
 
 
 def load(config: params.Policy, grpo: params.TrainGrpo, weights: Path, seed: int):
-    """Load the base with vLLM beside it, and wrap it with new LoRA matrices.
-
-    Raises:
-        UserError: If it does not load, or vLLM does not start.
-    """
+    """Load the base with vLLM beside it, and wrap it with new LoRA matrices."""
     from unsloth import FastLanguageModel
 
-    try:
-        model, _ = FastLanguageModel.from_pretrained(**model_arguments(config, grpo, weights))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"policy.model {config.model!r}: Unsloth cannot load it ({' '.join(str(error).split())[:200]}); if memory is "
-            f"short, lower train_grpo.vllm_gpu_memory_utilization from {grpo.vllm_gpu_memory_utilization:g}, or set "
-            "policy.backend: transformers"
-        ) from error
+    model, _ = FastLanguageModel.from_pretrained(**model_arguments(config, grpo, weights))
     return FastLanguageModel.get_peft_model(model, **lora_arguments(config, seed))
 
 

@@ -20,8 +20,6 @@ from gpro_empathy.generation import Sampling
 
 # The ranks that vLLM makes room for.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-# Share of the GPU's memory that the engine of a rollout takes: that of the published run, beside the reward models.
-GPU_MEMORY = 0.6
 
 
 def weights(folder: Path) -> Path:
@@ -48,50 +46,53 @@ def weights(folder: Path) -> Path:
         ) from None
 
 
-def engine_arguments(config: params.Policy, max_tokens: int, folder: Path, base: Path) -> dict:
-    """Return the arguments of vllm.LLM for responses of at most `max_tokens` tokens by the weights in `base`.
+def engine_arguments(config: params.Policy, rollout: params.Rollout, folder: Path, base: Path) -> dict:
+    """Return the arguments of vllm.LLM for the responses of a rollout by the weights in `base`.
 
     Raises:
         UserError: If the LoRA rank is above all that vLLM knows.
     """
-    rank = next((rank for rank in RANKS if rank >= config.lora_rank), None)
-    if rank is None:
-        raise UserError(f"policy.lora_rank is {config.lora_rank}, and vLLM takes at most {RANKS[-1]}")
     return {
         "model": str(base),
         "tokenizer": str(folder),
         "dtype": str(policy.compute_dtype(config)).removeprefix("torch."),
         "quantization": "bitsandbytes" if config.load_in_4bit else None,
         "load_format": "bitsandbytes" if config.load_in_4bit else "auto",
-        "max_model_len": config.max_prompt_tokens + max_tokens,
-        "gpu_memory_utilization": GPU_MEMORY,
+        "max_model_len": config.max_prompt_tokens + rollout.max_completion_tokens,
+        "gpu_memory_utilization": rollout.vllm_gpu_memory_utilization,
+        "tensor_parallel_size": rollout.vllm_gpus,
         "enable_lora": True,
-        "max_lora_rank": rank,
+        "max_lora_rank": room_for(config.lora_rank),
     }
 
 
-def load(config: params.Policy, max_tokens: int, folder: Path):
+def room_for(rank: int) -> int:
+    """Return the smallest rank that vLLM makes room for and that holds `rank`.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if rank > RANKS[-1]:
+        raise UserError(
+            f"a LoRA rank of {rank} is more than vLLM takes, {RANKS[-1]}; lower policy.lora_rank and train anew"
+        )
+    return next(room for room in RANKS if room >= rank)
+
+
+def load(config: params.Policy, rollout: params.Rollout, folder: Path):
     """Start vLLM with the base of a converted policy; arguments as `engine_arguments`.
 
     Raises:
-        UserError: If vLLM is not installed or does not start.
+        UserError: If vLLM is not installed. How it fails to start, module `failures` puts into words.
     """
     try:
         from vllm import LLM
     except ImportError as error:
         raise UserError(
-            f"policy.backend is {config.backend}, whose rollouts need vLLM, which cannot be imported ({error}); install "
-            "requirements.lock on a machine with CUDA, or set policy.backend: transformers"
+            f"rollout.engine is vllm, which cannot be imported ({error}); install requirements.lock on a machine with CUDA, "
+            "or set rollout.engine: transformers"
         ) from None
-    arguments = engine_arguments(config, max_tokens, folder, weights(folder))
-    try:
-        return LLM(**arguments)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        raise UserError(
-            f"policy.model {config.model!r}: vLLM does not start ({' '.join(str(error).split())[:200]}); see that nothing "
-            f"else takes the GPU's memory, of which it wants {GPU_MEMORY:.0%}, or set policy.backend: transformers, which trains "
-            "anew"
-        ) from error
+    return LLM(**engine_arguments(config, rollout, folder, weights(folder)))
 
 
 def sampling_arguments(how: Sampling, seed: int) -> dict:

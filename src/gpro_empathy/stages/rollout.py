@@ -19,19 +19,19 @@ PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
 
-@failures.in_one_line
+@failures.in_one_line("rollout")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
-    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
-    turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
     for seed in files.read_json(SETTINGS)["seeds"]:
         adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
     policy.check_adapters(list(adapters.values()), POLICY)
+    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
+    turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     tokenizer = policy.load_tokenizer(POLICY)
-    if policy_config.backend == "unsloth":
-        engine = vllm_engine.load(policy_config, config.max_completion_tokens, POLICY)
+    if config.engine == "vllm":
+        engine = vllm_engine.load(policy_config, config, POLICY)
         sampled = rollouts.sample_policies_by_vllm(engine, tokenizer, adapters, turns, config)
     else:
         base = policy.load_base(policy_config, POLICY)

@@ -25,7 +25,7 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
-@failures.in_one_line
+@failures.in_one_line("train_grpo")
 def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)

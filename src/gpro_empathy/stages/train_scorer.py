@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import dialogue, files, params, scorer, scorer_card, scorer_leak, scorer_report, scorer_training
+from gpro_empathy import (
+    dialogue,
+    failures,
+    files,
+    params,
+    scorer,
+    scorer_card,
+    scorer_leak,
+    scorer_report,
+    scorer_training,
+)
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
@@ -22,6 +32,7 @@ REPORT = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
 
 
+@failures.in_one_line("train_scorer")
 def main() -> None:
     """Run the stage."""
     config = params.load(params.TrainScorer)

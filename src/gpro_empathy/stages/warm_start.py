@@ -8,7 +8,7 @@ Writes  models/warm_start/                  the adapter, or nothing but a note w
 
 from pathlib import Path
 
-from gpro_empathy import files, params, policy, supervised
+from gpro_empathy import failures, files, params, policy, supervised
 
 POLICY = Path("models/policy")
 DEMONSTRATIONS = Path("data/prepared/demonstrations.jsonl")
@@ -16,6 +16,7 @@ ADAPTER = Path("models/warm_start")
 REPORT = Path("reports/warm_start.json")
 
 
+@failures.in_one_line("warm_start")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.WarmStart), params.load(params.Policy)

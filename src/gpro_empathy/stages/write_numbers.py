@@ -15,6 +15,7 @@ from gpro_empathy import (
     comparison,
     csv_table,
     files,
+    gpu_report,
     latex,
     params,
     report_examples,
@@ -93,7 +94,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
         settings=files.read_json(root / TRAINING / "settings.json"),
         log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
-        gpus=[files.read_json(path) for path in sorted((root / GPUS).glob("*.json"))],
+        gpus=gpu_report.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )
 
