@@ -1,168 +1,261 @@
 """Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
 
-Everything is computed from the formulas below and the constants in capitals; nothing is measured.
+What one GPU reaches is read from the measurements, reports/gpu and bench/gpu_step.json; the constants in capitals below are
+data sheets and assumptions. Memory comes from gpro_empathy.gpu_memory, steps from the profiles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-GIB = 2**30
+from gpro_empathy import files, gpu_memory, params, profiles
+from gpro_empathy.machine import GIB
+
+ROOT = Path(__file__).parents[1]
 # NVIDIA's data sheet of the H100 SXM: dense bfloat16 FLOP/s, bytes/s of memory, of NVLink and of a 400 Gbit/s network
-# card, each way.
+# card, each way. The H200 has the same FLOP/s and faster memory.
 FLOPS, MEMORY, NVLINK, NETWORK = 989e12, 3.35e12, 450e9, 50e9
-# Shares of these that are assumed to be reached: by matrix products in training, by decoding, by links.
-COMPUTE_SHARE, MEMORY_SHARE, LINK_SHARE = 0.35, 0.6, 0.7
-LAUNCH_SECONDS = 1e-3  # assumed, a layer and token: what starting the kernels costs this package's own decoding
-PROMPT, COMPLETION = 320, 128  # tokens
-GROUP = 8  # responses to a prompt
-RANK = 32  # of the LoRA matrices, on all seven projections of a layer
-NF4_BYTES = 0.516  # a weight: 4 bits, and its share of the doubly quantised scales
-REWARD_WEIGHTS, REWARD_TOKENS = 355e6 + 125e6, 128  # roberta-large and roberta-base; tokens they read of a response
+MEMORY_H200 = 4.8e12
+NVLINK_GPUS = 8  # of a machine
+# Shares of these that are assumed: of FLOP/s by TRL's trainer with a server, of memory by decoding, of links.
+SERVER_SHARE, MEMORY_SHARE, LINK_SHARE = 0.35, 0.6, 0.7
+# 2 N FLOPs each over a token that is trained on: forward, forward again under gradient checkpointing, backward through
+# frozen weights; with a server first forward once more, for the log-probabilities that correct what vLLM sampled.
+PASSES, SERVER_PASSES = 3, 4
+
+PROFILE = "llama-3.1-8b"  # the one that was measured
+H100, H200 = (files.read_json(ROOT / f"reports/gpu/nvidia-{name}.json")[PROFILE] for name in ("h100-80gb-hbm3", "h200"))
+PLAIN, REBUILT = (files.read_json(ROOT / "bench/gpu_step.json")["variants"][name] for name in "cd")
+ENCODERS = ("cross-encoder/stsb-roberta-large", "roberta-base")  # of the rewards, in all profiles planned here
+
+
+def architecture(model: str) -> dict:
+    """Return the configuration of a model that the repository keeps."""
+    return gpu_memory.architecture(model, ROOT / gpu_memory.ARCHITECTURES)
 
 
 @dataclass(frozen=True)
-class Model:
-    """The shape of a Llama: layers, width, key-value width, width of the MLP, vocabulary."""
+class Step:
+    """A step: prompts, responses to each (`group`) and in a forward pass, tokens of a prompt and of a response."""
 
-    layers: int
-    width: int
-    kv_width: int
-    mlp: int
-    vocabulary: int
-
-    @property
-    def projections(self) -> list[tuple[int, int]]:
-        """Return (inputs, outputs) of a layer's seven projections."""
-        h, k, f = self.width, self.kv_width, self.mlp
-        return [(h, h), (h, k), (h, k), (h, h), (h, f), (h, f), (f, h)]
+    model: str
+    prompts: int
+    group: int
+    in_forward: int
+    prompt: int
+    completion: int
+    rank: int
+    optimizer: str
 
     @property
-    def layer_weights(self) -> int:
-        return sum(inputs * outputs for inputs, outputs in self.projections)
-
-    @property
-    def embeddings(self) -> int:
-        """Return the weights of embedding and output layer, which are never quantised."""
-        return 2 * self.vocabulary * self.width
+    def architecture(self) -> dict:
+        return architecture(self.model)
 
     @property
     def weights(self) -> int:
-        norms = (2 * self.layers + 1) * self.width
-        return self.embeddings + self.layers * self.layer_weights + norms
+        """Return N, the number of weights of the model."""
+        return sum(gpu_memory.decoder_parameters(self.architecture))
 
     @property
     def lora(self) -> int:
-        return self.layers * RANK * sum(inputs + outputs for inputs, outputs in self.projections)
+        """Return the number of weights of the LoRA matrices."""
+        return gpu_memory.lora_parameters(self.architecture, self.rank)
 
     @property
-    def cache_bytes(self) -> int:
-        """Return the bytes of keys and values of a token, in bfloat16."""
-        return 2 * 2 * self.layers * self.kv_width
+    def responses(self) -> int:
+        return self.prompts * self.group
 
 
-MODELS = {"8B": Model(32, 4096, 1024, 14336, 128256), "70B": Model(80, 8192, 1024, 28672, 128256)}
+def longest_step(policy: params.Policy, grpo: params.TrainGrpo) -> Step:
+    """Return the step of these settings whose prompts and responses are as long as may be."""
+    return Step(
+        model=policy.model,
+        prompts=grpo.prompts_per_step,
+        group=grpo.num_generations,
+        in_forward=grpo.completions_in_effect(policy.backend),
+        prompt=policy.max_prompt_tokens,
+        completion=policy.max_completion_tokens,
+        rank=policy.lora_rank,
+        optimizer=grpo.optimizer,
+    )
+
+
+def step_of_profile(name: str) -> Step:
+    """Return the longest step of a profile."""
+    found = profiles.preview(name, ROOT / profiles.PROFILES, ROOT / params.PARAMS)
+    return longest_step(found.policy, found.train_grpo)
+
+
+def measured_step(found: dict) -> Step:
+    """Return the step of a rehearsal, whose prompts and responses are all as long as may be."""
+    # Not validated: a setting that the package has got since does not change what was measured.
+    policy = params.Policy.model_construct(**found["settings"]["policy"])
+    return longest_step(policy, params.TrainGrpo.model_construct(**found["settings"]["train_grpo"]))
+
+
+MEASURED = measured_step(H100)
+CURRENT, LARGE = step_of_profile("llama-3.1-8b-current"), step_of_profile("llama-3.1-70b")
+
+
+def rate(seconds: dict[str, float]) -> float:
+    """Return the FLOP/s of the loss in a measured step; its passes hold each response behind a prompt of its own."""
+    tokens = MEASURED.responses * (MEASURED.prompt + MEASURED.completion)
+    return PASSES * 2 * MEASURED.weights * tokens / seconds["loss"]
+
+
+def token(seconds: dict[str, float]) -> float:
+    """Return the seconds of a token in a measured step; the reading of the prompt, below 1 %, is in them."""
+    return seconds["generation"] / MEASURED.completion
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What trains and samples, and how fast.
+
+    passes: over a token that is trained on, of 2 N FLOPs each.
+    packed: whether they hold a prompt once for its group, or once for each response.
+    rate: FLOP/s in training and in reading prompts.
+    layer: seconds that a layer takes for a token at least, however few the responses.
+    update: seconds of the optimizer, a LoRA weight.
+    """
+
+    name: str
+    four_bit: bool
+    passes: int
+    packed: bool
+    rate: float
+    layer: float
+    update: float
+
+
+def as_fast_as(seconds: dict[str, float]) -> dict[str, float]:
+    """Return the rate, layer and update of an engine that took a measured step."""
+    layer = token(seconds) / MEASURED.architecture["num_hidden_layers"]
+    return {"rate": rate(seconds), "layer": layer, "update": seconds["update"] / MEASURED.lora}
+
+
+UNSLOTH = Engine("Unsloth, vLLM", four_bit=True, passes=PASSES, packed=False, **as_fast_as(H100["seconds_per_step"]))
+# Never timed on a GPU: as fast as plain TRL, with which it shares the model and its kernels.
+OWN = Engine("own", four_bit=True, passes=PASSES, packed=True, **as_fast_as(PLAIN["seconds"]))
+SERVER = Engine(
+    "TRL, server",
+    four_bit=False,
+    passes=SERVER_PASSES,
+    packed=False,
+    rate=SERVER_SHARE * FLOPS,
+    layer=0.0,
+    update=OWN.update,
+)
+REWARD = H100["seconds_per_step"]["reward"] / MEASURED.responses  # seconds of a response
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a step is spread: GPUs that train and GPUs of the vLLM server (0: own sampling), and what a step holds."""
+    """How a step is spread: GPUs that train, GPUs of the vLLM server, and whether the weights are sharded."""
 
-    model: str
-    training: int
-    serving: int
-    prompts: int
-    per_forward: int  # completions
-    four_bit: bool = False
+    step: Step
+    engine: Engine
+    training: int = 1
+    serving: int = 0
     sharded: bool = False
 
     @property
-    def completions(self) -> int:
-        return self.prompts * GROUP
+    def share(self) -> int:
+        """Return the responses of each GPU that trains."""
+        return self.step.responses // self.training
 
     @property
-    def shape(self) -> Model:
-        return MODELS[self.model]
+    def shards(self) -> int:
+        return self.training if self.sharded else 1
 
-    @property
-    def weight_bytes(self) -> float:
-        """Return the bytes of all weights as they are trained."""
-        rest = self.shape.weights - self.shape.embeddings
-        return 2 * self.shape.embeddings + (NF4_BYTES if self.four_bit else 2) * rest
 
-    def tokens(self, completions: int) -> int:
-        """Return the tokens of a training pass: own passes hold a prompt once for its group, TRL's once a response."""
-        prompts = completions if self.serving else max(1, completions // GROUP)
-        return prompts * PROMPT + completions * COMPLETION
+def spread(step: Step, engine: Engine, training: int, serving: int = 0, sharded: bool = False) -> Plan:
+    """Return a plan in which each GPU that trains has a prompt at least, and no larger passes than it has responses."""
+    step = replace(step, prompts=max(step.prompts, training))
+    step = replace(step, in_forward=min(step.in_forward, step.responses // training))
+    return Plan(step, engine, training, serving, sharded)
 
-    def link(self, gpus: int) -> float:
-        return LINK_SHARE * (NVLINK if gpus <= 8 else NETWORK)
+
+PLANS = [
+    Plan(MEASURED, UNSLOTH),
+    Plan(CURRENT, UNSLOTH),
+    Plan(CURRENT, OWN),
+    spread(CURRENT, OWN, 8),
+    spread(CURRENT, SERVER, 4, 4),
+    spread(CURRENT, OWN, 64),
+    spread(CURRENT, SERVER, 56, 8),
+    Plan(LARGE, OWN),
+    spread(LARGE, SERVER, 4, 4, sharded=True),
+    spread(LARGE, SERVER, 56, 8, sharded=True),
+]
+
+
+def link(gpus: int) -> float:
+    """Return the bytes/s between so many GPUs."""
+    return LINK_SHARE * (NVLINK if gpus <= NVLINK_GPUS else NETWORK)
+
+
+def sequences(step: Step, responses: int, packed: bool) -> tuple[int, int, int]:
+    """Return how many sequences hold so many responses, and the tokens and response tokens of each."""
+    if not packed:
+        return responses, step.prompt + step.completion, step.completion
+    together = min(responses, step.group)
+    return responses // together, step.prompt + together * step.completion, together * step.completion
+
+
+def reward_models() -> float:
+    """Return the GiB of the encoders of both rewards."""
+    return gpu_memory.encoders([architecture(name) for name in ENCODERS])
 
 
 def training_memory(plan: Plan) -> dict[str, float]:
-    """Return the bytes that a GPU which trains holds, by part."""
-    model, shards = plan.shape, plan.training if plan.sharded else 1
-    tokens = plan.tokens(plan.per_forward)
-    layer = 2 * tokens * (8 * model.width + 3 * model.mlp)  # inputs and outputs of one layer's projections
-    own = plan.prompts // plan.training * GROUP * (PROMPT + COMPLETION) * model.cache_bytes
+    """Return the GiB that a GPU which trains holds, by part."""
+    step, model = plan.step, plan.step.architecture
     return {
-        "weights": plan.weight_bytes / shards,
-        # Two layers and the larger half of the embeddings are whole at a time.
-        "gathered": 2 * (2 * model.layer_weights + model.embeddings / 2) if plan.sharded else 0,
-        "lora": 16 * model.lora / shards,  # matrix, gradient and Adam's two moments in float32
-        # Checkpointed: the input of every layer, one layer whole; float32 logits with their gradient.
-        "activations": 2 * tokens * model.layers * model.width
-        + layer
-        + 8 * plan.per_forward * COMPLETION * model.vocabulary,
-        "cache": 0 if plan.serving else own,
+        "weights": gpu_memory.weights(model, plan.engine.four_bit) / plan.shards,
+        "gathered": gpu_memory.gathered(model) if plan.sharded else 0.0,
+        "LoRA": step.lora * gpu_memory.BYTES_LORA[step.optimizer] / GIB / plan.shards,
+        "activations": gpu_memory.activations(model, *sequences(step, step.in_forward, plan.engine.packed)),
+        "cache": 0.0 if plan.serving else gpu_memory.cache(model, plan.share * (step.prompt + step.completion)),
+        "rewards": reward_models(),
+        "overhead": gpu_memory.OVERHEAD,
     }
 
 
 def serving_memory(plan: Plan) -> float:
-    """Return the bytes that a GPU of the server holds: bfloat16 weights and the cache of all completions at once."""
-    cache = plan.completions * (PROMPT + COMPLETION) * plan.shape.cache_bytes
-    return (2 * plan.shape.weights + cache) / plan.serving
+    """Return the GiB that a GPU of the server holds: bfloat16 weights and the cache of all responses at once."""
+    step, model = plan.step, plan.step.architecture
+    cache = gpu_memory.cache(model, step.responses * (step.prompt + step.completion))
+    return (gpu_memory.weights(model, load_in_4bit=False) + cache) / plan.serving
+
+
+def token_seconds(plan: Plan) -> float:
+    """Return the seconds of a token of all responses: the layers' floor, or the memory's or the products' if longer."""
+    step, model, engine = plan.step, plan.step.architecture, plan.engine
+    batch, gpus = (step.responses, plan.serving) if plan.serving else (plan.share, 1)
+    cache = gpu_memory.cache(model, batch * (step.prompt + step.completion / 2))  # halfway through the responses
+    reading = (gpu_memory.weights(model, engine.four_bit) + cache) * GIB / (MEMORY_SHARE * MEMORY)
+    products = 2 * step.weights * batch / engine.rate
+    return max(engine.layer * model["num_hidden_layers"], reading / gpus, products / gpus)
 
 
 def seconds(plan: Plan) -> dict[str, float]:
     """Return the seconds of a step, by part."""
-    model, gpus = plan.shape, plan.training
-    engines = 1 if plan.serving else gpus  # each with a copy of the weights
-    width = plan.serving or 1
-    batch = plan.completions / engines
-    read = (2 * model.weights if plan.serving else plan.weight_bytes) + batch * (
-        PROMPT + COMPLETION
-    ) * model.cache_bytes
-    decode = max(read / (MEMORY * MEMORY_SHARE), 2 * model.weights * batch / (FLOPS * COMPUTE_SHARE)) / width
-    launches = 0 if plan.serving else LAUNCH_SECONDS * model.layers
-    prefill = 2 * model.weights * PROMPT * plan.prompts / (engines * width * FLOPS * COMPUTE_SHARE)
-    # Forward, forward again under checkpointing, and back through frozen weights: 2 FLOPs each, a weight and token;
-    # with a server once more, for the log-probabilities that correct what vLLM sampled.
-    passes, forwards = (4, plan.completions / gpus / plan.per_forward) if plan.serving else (3, 1)
-    share = plan.completions // gpus
-    train = passes * 2 * model.weights * plan.tokens(share) / (FLOPS * COMPUTE_SHARE)
-    rewards = 2 * REWARD_WEIGHTS * REWARD_TOKENS * share / (FLOPS * COMPUTE_SHARE)
-    ring = (gpus - 1) / gpus / plan.link(gpus)
-    gathering = 3 * forwards * 2 * model.weights * ring if plan.sharded else 0
-    gradients = 2 * 4 * model.lora * ring
-    sync = 2 * model.weights * (1 / plan.link(gpus + width) + (ring if plan.sharded else 0)) if plan.serving else 0
+    step, engine, gpus = plan.step, plan.engine, plan.training
+    prefill = 2 * step.weights * step.prompts * step.prompt / (plan.serving or gpus) / engine.rate
+    rows, tokens, _ = sequences(step, plan.share, engine.packed)
+    around = (gpus - 1) / gpus / link(gpus)  # seconds a byte, from all GPUs to all
+    weights = gpu_memory.BYTES_BF16 * step.weights
+    # For each forward pass, and once for backward: its repeated forward finds the layer whole.
+    gathers = (engine.passes - 1) * plan.share / step.in_forward if plan.sharded else 0
+    to_server = 1 / link(gpus + plan.serving) + (around if plan.sharded else 0) if plan.serving else 0
     return {
-        "sampling": prefill + COMPLETION * max(decode, launches),
-        "rewards": rewards,
-        "training": train,
-        "exchange": gathering + gradients,
-        "weights to server": sync,
+        "sampling": prefill + step.completion * token_seconds(plan),
+        "rewards": REWARD * plan.share,
+        "training": engine.passes * 2 * step.weights * rows * tokens / engine.rate,
+        "exchange": (gathers * weights + 2 * gpu_memory.BYTES_FP32 * step.lora) * around,
+        "update": engine.update * step.lora / plan.shards,
+        "to server": weights * to_server,
     }
-
-
-PLANS = [
-    Plan("8B", 1, 0, 64, 8, four_bit=True),
-    Plan("8B", 8, 0, 64, 8, four_bit=True),
-    Plan("8B", 64, 0, 64, 8, four_bit=True),
-    Plan("8B", 4, 4, 64, 8),
-    Plan("8B", 56, 8, 56, 8),
-    Plan("70B", 1, 0, 64, 8, four_bit=True),
-    Plan("70B", 4, 4, 64, 8, sharded=True),
-    Plan("70B", 56, 8, 56, 8, sharded=True),
-]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -170,26 +263,105 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def report() -> str:
-    """Return the tables of docs/scaling.md."""
-    memory, time = [], []
-    for plan in PLANS:
-        form = "4-bit" if plan.four_bit else "bf16, sharded" if plan.sharded else "bf16"
-        name = [plan.model, f"{plan.training} + {plan.serving}", form]
-        parts = training_memory(plan)
-        served = f"{serving_memory(plan) / GIB:.0f}" if plan.serving else ""
-        memory.append([*name, *(f"{v / GIB:.1f}" for v in parts.values()), f"{sum(parts.values()) / GIB:.0f}", served])
-        spent = seconds(plan)
-        whole = sum(spent.values())
-        time.append([*name, str(plan.completions), *(f"{v:.2f}" for v in spent.values()), f"{whole:.1f}",
-                     f"{plan.completions / whole:.0f}"])  # fmt: skip
-    head = ["model", "GPUs: train + serve", "weights are"]
-    return (
-        table([*head, *training_memory(PLANS[0]), "sum", "a serving GPU"], memory)
-        + "\n\n"
-        + table([*head, "responses", *seconds(PLANS[0]), "step", "responses/s"], time)
-    )
+def measured_table() -> str:
+    """Return what was measured, and what follows from it."""
+    columns = [
+        *((found["seconds_per_step"], found["peak_memory_gib"]["train"]) for found in (H100, H200)),
+        *((found["seconds"], found["peak_gib"]) for found in (PLAIN, REBUILT)),
+    ]
+    vllm = [
+        found["settings"]["train_grpo"]["vllm_gpu_memory_utilization"] * found["gpu"]["memory_gib"]
+        for found in (H100, H200)
+    ]
+    beside = sum(value for part, value in training_memory(PLANS[0]).items() if part not in ("weights", "cache"))
+    # A pass of (c) and (d) holds one response; while (d) builds its reward models, those of (c) are still there.
+    plain = sum(training_memory(Plan(replace(MEASURED, in_forward=1), OWN)).values()) + reward_models()
+    weights = gpu_memory.weights(MEASURED.architecture, load_in_4bit=True) * GIB
+    rows = {
+        "sampling, s": [f"{part['generation']:.2f}" for part, _ in columns],
+        "a token, ms": [f"{1e3 * token(part):.1f}" for part, _ in columns],
+        "to read the weights at the data sheet's rate, ms": [
+            f"{1e3 * weights / memory:.1f}" for memory in (MEMORY, MEMORY_H200, MEMORY, MEMORY)
+        ],
+        "rewards, s": [f"{part['reward']:.2f}" for part, _ in columns],
+        "loss and gradients, s": [f"{part['loss']:.2f}" for part, _ in columns],
+        "that is, at 6 N FLOPs a token, TFLOP/s": [f"{rate(part) / 1e12:.0f}" for part, _ in columns],
+        "update, s": [f"{part['update']:.2f}" for part, _ in columns],
+        "step, s": [f"{part['step']:.2f}" for part, _ in columns],
+        "memory in use at most, GiB": [f"{peak:.1f}" for _, peak in columns],
+        "of it vLLM's share, GiB": [*(f"{share:.1f}" for share in vllm), "", ""],
+        "the rest, GiB": [f"{peak - share:.1f}" for (_, peak), share in zip(columns, [*vllm, 0, 0], strict=True)],
+        "the rest computed, GiB": [f"{value:.1f}" for value in (beside, beside, plain, plain)],
+    }
+    head = ["", "H100 (a)", "H200 (a)", "H100 (c)", "H100 (d)"]
+    return table(head, [[name, *cells] for name, cells in rows.items()])
 
+
+def constants_table() -> str:
+    """Return the constants of the plan, and where each is from."""
+
+    def share(engine: Engine) -> str:
+        reached = f"{engine.rate / 1e12:.0f} TFLOP/s, {100 * engine.rate / FLOPS:.0f} %"
+        return f"{reached} of the data sheet's {FLOPS / 1e12:.0f}"
+
+    def floor(engine: Engine) -> str:
+        return f"{1e3 * engine.layer:.2f} ms"
+
+    def update(engine: Engine) -> str:
+        return f"{1e9 * engine.update:.2f} ns"
+
+    rows = [
+        ["matrix rate of Unsloth", share(UNSLOTH), "measured, (a)"],
+        ["matrix rate of own training", share(OWN), "measured, (c); assumed for own"],
+        ["matrix rate of TRL with a server, and of the server", share(SERVER), "assumed"],
+        ["a layer for a token at least, vLLM in Unsloth", floor(UNSLOTH), "measured, (a)"],
+        ["a layer for a token at least, own decoding", floor(OWN), "measured, (c); assumed for own"],
+        ["a layer for a token at least, server", "0", "assumed"],
+        ["memory rate in decoding", f"{100 * MEMORY_SHARE:.0f} % of the data sheet's {MEMORY / 1e12} TB/s", "assumed"],
+        ["rewards of a response", f"{1e3 * REWARD:.0f} ms", "measured, (a)"],
+        ["update of a LoRA weight, Unsloth", update(UNSLOTH), "measured, (a)"],
+        ["update of a LoRA weight, own and with a server", update(OWN), "measured, (c); assumed for both"],
+        [
+            f"link of up to {NVLINK_GPUS} GPUs",
+            f"{100 * LINK_SHARE:.0f} % of NVLink's {NVLINK / 1e9:.0f} GB/s",
+            "assumed",
+        ],
+        ["link of more GPUs", f"{100 * LINK_SHARE:.0f} % of a card's {NETWORK / 1e9:.0f} GB/s for each GPU", "assumed"],
+    ]
+    return table(["constant", "value", "where from"], rows)
+
+
+PLANNED = ["model", "engine", "GPUs: train + serve", "step"]
+
+
+def _planned(plan: Plan) -> list[str]:
+    size = next(part for part in plan.step.model.split("-") if part.endswith("B"))
+    engine = f"{plan.engine.name}{', sharded' if plan.sharded else ''}"
+    return [size, engine, f"{plan.training} + {plan.serving}", f"{plan.step.prompts} x {plan.step.group}"]
+
+
+def memory_table() -> str:
+    """Return the GiB of every plan."""
+    rows = []
+    for plan in PLANS:
+        parts = training_memory(plan)
+        served = f"{serving_memory(plan):.0f}" if plan.serving else ""
+        rows.append([*_planned(plan), *(f"{v:.1f}" for v in parts.values()), f"{sum(parts.values()):.0f}", served])
+    return table([*PLANNED, *training_memory(PLANS[0]), "sum", "a serving GPU"], rows)
+
+
+def time_table() -> str:
+    """Return the seconds of every plan."""
+    rows = []
+    for plan in PLANS:
+        parts = seconds(plan)
+        whole = sum(parts.values())
+        ends = [f"{whole:.1f}", f"{plan.step.responses / whole:.1f}"]
+        rows.append([*_planned(plan), f"{1e3 * token_seconds(plan):.1f}", *(f"{v:.2f}" for v in parts.values()), *ends])
+    return table([*PLANNED, "ms a token", *seconds(PLANS[0]), "whole", "responses/s"], rows)
+
+
+TABLES = (measured_table, constants_table, memory_table, time_table)
 
 if __name__ == "__main__":
-    print(report())
+    print("\n\n".join(make() for make in TABLES))
