@@ -15,7 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gpro_empathy import files, machine, provenance, rehearsal_check, rehearsal_numbers, rehearse
+from gpro_empathy import (
+    doctor,
+    files,
+    machine,
+    profiles,
+    provenance,
+    rehearsal_check,
+    rehearsal_numbers,
+    rehearsal_preflight,
+    rehearse,
+)
 
 NAMES = {
     "a": "the profile: Unsloth and vLLM",
@@ -39,11 +49,13 @@ def main() -> None:
     parser.add_argument("--only", default="abcd", help="which to measure, such as cd; others stay as they were written")
     parser.add_argument("--output", type=Path, help="folder of the results (default bench; tmp/bench without a GPU)")
     arguments = parser.parse_args()
-    here = machine.inspect()
+    here = doctor.seen(machine.inspect(), profiles.preview(arguments.profile))
     part = rehearse.part_of_gpu(arguments.card, here)
     folder = arguments.output or Path("bench" if here.gpus else "tmp/bench")
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
         plan = rehearse.lay_out(arguments.profile, Path(scratch), not here.gpus, part)
+        if here.gpus and set("ab") & set(arguments.only):
+            rehearsal_preflight.check(plan, here, part)
         plan.run("build")
         tasks = {"a": lambda: whole(plan, here), "b": lambda: without_vllm(plan, arguments.steps)} if here.gpus else {}
         tasks["cd"] = lambda: plain(plan, arguments.steps)

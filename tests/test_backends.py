@@ -1,7 +1,9 @@
 """The backends without a GPU: profiles against the published settings, and arguments against the pinned signatures."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -192,6 +194,24 @@ def test_engine_of_a_rollout_holds_the_four_bit_base_with_room_for_adapter_and_r
         vllm_engine.engine_arguments(config.model_copy(update={"lora_rank": 513}), rollout, Path(), Path())
 
 
+def test_engine_computes_in_16_bits_as_its_lora_kernels_do(published):
+    config = published.policy.model_copy(update={"dtype": "float32"})
+    assert vllm_engine.engine_arguments(config, published.rollout, Path("p"), Path("w"))["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-8b-current", "llama-3.1-70b"])
+def test_rollouts_of_a_profile_are_as_long_as_the_published_ones(name, tmp_path):
+    config = profile(name, tmp_path)
+    assert config.rollout.max_completion_tokens == 1024
+    assert config.policy.max_completion_tokens == 512
+
+
+def test_vllm_beside_trl_makes_room_for_a_prompt_and_a_response_alone(published):
+    plain = published.model_copy(update={"policy": published.policy.model_copy(update={"backend": "transformers"})})
+    assert values(plain)["vllm_max_model_length"] == 1024
+    assert "vllm_max_model_length" not in values(published)  # Unsloth's vLLM has max_seq_length
+
+
 def test_engine_that_does_not_start_is_one_line_of_the_stage_that_starts_it(
     published, policy_folder, monkeypatch, tmp_path
 ):
@@ -345,6 +365,32 @@ def test_refuses_an_adapter_of_another_rank(lora, base, tiny_policy, policy_fold
         UserError, match=r"adapter_config\.json: r is 4, but the policy has 8; run `dvc repro warm_start`"
     ):
         unsloth_engine.restart(model, tmp_path / "warm", 23)
+
+
+def test_refuses_a_tokenizer_that_unsloth_cannot_tell_padding_by(published, tokenizer):
+    unsloth_engine.check_padding(tokenizer, published.policy)
+    end = types.SimpleNamespace(pad_token_id=7, eos_token_id=7, eos_token="<end>")
+    with pytest.raises(
+        UserError, match=r"no padding token but '<end>', which also ends messages, .* set policy\.backend"
+    ):
+        unsloth_engine.check_padding(end, published.policy)
+
+
+def test_unsloth_is_imported_before_what_it_patches(published, tmp_path):
+    """A stand-in for Unsloth ends the stage as it is imported, and says what was imported before it."""
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(published.model_dump()))
+    patched = ("trl", "transformers", "peft")
+    stand_in = f"import sys\nprint([n for n in {patched} if n in sys.modules])\nsys.exit(0)\n"
+    files.write_text(tmp_path / "unsloth.py", stand_in)
+    code = (
+        "import torch\ntorch.cuda.is_available = lambda: True\n"
+        "from gpro_empathy.stages import train_grpo\ntrain_grpo.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(published):

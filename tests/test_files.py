@@ -1,5 +1,11 @@
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -191,4 +197,26 @@ def test_error_of_the_program_keeps_its_traceback():
 
 
 def test_stage_that_succeeds_returns():
+    before = signal.getsignal(signal.SIGTERM)
     files.run_stage(lambda: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_stage_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
+    code = (
+        "import time\nfrom pathlib import Path\nfrom gpro_empathy import files\n"
+        "def main():\n    with files.atomic_path(Path('out')) as temporary:\n"
+        "        temporary.mkdir()\n        time.sleep(600)\n"
+        "files.run_stage(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
+    )
+    while not list(tmp_path.glob(".out-*/out")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert entries(tmp_path) == []

@@ -58,6 +58,45 @@ def test_launcher_starts_with_what_it_is_for_and_how_to_run_it(name):
     assert "How to run" in head
 
 
+def documented_runs():
+    """Return the file, profile (None: params.yaml as it comes) and settings of each documented command."""
+    found = []
+    for path in (*sorted((ROOT / "accelerate").glob("*.yaml")), ROOT / "docs/scaling.md"):
+        text = " ".join(re.sub(r"^#|\\$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).split())
+        for profile, words in re.findall(r"(?:profiles (\S+) && )?dvc exp run((?: -S \S+)+)", text):
+            found.append((path.stem, profile or None, tuple(words.replace(" -S ", " ").split())))
+    return found
+
+
+RUNS = documented_runs()
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_launcher_has_a_command_for_the_settings_as_they_come_and_one_for_8b(name):
+    profiles = {profile for file, profile, _ in RUNS if file == name}
+    assert profiles == ({None} if name == "two_cpu" else {None, "llama-3.1-8b-current"})
+
+
+@pytest.mark.parametrize(("file", "profile", "settings"), RUNS)
+def test_documented_command_is_accepted(file, profile, settings, server, monkeypatch):
+    from gpro_empathy import profiles
+
+    target = ROOT / "params.yaml"
+    values = (
+        profiles.values(profile, ROOT / "profiles", target) if profile else yaml.safe_load(target.read_text("utf-8"))
+    )
+    for setting in settings:
+        key, value = setting.split("=")
+        section, name = key.split(".")
+        assert name in values[section]
+        values[section][name] = yaml.safe_load(value)
+    found = params.check(values, target)
+    assert found.train_grpo.launcher == file or file not in LAUNCHERS
+    monkeypatch.setattr(launch, "_is_installed", lambda package: True)
+    with_server = found.train_grpo.model_copy(update={"vllm_server_url": server[0]})
+    launch.check(with_server, found.policy, ROOT / "accelerate")
+
+
 def test_there_is_a_launcher_for_each_way_of_spreading_a_run():
     kinds = {name: launch.read(name, ROOT / "accelerate")["distributed_type"] for name in LAUNCHERS}
     assert kinds == {
@@ -91,6 +130,50 @@ def test_accelerate_understands_the_command_line(name):
     kinds = {"fsdp": found.use_fsdp, "zero3": found.use_deepspeed}
     assert kinds.get(name, found.multi_gpu)
     assert sum([found.use_fsdp, found.use_deepspeed, found.multi_gpu]) == 1
+
+
+# Number format
+
+
+@pytest.mark.parametrize("name", [name for name in LAUNCHERS if name != "zero3"])  # which needs DeepSpeed for this
+def test_launched_processes_see_no_number_format(name):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    arguments = launch.command(name, "gpro_empathy.stages.train_grpo", ROOT / "accelerate")
+    found, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", os.environ.copy())
+        assert prepare_multi_gpu_env(found)["ACCELERATE_MIXED_PRECISION"] == "no"
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", "no"), ("bfloat16", "bf16")])
+def test_policy_says_the_number_format_of_a_launched_process(
+    grpo, policy, settings, monkeypatch, tmp_path, dtype, expected
+):
+    from trl import GRPOConfig
+
+    from gpro_empathy import grpo as training
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    values = training.trl_values(grpo, settings.rewards, policy.model_copy(update={"dtype": dtype}), 0, tmp_path)
+    found = GRPOConfig(bf16=values["bf16"], output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    assert found.mixed_precision == expected
+
+
+def test_refuses_a_launcher_that_forces_a_number_format(tmp_path):
+    text = (ROOT / "accelerate/multi_gpu.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(
+        text.replace('mixed_precision: "no"', "mixed_precision: bf16"), encoding="utf-8"
+    )
+    with pytest.raises(UserError) as caught:
+        launch.read("mine", tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/mine.yaml: mixed_precision is bf16, which would hold whatever policy.dtype says; set it to "
+        '"no", and policy.dtype to what you want'
+    )
+    (tmp_path / "mine.yaml").write_text(re.sub("mixed_precision.*\n", "", text), encoding="utf-8")
+    launch.read("mine", tmp_path)
 
 
 # Refusals
@@ -185,6 +268,45 @@ def test_refuses_unsloth_in_several_processes(grpo, policy):
     )
 
 
+def test_unsloth_in_several_processes_leaves_its_vllm_behind(grpo, policy):
+    line = refusal(grpo, policy.model_copy(update={"backend": "unsloth"}), launcher="multi_gpu", vllm_mode="colocate")
+    assert line.endswith(
+        "set policy.backend: transformers and train_grpo.vllm_mode: none, or train_grpo.launcher: none"
+    )
+
+
+def test_refuses_to_give_4_bit_weights_to_a_vllm_beside_transformers(grpo, policy):
+    packed = policy.model_copy(update={"load_in_4bit": True})
+    line = refusal(grpo, packed, vllm_mode="colocate")
+    assert line.startswith("train_grpo.vllm_mode: colocate with policy.backend: transformers cannot give vLLM 4-bit ")
+    assert line.endswith("set policy.load_in_4bit: false, or train_grpo.vllm_mode: none, or policy.backend: unsloth")
+    # Unsloth would be refused with a launcher.
+    assert refusal(grpo, packed, vllm_mode="colocate", launcher="two_cpu").endswith("train_grpo.vllm_mode: none")
+    colocate = grpo.model_copy(update={"vllm_mode": "colocate"})
+    launch.check(colocate, policy)
+    launch.check(colocate, packed.model_copy(update={"backend": "unsloth"}))
+
+
+@pytest.mark.parametrize(
+    ("backend", "mode", "engine"),
+    [
+        ("transformers", "server", "train_grpo.vllm_mode: server"),
+        ("transformers", "colocate", "train_grpo.vllm_mode: colocate"),
+        ("unsloth", "colocate", "the backend unsloth"),
+        ("unsloth", "none", "the backend unsloth"),
+    ],
+)
+def test_refuses_parts_of_groups_where_whole_ones_are_trained_on(grpo, policy, backend, mode, engine):
+    asked = policy.model_copy(update={"backend": backend})
+    assert refusal(grpo, asked, vllm_mode=mode, trained_generations=2) == (
+        f"train_grpo.trained_generations is 2, but {engine} trains on whole groups; set it to num_generations, 4"
+    )
+
+
+def test_own_trainer_takes_parts_of_groups(grpo, policy):
+    launch.check(grpo.model_copy(update={"trained_generations": 2}), policy)
+
+
 def test_documented_server_has_the_options_that_trl_demands():
     from trl.scripts import vllm_serve
 
@@ -227,10 +349,16 @@ def started(folder, worker):
 
 
 @pytest.mark.slow
-def test_failing_process_ends_the_run_with_one_line(tmp_path):
+def test_failing_process_ends_the_run_with_one_line_and_nothing_half_written(tmp_path):
     worker = (
-        "import os, sys, time\n"
-        "if os.environ['RANK'] == '1':\n    sys.exit('error: something is missing')\ntime.sleep(600)\n"
+        "import os, pathlib, sys, time\nfrom gpro_empathy import files\n"
+        "written = pathlib.Path('models/tuned')\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    while not list(pathlib.Path().glob('models/.tuned-*/tuned')):\n        time.sleep(0.1)\n"
+        "    sys.exit('error: something is missing')\n"
+        "def main():\n"
+        "    with files.atomic_path(written) as temporary:\n        temporary.mkdir()\n        time.sleep(600)\n"
+        "files.run_stage(main)\n"
     )
     process = started(tmp_path, worker)
     _, errors = process.communicate(timeout=PATIENCE)
@@ -239,6 +367,31 @@ def test_failing_process_ends_the_run_with_one_line(tmp_path):
     assert lines[-1] == "error: worker: process 1 ended with 1; what it said stands above"
     assert "error: something is missing" in lines
     assert "Traceback" not in errors
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (3, "process 1 ended with 3; what it said stands above"),
+        (
+            -9,
+            "process 1 was killed, most likely because the machine's memory ran out; close other programs, or lower "
+            "num_processes in accelerate/multi_gpu.yaml",
+        ),
+    ],
+)
+def test_process_that_the_kernel_ends_is_said_to_be_killed(monkeypatch, code, end):
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    def fail(arguments):
+        raise ChildFailedError("worker", {1: ProcessFailure(local_rank=1, pid=1, exitcode=code, error_file="none")})
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", fail)
+    with pytest.raises(UserError) as caught:
+        launch.launch("multi_gpu", "worker")
+    assert str(caught.value) == f"worker: {end}"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import randomise
-from gpro_empathy import files, generation, packaged, policy
+from gpro_empathy import files, generation, packaged, policy, prompts
 from gpro_empathy.files import UserError
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
@@ -220,6 +220,23 @@ def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_po
         policy.convert(config, tmp_path / "policy")
     assert "\n" not in str(e.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spare_token_pads_where_the_tokenizer_has_none_as_in_llama(tokenizer, tmp_path):
+    ids = policy.prompt_ids(tokenizer, prompts.messages("It rains."))
+    assert tokenizer.eos_token_id in ids  # so that it cannot pad
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "no spare")
+    assert policy.load_tokenizer(tmp_path / "no spare").pad_token == tokenizer.eos_token
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|finetune_right_pad_id|>"]})
+    tokenizer.save_pretrained(tmp_path / "spare")
+    found = policy.load_tokenizer(tmp_path / "spare")
+    assert found.pad_token == "<|finetune_right_pad_id|>"
+    assert found.pad_token_id not in {*ids, found.eos_token_id}
+    tokenizer.pad_token = tokenizer.eos_token  # as some are published
+    tokenizer.save_pretrained(tmp_path / "end")
+    assert policy.load_tokenizer(tmp_path / "end").pad_token == "<|finetune_right_pad_id|>"
 
 
 def test_newest_commit_of_a_hub_model_is_noted_so_that_all_stages_take_the_same(

@@ -121,8 +121,9 @@ def test_smallest_of_the_gpus_that_are_taken_counts(llama):
 
 def test_fewer_gpus_than_processes_or_than_vllm_spreads_over_are_a_line(llama):
     assert problems(spread(llama, "fsdp", vllm_gpus=4), gpus(2, 140)) == [
-        "train_grpo.launcher fsdp takes 4 GPUs, and this machine has 2; change it, or run on a machine with as many",
-        "rollout.vllm_gpus 4 takes 4 GPUs, and this machine has 2; change it, or run on a machine with as many",
+        "train_grpo.launcher fsdp takes 4 GPUs, and this machine has 2; lower num_processes in accelerate/fsdp.yaml, or run on "
+        "a machine with as many",
+        "rollout.vllm_gpus 4 takes 4 GPUs, and this machine has 2; lower it, or run on a machine with as many",
     ]
 
 
@@ -133,8 +134,8 @@ def test_a_launcher_that_keeps_to_the_processor_takes_no_gpu(llama):
 
 def test_large_profile_fits_eight_gpus_of_80_gb_and_no_two(monkeypatch):
     large = profiles.preview("llama-3.1-70b", ROOT / "profiles", ROOT / "params.yaml")
-    assert problems(large, replace(gpus(8, 79.6), disk=500, memory=500)) == []
-    assert len(problems(large, replace(gpus(2, 79.6), disk=500, memory=500))) == 2
+    assert problems(large, replace(gpus(8, 79.6), disk=500, memory=600)) == []
+    assert len(problems(large, replace(gpus(2, 79.6), disk=500, memory=600))) == 2
 
 
 def test_an_old_driver_stops_no_run_that_asks_for_no_gpu(settings):
@@ -208,6 +209,44 @@ def test_nvidia_smi_is_read_with_any_name_and_without_cards_in_trouble():
     output = "NVIDIA H200, Rev. B, 143771, 580.65.06\nNVIDIA A2, [N/A], 580.65.06\nUnable to determine\n"
     assert machine.parse_gpus(output) == (Gpu("NVIDIA H200, Rev. B", 143771 / 1024, "580.65.06"),)
     assert machine.parse_gpus("No devices were found\n") == ()
+
+
+def test_each_process_with_a_shard_needs_memory_for_the_whole_model(llama):
+    one, four = (preflight.need(spread(llama, name)).memory for name in ("multi_gpu", "fsdp"))
+    assert four - one == pytest.approx(3 * 15.0, abs=0.2)
+
+
+def test_gpus_that_torch_does_not_find_are_told_from_none(llama):
+    line = only(problems(llama, replace(ENOUGH, gpus=()), listed=2))
+    assert "nvidia-smi lists 2, and torch finds none; run `rm -rf .venv && make setup`" in line
+    assert "CUDA_VISIBLE_DEVICES" in line
+
+
+def test_torch_is_asked_for_the_gpus_that_it_finds(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.seen_by_torch((H200,)) == ()
+    answer = "print('[[\"NVIDIA A2\", 16106127360]]')"
+    monkeypatch.setattr(machine, "_ASK_TORCH", answer)
+    assert machine.seen_by_torch((H200,)) == (Gpu("NVIDIA A2", 15.0, H200.driver),)
+    assert torch.cuda.device_count() == 0
+
+
+def test_torch_is_asked_only_where_a_gpu_is(llama, settings, monkeypatch):
+    monkeypatch.setattr(machine, "seen_by_torch", lambda gpus: gpus[:0])
+    assert doctor.seen(ENOUGH, llama).gpus == ()
+    assert doctor.seen(ENOUGH, settings).gpus == (H200,)
+
+
+def test_what_grpo_would_refuse_is_found_before_the_scorer_is_trained(llama, monkeypatch):
+    monkeypatch.setattr(doctor.installed, "driver_needed", lambda: "580")
+    monkeypatch.setattr(doctor.hub_access, "look_up", lambda repositories: [])
+    mixed = llama.model_copy(update={"train_grpo": llama.train_grpo.model_copy(update={"launcher": "multi_gpu"})})
+    found = doctor.look(mixed, ENOUGH)
+    lines = preflight.problems(gpus(8, 80), mixed, replace(found, differences=()))
+    assert only(lines).startswith("train_grpo.launcher multi_gpu: policy.backend unsloth trains in one process; ")
+    assert doctor.look(llama, ENOUGH).launch is None
 
 
 def test_stage_is_stopped_by_its_gpus_alone(llama, monkeypatch, capsys):

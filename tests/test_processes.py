@@ -49,6 +49,70 @@ def test_sharded_weights_are_placed_by_the_engine(monkeypatch, engine):
     assert processes.device_map() is None
 
 
+@pytest.fixture
+def second_process(monkeypatch):
+    """Be the second process of a machine under accelerate/fsdp.yaml, as far as transformers asks."""
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+
+
+def sizes(policy_folder):
+    """Load a model; return the sum of its weights' sizes."""
+    from transformers import AutoModelForCausalLM
+
+    return sum(
+        float(weight.detach().abs().sum())
+        for weight in AutoModelForCausalLM.from_pretrained(policy_folder).parameters()
+    )
+
+
+def test_model_that_is_not_sharded_is_loaded_whole(second_process, policy_folder):
+    assert sizes(policy_folder) == 0.0  # left to the first process, which sends shards
+    with processes.whole_models():
+        assert sizes(policy_folder) > 1.0
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
+    assert sizes(policy_folder) == 0.0
+
+
+def test_whole_models_leave_no_trace_where_nothing_is_sharded(monkeypatch):
+    monkeypatch.delenv("FSDP_CPU_RAM_EFFICIENT_LOADING", raising=False)
+    with processes.whole_models():
+        pass
+    assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
+
+
+def test_stage_loads_rewards_whole_and_the_policy_by_the_engine(
+    second_process, settings, tiny_policy, policy_folder, tmp_path, monkeypatch
+):
+    from gpro_empathy import backends, rewards
+    from gpro_empathy.stages import train_grpo
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/policy").symlink_to(policy_folder)
+    values = settings.model_copy(update={"policy": tiny_policy}).model_dump()
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(values))
+    for split in ("train", "validation"):
+        dialogue.write_turns(tmp_path / f"data/prepared/prompts_{split}.jsonl", [])
+    found = []
+
+    class Backend:
+        def __init__(self, *arguments):
+            found.append(sizes(policy_folder))
+            raise files.UserError("far enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rewards, "load", lambda *arguments: found.append(sizes(policy_folder)))
+    monkeypatch.setitem(backends.KINDS, "transformers", Backend)
+    with pytest.raises(files.UserError, match="far enough"):
+        train_grpo.main()
+    reward, policy = found
+    assert reward > 1.0
+    assert policy == 0.0
+
+
 @pytest.fixture(scope="module")
 def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
     """Run the stage of two steps in one process, and in two by its launcher; return both folders.

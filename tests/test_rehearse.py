@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import re
@@ -5,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoModel, AutoTokenizer
 
 from gpro_empathy import (
     files,
@@ -19,6 +22,7 @@ from gpro_empathy import (
     rehearsal_check,
     rehearsal_models,
     rehearsal_numbers,
+    rehearsal_preflight,
     rehearse,
 )
 from gpro_empathy.files import UserError
@@ -57,14 +61,154 @@ def test_a_smaller_card_is_a_smaller_share_for_vllm_in_training_and_rollouts(val
     assert shares == [pytest.approx(0.18)] * 2
 
 
-def test_a_profile_that_does_not_fit_the_gpu_is_refused_before_the_rehearsal(values, tmp_path, monkeypatch):
+# What a machine must have
+
+
+@pytest.fixture
+def with_a_gpu(monkeypatch):
+    """Return a machine with a GPU of 80 GiB, 100 GiB of disk, and the packages of both engines as the lock has them."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(rehearse.doctor.installed, "driver_needed", lambda: "580")
+    monkeypatch.setattr(machine, "seen_by_torch", lambda gpus: gpus)
+    monkeypatch.setattr(rehearsal_preflight.doctor.installed, "driver_needed", lambda: "580")
+    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: name)
+    monkeypatch.setattr(rehearsal_preflight.installed, "differences", lambda wanted, found: [])
+    _disk(monkeypatch, 100)
+    return replace(machine.inspect(), gpus=(machine.Gpu("a GPU", 80.0, "580"),))
+
+
+def _disk(monkeypatch, gib):
+    monkeypatch.setattr(
+        rehearsal_preflight.shutil, "disk_usage", lambda folder: SimpleNamespace(free=gib * machine.GIB)
+    )
+
+
+def _run_with_a_gpu(monkeypatch, here, main, *arguments):
+    """Run a command on such a machine up to its first task, which stops it."""
+
+    def run(self, *names):
+        raise UserError(f"begun: {names}")
+
+    monkeypatch.setattr(machine, "inspect", lambda: here)
+    monkeypatch.setattr(rehearse.Plan, "run", run)
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    main()
+
+
+def test_a_profile_that_does_not_fit_the_gpu_is_refused_before_the_rehearsal(with_a_gpu, tmp_path):
     plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
-    here = replace(machine.inspect(), gpus=(machine.Gpu("a GPU", 80.0, "580"),))
-    rehearse.check(plan, here, 0.3)
+    rehearsal_preflight.check(plan, with_a_gpu, 0.3)
     with pytest.raises(UserError, match=r"the GPU has 8 GiB, 17\.9 are needed for training"):
-        rehearse.check(plan, here, 0.1)
+        rehearsal_preflight.check(plan, with_a_gpu, 0.1)
+
+
+def test_a_profile_of_several_processes_is_refused_on_gpus_before_the_build(with_a_gpu, monkeypatch):
+    with pytest.raises(
+        UserError, match=r"train_grpo\.launcher is fsdp and train_grpo\.vllm_mode is server, .*such as ll"
+    ):
+        _run_with_a_gpu(monkeypatch, with_a_gpu, rehearse.main, "llama-3.1-70b")
+    with pytest.raises(UserError, match=r"begun: .*build"):
+        _run_with_a_gpu(monkeypatch, with_a_gpu, rehearse.main, "llama-3.1-8b")
+
+
+@pytest.mark.parametrize(("key", "value"), [("launcher", "fsdp"), ("vllm_mode", "server")])
+def test_a_launcher_or_a_server_alone_is_refused_too(settings, key, value):
+    assert rehearsal_preflight._several_processes(settings) == []
+    grpo = settings.train_grpo.model_copy(update={key: value})
+    (line,) = rehearsal_preflight._several_processes(settings.model_copy(update={"train_grpo": grpo}))
+    assert line.startswith(f"train_grpo.{key} is {value}, and a rehearsal on a GPU is of one process")
+
+
+def test_packages_of_the_engines_that_are_missing_are_named_with_what_needs_them(with_a_gpu, tmp_path, monkeypatch):
+    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None if name == "vllm" else name)
+    with pytest.raises(UserError) as refused:
+        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    assert str(refused.value) == (
+        "packages are missing: vllm (for train_grpo.vllm_mode colocate), vllm (for rollout.engine vllm); "
+        "run `rm -rf .venv && make setup`"
+    )
+    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None if name == "unsloth" else name)
+    with pytest.raises(UserError, match=r"^packages are missing: unsloth \(for policy\.backend unsloth\); run"):
+        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+
+
+def test_packages_of_other_versions_are_told_and_allowed(with_a_gpu, tmp_path, monkeypatch, capsys):
+    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    assert capsys.readouterr().out == ""
+    differing = "torch is 2.11.0 (the lock has 2.13.0)"
+    monkeypatch.setattr(rehearsal_preflight.installed, "differences", lambda wanted, found: [differing])
+    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    assert capsys.readouterr().out == f"Note: packages differ from the lock: {differing}\n"
+
+
+def test_a_temporary_folder_without_room_for_the_models_is_refused(with_a_gpu, tmp_path, monkeypatch):
+    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    # 8.03 billion weights of two bytes, encoders of 1.78 GiB, and 2 beside them: 18.74.
+    _disk(monkeypatch, 18.8)
+    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    _disk(monkeypatch, 18.7)
+    with pytest.raises(
+        UserError, match=rf"18\.7 GiB are free in {tmp_path.parent}, the rehearsal needs 18\.7; .*TMPDIR"
+    ):
+        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+
+
+def test_the_comparison_of_steps_checks_the_machine_for_what_runs_the_profile_on_it(with_a_gpu, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu_step", ROOT / "bench/gpu_step.py")
+    gpu_step = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gpu_step)
+    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None)
+    for only in ("abcd", "b"):
+        with pytest.raises(UserError, match="packages are missing: unsloth"):
+            _run_with_a_gpu(monkeypatch, with_a_gpu, gpu_step.main, "--only", only, "--output", str(tmp_path))
+    with pytest.raises(UserError, match=r"begun: .*build"):
+        _run_with_a_gpu(monkeypatch, with_a_gpu, gpu_step.main, "--only", "cd", "--output", str(tmp_path))
+
+
+@pytest.mark.parametrize("card", [-3.0, 0.0, float("nan")])
+def test_a_card_of_no_size_is_refused_by_its_name(with_a_gpu, card):
+    with pytest.raises(UserError, match=rf"^--card {card:g}: .* give a number above 0"):
+        rehearse.part_of_gpu(card, with_a_gpu)
+    assert rehearse.part_of_gpu(20.0, with_a_gpu) == 0.25
+
+
+# Tasks
+
+
+def test_a_task_that_the_kernel_killed_is_told_as_such(settings, tmp_path):
+    plan = rehearse.Plan("some", settings, settings, {}, tmp_path, reduced=True)
+
+    def ended(status):
+        process = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=status)
+        return SimpleNamespace(Process=lambda **_: process)
+
+    with pytest.raises(
+        UserError, match=r"train was killed \(exit status -9\), most likely because .* memory ran out; "
+    ):
+        plan._in_child(ended(-9), "train")
+    with pytest.raises(UserError, match=r"train failed \(exit status 1\); its message stands above"):
+        plan._in_child(ended(1), "train")
+
+
+@pytest.mark.parametrize("name", ["build", "scorer", "reload"])
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [(MemoryError("no room"), "machine's"), (torch.cuda.OutOfMemoryError("CUDA out of memory"), "GPU's")],
+)
+def test_a_task_that_runs_out_of_memory_says_so_in_one_line(name, error, whose, tmp_path, monkeypatch):
+    def out_of_memory():
+        raise error
+
+    monkeypatch.setitem(rehearsal_check.TASKS, name, out_of_memory)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        SystemExit, match=rf"^error: the {whose} memory ran out \(.*\); close other programs and try again$"
+    ):
+        rehearsal_check.task(name, (), tmp_path)
+
+
+# Settings at the reduced size
 
 
 def test_reduced_size_needs_no_gpu_and_leaves_the_profile_as_it_was(values, tmp_path):
@@ -91,6 +235,25 @@ def test_every_id_of_the_tokenizer_is_a_token_with_a_text(tokenizer):
     assert len(tokenizer) == 3000
     texts = [tokenizer.decode([number]) for number in range(1000, 3000)]
     assert all(re.fullmatch(r" ?[a-z]{4}", text) for text in texts[-1500:])
+
+
+def test_a_policy_is_saved_without_a_padding_token_and_with_a_spare_one_as_llama_is(tmp_path):
+    architecture = rehearse.gpu_memory.architecture("Llama-3.1-8B-Instruct", ROOT / "profiles/architectures")
+    architecture |= rehearse.REDUCED_POLICY | {"vocab_size": 2000}
+    rehearsal_models.build_policy(architecture, "some", tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    assert saved.pad_token is None
+    assert saved.get_vocab()["<|finetune_right_pad_id|>"] == 1999
+    assert len(saved) == 2000
+    for name in ("config", "generation_config"):
+        assert files.read_json(tmp_path / f"{name}.json").get("pad_token_id") is None
+    assert rehearsal_models.policy_tokenizer({"model_type": "other", "vocab_size": 2000}).pad_token is not None
+
+
+def test_an_encoder_has_a_padding_token(tmp_path):
+    architecture = rehearse.gpu_memory.architecture("roberta-base", ROOT / "profiles/architectures")
+    rehearsal_models.build_encoder(architecture | rehearse.REDUCED_ENCODER, AutoModel, tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "<|endoftext|>"
 
 
 def test_prompts_have_exactly_the_length_that_is_asked_for(tokenizer):

@@ -31,8 +31,8 @@ def test_options_are_those_of_the_pinned_vllm(settings):
 def test_command_line_of_the_embedded_default(settings):
     line = serve.command(LOCAL, settings, 8001, ["--seed", "1"])
     assert line == [
-        "vllm", "serve", "models/policy", "--enable-lora", "--lora-modules", "empathy=models/tuned/seed-24",
-        "--max-lora-rank", "32", "--quantization", "bitsandbytes", "--load-format", "bitsandbytes", "--dtype", "float32", "--max-model-len", "320",
+        "vllm", "serve", "models/policy", "--tensor-parallel-size", "1", "--enable-lora", "--lora-modules", "empathy=models/tuned/seed-24",
+        "--max-lora-rank", "32", "--quantization", "bitsandbytes", "--load-format", "bitsandbytes", "--dtype", "bfloat16", "--max-model-len", "320",
         "--override-generation-config", '{"max_new_tokens": 128, "temperature": 0.7, "top_p": 0.9}',
         "--host", "127.0.0.1", "--port", "8001", "--seed", "1",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from trl import GRPOTrainer
 
-from gpro_empathy import generation, grpo, params, policy, unsloth_engine, vllm_engine
+from gpro_empathy import generation, grpo, launch, params, policy, unsloth_engine, vllm_engine
 from gpro_empathy.decoder import decoder_of
 from gpro_empathy.files import UserError
 
@@ -68,9 +68,9 @@ class Transformers:
     @staticmethod
     def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
         """Return the trainer of this package, or TRL's where vLLM samples."""
+        launch.check_whole_groups(config, "transformers")
         if config.vllm_mode == "none":
             return grpo.GroupTrainer, {"trained_generations": config.trained_generations}
-        _check_whole_groups(config, f"train_grpo.vllm_mode: {config.vllm_mode}")
         return grpo.EngineTrainer, {}
 
 
@@ -94,6 +94,7 @@ class Unsloth:
     def start(self, seed: int) -> PeftModel:
         """Load the model and vLLM once, and give them their starting LoRA matrices, again for every seed."""
         if self._model is None:
+            unsloth_engine.check_padding(policy.load_tokenizer(self.folder), self.config)
             self._model = unsloth_engine.load(self.config, self.grpo, vllm_engine.weights(self.folder), seed)
         unsloth_engine.restart(self._model, self.adapter, seed)
         return self._model
@@ -109,16 +110,8 @@ class Unsloth:
     @staticmethod
     def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
         """Return TRL's trainer, which Unsloth has patched."""
-        _check_whole_groups(config, "the backend unsloth")
+        launch.check_whole_groups(config, "unsloth")
         return grpo.EngineTrainer, {}
-
-
-def _check_whole_groups(config: params.TrainGrpo, engine: str) -> None:
-    if config.trained_generations != config.num_generations:
-        raise UserError(
-            f"train_grpo.trained_generations is {config.trained_generations}, but {engine} trains on whole groups; set it "
-            f"to num_generations, {config.num_generations}"
-        )
 
 
 KINDS: dict[str, type[Backend]] = {"transformers": Transformers, "unsloth": Unsloth}

@@ -1,13 +1,18 @@
 """Say what this machine has and what each profile needs; stop a run that cannot succeed before its long work."""
 
 import argparse
+from dataclasses import replace
 
-from gpro_empathy import files, hub_access, installed, machine, params, preflight
+from gpro_empathy import files, hub_access, installed, launch, machine, params, preflight
 from gpro_empathy.files import UserError
 
 
-def look(config: params.Params, here: machine.Machine) -> preflight.Found:
-    """Look at packages, and at the hub if the run reads from it."""
+def look(config: params.Params, here: machine.Machine, listed: int = 0) -> preflight.Found:
+    """Look at packages, at what starts GRPO, and at the hub if the run reads from it.
+
+    Args:
+        listed: How many GPUs nvidia-smi lists.
+    """
     wanted = installed.pinned(files.read_text(installed.lock_in_use()))
     repositories = hub_access.needed(config)
     return preflight.Found(
@@ -15,7 +20,24 @@ def look(config: params.Params, here: machine.Machine) -> preflight.Found:
         driver_needed=_driver_needed(here),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,
+        listed=listed,
+        launch=_refusal(config),
     )
+
+
+def seen(here: machine.Machine, config: params.Params) -> machine.Machine:
+    """Return the machine with those GPUs alone that torch computes on, where the run asks for one."""
+    if here.gpus and preflight.asks_for_gpu(config):
+        return replace(here, gpus=machine.seen_by_torch(here.gpus))
+    return here
+
+
+def _refusal(config: params.Params) -> str | None:
+    try:
+        launch.check(config.train_grpo, config.policy)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def table(here: machine.Machine) -> str:
@@ -52,9 +74,9 @@ def profile_lines(config: params.Params) -> list[str]:
     return lines
 
 
-def gpu_problems(here: machine.Machine, config: params.Params) -> list[str]:
-    """Return what keeps a run of these parameters from the GPUs of this machine, one line each."""
-    return preflight.failing(preflight.gpu_checks(here.gpus, config, _driver_needed(here)))
+def gpu_problems(here: machine.Machine, config: params.Params, listed: int = 0) -> list[str]:
+    """Return what keeps a run of these parameters from the GPUs of this machine, one line each; arguments as `look`."""
+    return preflight.failing(preflight.gpu_checks(here.gpus, config, _driver_needed(here), listed))
 
 
 def refuse(wrong: list[str]) -> None:
@@ -77,16 +99,17 @@ def main() -> None:
         "--gpus", action="store_true", help="check the GPUs alone and print nothing unless they do not do: for a stage"
     )
     arguments = parser.parse_args()
-    here, config = machine.inspect(), params.load_all()
+    there, config = machine.inspect(), params.load_all()
+    here, listed = seen(there, config), len(there.gpus)
     if arguments.gpus:
-        refuse(gpu_problems(here, config))
+        refuse(gpu_problems(here, config, listed))
         return
-    found = look(config, here)
+    found = look(config, here, listed)
     wrong = preflight.problems(here, config, found)
     if arguments.quiet:
         refuse(wrong)
     else:
-        print(f"This machine:\n{table(here)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
+        print(f"This machine:\n{table(there)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
         print("\nThe run of params.yaml as it is now " + ("cannot succeed:" if wrong else "can start:"))
         print(check_lines(preflight.checks(here, config, found)))
 

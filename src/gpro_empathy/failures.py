@@ -53,7 +53,7 @@ def explain(error: Exception, stage: str) -> str | None:
     if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_GPU_MEMORY):
         return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller(stage)}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-        return f"the machine's memory ran out{_where(error)} ({_words(error) or 'no more is known'}); {_smaller(stage)}"
+        return f"the machine's memory ran out{_where(error)} ({_words(error)}); {_smaller(stage)}"
     engine = _engine(error)
     if engine is None:
         return None
@@ -130,5 +130,5 @@ def _where(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,9 +24,11 @@ class UserError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's entry point and note its wall time; print a UserError or a full disk as one line and exit with 1.
 
-    A process that a launcher started leaves the wall time, and saying that it was interrupted, to the launcher.
+    A process that a launcher started leaves the wall time, and saying that it was interrupted, to the launcher. One that
+    is told to end (SIGTERM), as by a launcher when another process failed, removes what is half written and exits with 143.
     """
     launched = "LOCAL_RANK" in os.environ
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         main()
         if not launched:
@@ -39,6 +42,13 @@ def run_stage(main: Callable[[], None]) -> None:
             raise
         place = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {place}{error.strerror.lower()}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(signum: int, frame: object) -> None:
+    """Leave by an exception, so that the `finally` of a file that is being written runs; exit as a shell would say it."""
+    sys.exit(128 + signum)
 
 
 def _note_wall_time() -> None:

@@ -89,6 +89,9 @@ def trl_values(
             "vllm_server_base_url": grpo.vllm_server_url if grpo.vllm_mode == "server" else None,
             "vllm_gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
         }
+    if grpo.vllm_mode == "colocate" and policy.backend == "transformers":
+        # It would make room for the longest text that the model takes. Unsloth has its own limit, max_seq_length.
+        values |= {"vllm_max_model_length": policy.max_prompt_tokens + policy.max_completion_tokens}
     if policy.backend == "unsloth":
         # Unsloth's default too: vLLM samples from the very weights that are trained.
         values |= {"vllm_importance_sampling_correction": False}

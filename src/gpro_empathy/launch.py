@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -26,9 +27,10 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
             settings do not go together.
     """
     if policy.backend == "unsloth" and grpo.launcher != "none":
+        sampling = " and train_grpo.vllm_mode: none" if grpo.vllm_mode == "colocate" else ""
         raise UserError(
             f"train_grpo.launcher {grpo.launcher}: policy.backend unsloth trains in one process; set policy.backend: "
-            "transformers, or train_grpo.launcher: none"
+            f"transformers{sampling}, or train_grpo.launcher: none"
         )
     if grpo.launcher != "none":
         configuration = read(grpo.launcher, folder)
@@ -43,8 +45,31 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
                 f"train_grpo.launcher {grpo.launcher} needs DeepSpeed, which is not installed; run "
                 "`.venv/bin/pip install deepspeed`, or take the launcher fsdp"
             )
+    if grpo.vllm_mode == "colocate" and policy.backend == "transformers" and policy.load_in_4bit:
+        unsloth = ", or policy.backend: unsloth" if grpo.launcher == "none" else ""
+        raise UserError(
+            "train_grpo.vllm_mode: colocate with policy.backend: transformers cannot give vLLM 4-bit weights, which TRL "
+            f"sends packed; set policy.load_in_4bit: false, or train_grpo.vllm_mode: none{unsloth}"
+        )
+    check_whole_groups(grpo, policy.backend)
     if grpo.vllm_mode == "server":
         check_server(grpo, policy)
+
+
+def check_whole_groups(grpo: params.TrainGrpo, backend: str) -> None:
+    """Check that whole groups are trained on where this package's own trainer, which takes less, does not run.
+
+    Raises:
+        UserError: If not.
+    """
+    if backend == "transformers" and grpo.vllm_mode == "none":
+        return
+    engine = f"train_grpo.vllm_mode: {grpo.vllm_mode}" if backend == "transformers" else f"the backend {backend}"
+    if grpo.trained_generations != grpo.num_generations:
+        raise UserError(
+            f"train_grpo.trained_generations is {grpo.trained_generations}, but {engine} trains on whole groups; set it "
+            f"to num_generations, {grpo.num_generations}"
+        )
 
 
 def check_server(grpo: params.TrainGrpo, policy: params.Policy) -> None:
@@ -81,7 +106,7 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
     """Read the accelerate configuration of a launcher.
 
     Raises:
-        UserError: If there is none of that name, or accelerate refuses it.
+        UserError: If there is none of that name, accelerate refuses it, or it forces a number format on the policy.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -92,9 +117,16 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
     try:
         found = load_config_from_file(str(path)).to_dict()
         _check_keys(found)
-        return found
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: accelerate cannot read it: {' '.join(str(error).split())}") from None
+    # Each process turns on what policy.dtype stands for by itself (bf16 in grpo.trl_values), on whichever machine and
+    # however it was started. It cannot turn off what the launcher turned on.
+    if found.get("mixed_precision") not in (None, "no"):
+        raise UserError(
+            f"{path}: mixed_precision is {found['mixed_precision']}, which would hold whatever policy.dtype says; set it "
+            'to "no", and policy.dtype to what you want'
+        )
+    return found
 
 
 def _check_keys(configuration: dict) -> None:
@@ -125,7 +157,7 @@ def launch(name: str, module: str, folder: Path = CONFIGURATIONS) -> None:
     """Run a module in the processes of a launcher, as `accelerate launch` on the command line does, until all end.
 
     Raises:
-        UserError: If a process fails; what it said stands above.
+        UserError: If a process fails; what it said stands above, unless the kernel ended it.
         KeyboardInterrupt: If the run is interrupted; all processes have ended then.
     """
     # The launcher runs here rather than in a process of its own, so that its failure is one line, not its traceback.
@@ -144,6 +176,16 @@ def launch(name: str, module: str, folder: Path = CONFIGURATIONS) -> None:
         raise KeyboardInterrupt from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise UserError(f"{module}: process {rank} ended with {failure.exitcode}; what it said stands above") from None
+        raise UserError(f"{module}: process {rank} {_end(failure.exitcode, name, folder)}") from None
     except CalledProcessError as error:
-        raise UserError(f"{module}: a process ended with {error.returncode}; what it said stands above") from None
+        raise UserError(f"{module}: a process {_end(error.returncode, name, folder)}") from None
+
+
+def _end(code: int, name: str, folder: Path) -> str:
+    """Say how a process of a launcher ended."""
+    if code != -signal.SIGKILL:
+        return f"ended with {code}; what it said stands above"
+    return (
+        "was killed, most likely because the machine's memory ran out; close other programs, or lower num_processes in "
+        f"{folder / name}.yaml"
+    )

@@ -1,15 +1,22 @@
 """What this machine has: processor, memory, disk, TeX, and NVIDIA GPUs with their driver."""
 
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 GIB = 2**30
+_ASK_TORCH = """
+import json, torch
+found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+print(json.dumps([(one.name, one.total_memory) for one in found]))
+"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,16 @@ def _gpus() -> tuple[Gpu, ...]:
     except (OSError, subprocess.CalledProcessError):
         return ()
     return parse_gpus(output)
+
+
+def seen_by_torch(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """Return those GPUs that torch computes on: none if it was built without CUDA, some with CUDA_VISIBLE_DEVICES.
+
+    Asked in a process of its own, which takes seconds.
+    """
+    done = subprocess.run([sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout) if done.returncode == 0 else []
+    return tuple(Gpu(name, memory / GIB, gpus[0].driver) for name, memory in found)
 
 
 def parse_gpus(output: str) -> tuple[Gpu, ...]:

@@ -29,6 +29,8 @@ from gpro_empathy.files import UserError
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SOURCE = adapters.SOURCE
+# Tokens that tokenizers without a padding token keep free, Llama 3.1's first.
+SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|padding|>", "<|pad|>", "<pad>", "<unk>")
 # The chat format of SmolLM2, without the default system prompt that its own template inserts.
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -81,10 +83,15 @@ def convert(config: params.Policy, folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a converted policy, padding on the left."""
+    """Load the tokenizer of a converted policy, padding on the left.
+
+    Llama's has no padding token. The end token is none: it ends every message of a prompt, and Unsloth tells padding from
+    text by the id alone. It stands in only where the vocabulary has no spare token.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        known = tokenizer.get_vocab()
+        tokenizer.pad_token = next((token for token in SPARE_TOKENS if token in known), tokenizer.eos_token)
     return tokenizer
 
 

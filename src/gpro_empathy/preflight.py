@@ -19,18 +19,23 @@ NEEDS_GPU = (
     ("train_grpo", "vllm_mode", ("colocate", "server")),
     ("rollout", "engine", ("vllm",)),
 )
+LAUNCH = "launcher"
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a part of the run takes of GPUs: the part's name, how many GPUs, the memory of each, and what to change."""
+    """What a part of the run takes of GPUs: how many, as which setting says, and the memory of each.
+
+    `fewer` says how to take fewer GPUs, and `less` how to take less memory.
+    """
 
     name: str
     gpus: int
     asked_by: str
+    fewer: str
     sum: gpu_memory.Sum
-    way_out: str
+    less: str
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,17 @@ class Need:
 class Found:
     """What was found beside the machine: differences from the lock, the driver that CUDA needs, and access to the hub.
 
-    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder.
+    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder;
+    `listed` the number of GPUs by nvidia-smi, of which the machine's are those that torch computes on; `launch` what the
+    stage train_grpo would refuse.
     """
 
     differences: Sequence[str] = ()
     driver_needed: str = "0"
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
     hub_disk: float | None = None
+    listed: int = 0
+    launch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,10 @@ def need(config: params.Params) -> Need:
     if policy is None:
         return Need(DISK, downloads, MEMORY, gpu, (), hub)
     downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
-    return Need(DISK, downloads, MEMORY + downloads["policy.model"], gpu, _shares(config, policy, encoders), hub)
+    spread = _spread(config.train_grpo.launcher)
+    # Each process that is to hold a shard makes room for the whole first.
+    loaded = downloads["policy.model"] * (spread.here if spread.sharded else 1)
+    return Need(DISK, downloads, MEMORY + loaded, gpu, _shares(config, policy, encoders, spread), hub)
 
 
 def _spread(launcher: str) -> gpu_memory.Spread:
@@ -100,15 +112,18 @@ def _spread(launcher: str) -> gpu_memory.Spread:
     return gpu_memory.Spread(here, processes, configuration["distributed_type"] in launch.SHARDING)
 
 
-def _shares(config: params.Params, policy: dict, encoders: dict[str, dict]) -> tuple[Share, ...]:
+def _shares(
+    config: params.Params, policy: dict, encoders: dict[str, dict], spread: gpu_memory.Spread
+) -> tuple[Share, ...]:
     """Return what GRPO and the rollouts take of GPUs, which is none where a launcher keeps to the processor."""
-    rewards, spread = list(encoders.values()), _spread(config.train_grpo.launcher)
+    rewards = list(encoders.values())
     grpo, rollout = config.train_grpo, config.rollout
     fewer = grpo.can_take_fewer(config.policy.backend)
     training = Share(
         "training",
         spread.here,
         f"train_grpo.launcher {grpo.launcher}",
+        f"lower num_processes in accelerate/{grpo.launcher}.yaml",
         gpu_memory.training(config, policy, rewards, spread),
         f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
         + (", change train_grpo.vllm_gpu_memory_utilization" if grpo.vllm_mode == "colocate" else ""),
@@ -119,6 +134,7 @@ def _shares(config: params.Params, policy: dict, encoders: dict[str, dict]) -> t
         "rollouts",
         rollout.vllm_gpus if vllm else 1,
         f"rollout.vllm_gpus {rollout.vllm_gpus}",
+        "lower it",
         gpu_memory.rollout(config, policy, rewards + audit),
         "change rollout.vllm_gpu_memory_utilization, raise rollout.vllm_gpus"
         if vllm
@@ -147,7 +163,9 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
         else Check("TeX", "latexmk is missing", "the report needs it; run `make tex`"),
         _packages(found.differences),
     ]
-    result += gpu_checks(machine.gpus, config, found.driver_needed)
+    result += gpu_checks(machine.gpus, config, found.driver_needed, found.listed)
+    grpo = config.train_grpo
+    result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", found.launch))
     for access in found.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))
@@ -161,9 +179,9 @@ def problems(machine: Machine, config: params.Params, found: Found) -> list[str]
 
 def failing(checks: Sequence[Check]) -> list[str]:
     """Return those that fail, one line each, with the way out."""
-    # What is wrong with a repository names it already.
+    # What is wrong with a repository or the launcher names it already.
     return [
-        check.way_out if check.name.startswith("hub: ") else f"{check.found}; {check.way_out}"
+        check.way_out if check.name.startswith(("hub: ", LAUNCH)) else f"{check.found}; {check.way_out}"
         for check in checks
         if check.way_out is not None
     ]
@@ -194,11 +212,20 @@ def _packages(differences: Sequence[str]) -> Check:
     )  # fmt: skip
 
 
-def gpu_checks(gpus: Sequence[Gpu], config: params.Params, driver_needed: str) -> list[Check]:
-    """Return the checks of GPUs, their driver, number and memory; none where there is no GPU and none is asked for."""
+def gpu_checks(gpus: Sequence[Gpu], config: params.Params, driver_needed: str, listed: int = 0) -> list[Check]:
+    """Return the checks of GPUs, their driver, number and memory; none where there is no GPU and none is asked for.
+
+    Args:
+        gpus: Those that torch computes on.
+        listed: How many nvidia-smi lists.
+    """
     asked = asks_for_gpu(config)
     if not gpus and asked is None:
         return []
+    if not gpus and listed:
+        found = f"{asked}, which needs an NVIDIA GPU: nvidia-smi lists {listed}, and torch finds none"
+        way_out = "run `rm -rf .venv && make setup`, which installs torch for CUDA, and unset CUDA_VISIBLE_DEVICES"
+        return [Check("GPU", found, way_out)]
     if not gpus:
         found = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
         return [Check("GPU", found, f"run on a machine with one, or {UNDO}")]
@@ -215,9 +242,9 @@ def _of_gpus(gpus: Sequence[Gpu], wanted: Share) -> Check:
     name = f"GPU memory, {wanted.name}"
     if len(gpus) < wanted.gpus:
         found = f"{wanted.asked_by} takes {wanted.gpus} GPUs, and this machine has {len(gpus)}"
-        return Check(name, found, "change it, or run on a machine with as many")
+        return Check(name, found, f"{wanted.fewer}, or run on a machine with as many")
     # Each GPU holds as much, so that of the largest ones that are taken the smallest counts.
     there = sorted((gpu.memory for gpu in gpus), reverse=True)[wanted.gpus - 1]
     each = "the GPU has" if wanted.gpus == 1 else f"each of {wanted.gpus} GPUs has"
     found = f"{each} {there:.0f} GiB, {wanted.sum.total:.1f} are needed for {wanted.name} ({wanted.sum.text()})"
-    return Check(name, found, f"{wanted.way_out}, or take a larger GPU" if there < wanted.sum.total else None)
+    return Check(name, found, f"{wanted.less}, or take a larger GPU" if there < wanted.sum.total else None)

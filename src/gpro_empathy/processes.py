@@ -4,10 +4,12 @@ They are numbered from 0. Process 0, the main one, writes files and prints.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
+EFFICIENT_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 
 
 def launched() -> bool:
@@ -44,6 +46,21 @@ def device_map() -> dict[str, int | str] | None:
     if are_sharded():
         return None
     return {"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}
+
+
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Load the models of the block whole in every process.
+
+    By `fsdp_cpu_ram_efficient_loading` transformers fills every model with zeros in all processes of a machine but the first,
+    which sends the others their shards later. A model that is not sharded, such as a reward's, would stay zero.
+    """
+    asked = os.environ.pop(EFFICIENT_LOADING, None)
+    try:
+        yield
+    finally:
+        if asked is not None:
+            os.environ[EFFICIENT_LOADING] = asked
 
 
 def start() -> None:

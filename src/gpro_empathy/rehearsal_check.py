@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from gpro_empathy import files, params, unsloth_engine
+from gpro_empathy import failures, files, params, unsloth_engine
 from gpro_empathy.machine import GIB
 
 # Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is read back: rounding.
@@ -22,7 +22,8 @@ def task(name: str, arguments: tuple, folder: Path) -> None:
     os.chdir(folder)
     started = time.perf_counter()
     with Watch() as watch:
-        files.run_stage(lambda: TASKS[name](*arguments))
+        # Of train and rollout the stage itself says what to lower.
+        files.run_stage(failures.in_one_line("rehearsal")(lambda: TASKS[name](*arguments)))
     files.write_json(
         Path("tasks") / f"{name}.json", {"seconds": time.perf_counter() - started, "peak_gib": watch.peak_gib()}
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,6 +22,8 @@ from transformers import (
 from gpro_empathy import dialogue, files, params, policy, prompts, scorer
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
+# Llama 3.1 keeps it free for padding, and names no padding token.
+SPARE_TOKEN = "<|finetune_right_pad_id|>"
 
 
 def build(settings: params.Params, architectures: dict[str, dict], folder: Path) -> None:
@@ -47,7 +49,7 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
 
 def build_policy(architecture: dict, name: str, folder: Path) -> None:
     """Write a random causal language model, in bfloat16, with its tokenizer, as the stage prepare_policy would."""
-    tokenizer = full_tokenizer(architecture["vocab_size"])
+    tokenizer = policy_tokenizer(architecture)
     model = _random(AutoModelForCausalLM, _config(architecture, tokenizer), torch.bfloat16)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
@@ -62,6 +64,17 @@ def build_encoder(architecture: dict, kind: type, folder: Path) -> None:
     tokenizer.model_max_length = architecture["max_position_embeddings"] - 1 - tokenizer.pad_token_id
     _random(kind, _config(architecture, tokenizer), torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the architecture's vocabulary; a Llama's has no padding token, as the real one has none."""
+    size = architecture["vocab_size"]
+    if architecture["model_type"] != "llama":
+        return full_tokenizer(size)
+    tokenizer = full_tokenizer(size - 1)
+    tokenizer.add_tokens([AddedToken(SPARE_TOKEN, special=True)])
+    tokenizer.pad_token = None
+    return tokenizer
 
 
 def full_tokenizer(size: int) -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ import argparse
 import math
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from gpro_empathy import (
     profiles,
     rehearsal_check,
     rehearsal_numbers,
+    rehearsal_preflight,
 )
 from gpro_empathy.files import UserError
 
@@ -135,6 +137,11 @@ class Plan:
         process = context.Process(target=rehearsal_check.task, args=(name, arguments, self.folder))
         process.start()
         process.join()
+        if process.exitcode == -signal.SIGKILL:  # by the kernel, which leaves no message
+            raise UserError(
+                f"rehearsal: {name} was killed (exit status {process.exitcode}), most likely because the machine's memory "
+                "ran out; close other programs and try again"
+            )
         if process.exitcode:
             raise UserError(f"rehearsal: {name} failed (exit status {process.exitcode}); its message stands above")
         return files.read_json(self.folder / "tasks" / f"{name}.json")
@@ -152,16 +159,6 @@ def lay_out(profile: str, folder: Path, reduced: bool, part: float = 1.0) -> Pla
     config = params.check(changed, Path("params.yaml"))
     files.write_text(folder / "params.yaml", yaml.safe_dump(changed, sort_keys=False))
     return Plan(profile, config, whole, models, folder, reduced)
-
-
-def check(plan: Plan, here: machine.Machine, part: float) -> None:
-    """Check that the whole profile fits the GPUs, or that part of their memory which stands for a smaller one.
-
-    Raises:
-        UserError: If it does not.
-    """
-    gpus = tuple(replace(gpu, memory=part * gpu.memory) for gpu in here.gpus)
-    doctor.refuse(doctor.gpu_problems(replace(here, gpus=gpus), plan.whole))
 
 
 def measure(plan: Plan, here: machine.Machine) -> dict:
@@ -196,10 +193,12 @@ def part_of_gpu(card: float | None, here: machine.Machine) -> float:
     """Return the part of this machine's GPU that has the `card` GiB of another; 1 where none is given.
 
     Raises:
-        UserError: If there is no GPU, or it is smaller.
+        UserError: If `card` is no size, there is no GPU, or it is smaller.
     """
     if card is None:
         return 1.0
+    if not card > 0:  # nor is "nan"
+        raise UserError(f"--card {card:g}: no GPU has so many GiB; give a number above 0, such as 24")
     if not here.gpus:
         raise UserError(f"--card {card:g}: no GPU is found to rehearse on; leave it out")
     if card > here.gpus[0].memory:
@@ -213,16 +212,16 @@ def main() -> None:
     parser.add_argument("profile", help="a file of profiles/, without .yaml")
     parser.add_argument("--card", type=float, metavar="GIB", help=CARD)
     arguments = parser.parse_args()
-    here = machine.inspect()
-    part = part_of_gpu(arguments.card, here)
     profile = arguments.profile
+    here = doctor.seen(machine.inspect(), profiles.preview(profile))
+    part = part_of_gpu(arguments.card, here)
     banner = f"{SAYS_REDUCED}." if not here.gpus else f"Rehearsal of {profile} at full size on {here.gpus[0].name}."
     print(banner, flush=True)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         plan = lay_out(profile, Path(folder), not here.gpus, part)
         if here.gpus:
-            check(plan, here, part)
+            rehearsal_preflight.check(plan, here, part)
         plan.run("build")
         found = measure(plan, here)
     report(found)

@@ -35,11 +35,12 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
     return [
         "vllm", "serve", found.hub_model or str(tuned.POLICY),
         *(["--revision", found.revision] if found.revision else []),
+        "--tensor-parallel-size", str(rollout.vllm_gpus),
         "--enable-lora",
         "--lora-modules", f"{NAME}={found.adapter}",
         "--max-lora-rank", str(vllm_engine.room_for(found.rank)),
         *(["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"] if policy.load_in_4bit else []),
-        "--dtype", "bfloat16" if policy.dtype == "auto" else policy.dtype,
+        "--dtype", vllm_engine.DTYPE,
         "--max-model-len", str(policy.max_prompt_tokens + rollout.max_completion_tokens),
         "--override-generation-config", json.dumps(sampling),
         "--host", "127.0.0.1",
@@ -72,8 +73,9 @@ def run(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[st
         status = subprocess.run([sys.executable, "-m", "vllm.entrypoints.cli.main", *line[1:]], check=False).returncode
     if status not in (0, -signal.SIGINT, 128 + signal.SIGINT):
         raise UserError(
-            f"vllm serve ended with status {status}, its last lines say why; if memory was short, start it again with "
-            '`make serve ARGS="-- --gpu-memory-utilization 0.6"`, if the port was taken, with `ARGS="--port 8001"`'
+            f"vllm serve ended with status {status}, its last lines say why; if memory was short, close other programs on the "
+            'GPU, spread it over more GPUs by rollout.vllm_gpus, or lower what it keeps: `make serve ARGS="-- --max-num-seqs 8"`; '
+            'if the port was taken, `ARGS="--port 8001"`'
         )
 
 

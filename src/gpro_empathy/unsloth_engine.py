@@ -33,7 +33,8 @@ def prepare(config: params.Policy) -> None:
 
     if not torch.cuda.is_available():
         raise UserError(
-            "policy.backend is unsloth, which needs a CUDA GPU, and torch finds none; set policy.backend: transformers"
+            "policy.backend is unsloth, which needs a CUDA GPU, and torch finds none; set policy.backend: transformers and "
+            "train_grpo.vllm_mode: none"
         )
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(WORK))
     # Both report their use over the network if not told otherwise.
@@ -44,7 +45,7 @@ def prepare(config: params.Policy) -> None:
     except ImportError as error:
         raise UserError(
             f"policy.backend is unsloth, which cannot be imported ({error}); install requirements.lock, or set "
-            "policy.backend: transformers"
+            "policy.backend: transformers and train_grpo.vllm_mode: none"
         ) from None
 
 
@@ -92,6 +93,20 @@ def lora_arguments(config: params.Policy, seed: int) -> dict:
         "use_gradient_checkpointing": "unsloth",
         "random_state": seed,
     }
+
+
+def check_padding(tokenizer, config: params.Policy) -> None:
+    """Check that padding is told from text by its id alone, as Unsloth does.
+
+    Raises:
+        UserError: If the tokenizer pads with its end token.
+    """
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"policy.model {config.model!r}: its tokenizer has no padding token but {tokenizer.eos_token!r}, which also ends "
+            "messages, and the backend unsloth cannot tell them apart; set policy.backend: transformers and "
+            "train_grpo.vllm_mode: none"
+        )
 
 
 def load(config: params.Policy, grpo: params.TrainGrpo, weights: Path, seed: int):

@@ -18,6 +18,8 @@ from gpro_empathy import files, params, policy
 from gpro_empathy.files import UserError
 from gpro_empathy.generation import Sampling
 
+# Its LoRA kernels take 16 bits alone, whatever policy.dtype is.
+DTYPE = "bfloat16"
 # The ranks that vLLM makes room for.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -55,7 +57,7 @@ def engine_arguments(config: params.Policy, rollout: params.Rollout, folder: Pat
     return {
         "model": str(base),
         "tokenizer": str(folder),
-        "dtype": str(policy.compute_dtype(config)).removeprefix("torch."),
+        "dtype": DTYPE,
         "quantization": "bitsandbytes" if config.load_in_4bit else None,
         "load_format": "bitsandbytes" if config.load_in_4bit else "auto",
         "max_model_len": config.max_prompt_tokens + rollout.max_completion_tokens,

@@ -42,7 +42,8 @@ def main() -> None:
 
     policy.check_adapters([WARM_START], POLICY)
     tokenizer = policy.load_tokenizer(POLICY)
-    reward_model = rewards.load(rewards_config, SCORER)
+    with processes.whole_models():
+        reward_model = rewards.load(rewards_config, SCORER)
     train_prompts, sample_prompts = (
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
