@@ -22,8 +22,6 @@ from transformers import (
 from gpro_empathy import dialogue, files, params, policy, prompts, scorer
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
-# Llama 3.1 keeps it free for padding, and names no padding token.
-SPARE_TOKEN = "<|finetune_right_pad_id|>"
 
 
 def build(settings: params.Params, architectures: dict[str, dict], folder: Path) -> None:
@@ -72,7 +70,7 @@ def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
     if architecture["model_type"] != "llama":
         return full_tokenizer(size)
     tokenizer = full_tokenizer(size - 1)
-    tokenizer.add_tokens([AddedToken(SPARE_TOKEN, special=True)])
+    tokenizer.add_tokens([AddedToken(policy.SPARE_TOKENS[0], special=True)])
     tokenizer.pad_token = None
     return tokenizer
 

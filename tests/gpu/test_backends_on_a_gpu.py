@@ -40,7 +40,9 @@ def test_backend_trains_float32_matrices_on_4_bit_weights_and_samples_from_them(
     plan = replace(plan, models={role: model | smaller[role] for role, model in plan.models.items()})
     plan = plan.with_settings("policy", backend=backend, max_completion_tokens=64)
     plan = plan.with_settings("train_grpo", vllm_mode=vllm_mode, completions_per_forward=3, steps=2, save_steps=2)
-    plan = plan.with_settings("rollout", prompts=3, samples_per_prompt=2, max_completion_tokens=64)
+    # The profile's engine of rollouts is vLLM, which the backend transformers does without.
+    engine = {"unsloth": "vllm"}.get(backend, "transformers")
+    plan = plan.with_settings("rollout", engine=engine, prompts=3, samples_per_prompt=2, max_completion_tokens=64)
     # The reload compares the log-probabilities of the adapter as it was trained, by its backend, and as it is read back.
     plan.run("build", "train", "rollout", "reload")
     (adapter,) = (tmp_path / "models/tuned").glob("seed-*/adapter_model.safetensors")
