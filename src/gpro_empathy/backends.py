@@ -50,11 +50,16 @@ class Transformers:
 
     def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
         self.config, self.folder, self.adapter = config, folder, adapter
+        self.vllm_mode = grpo_config.vllm_mode
 
     def start(self, seed: int) -> PeftModel:
         """Load the base anew and wrap it."""
         torch.manual_seed(seed)
-        return policy.add_lora(policy.load_base(self.config, self.folder), self.config, self.adapter)
+        model = policy.add_lora(policy.load_base(self.config, self.folder), self.config, self.adapter)
+        if self.vllm_mode == "colocate":
+            # TRL has its vLLM load what is named here, and would pass over the revision of a hub model.
+            model.get_base_model().name_or_path = str(vllm_engine.weights(self.folder))
+        return model
 
     @staticmethod
     def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:

@@ -9,6 +9,7 @@ response are fixed before decoding starts by rollout.seed and its place alone, a
 responses of the two engines differ. In GRPO's own sampling vLLM has one seed for all, so that a resumed run draws anew.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,11 +83,13 @@ def room_for(rank: int) -> int:
 
 
 def load(config: params.Policy, rollout: params.Rollout, folder: Path):
-    """Start vLLM with the base of a converted policy; arguments as `engine_arguments`.
+    """Start vLLM in this process with the base of a converted policy; arguments as `engine_arguments`.
 
     Raises:
         UserError: If vLLM is not installed. How it fails to start, module `failures` puts into words.
     """
+    # From a process of the engine's own the cause of a failure would not come back.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     try:
         from vllm import LLM
     except ImportError as error:
