@@ -217,7 +217,7 @@ def test_each_process_with_a_shard_needs_memory_for_the_whole_model(llama):
 
 
 def test_gpus_that_torch_does_not_find_are_told_from_none(llama):
-    line = only(problems(llama, replace(ENOUGH, gpus=()), listed=2))
+    line = only(problems(llama, replace(ENOUGH, gpus=(), listed=2)))
     assert "nvidia-smi lists 2, and torch finds none; run `rm -rf .venv && make setup`" in line
     assert "CUDA_VISIBLE_DEVICES" in line
 

@@ -7,12 +7,8 @@ from gpro_empathy import files, hub_access, installed, launch, machine, params, 
 from gpro_empathy.files import UserError
 
 
-def look(config: params.Params, here: machine.Machine, listed: int = 0) -> preflight.Found:
-    """Look at packages, at what starts GRPO, and at the hub if the run reads from it.
-
-    Args:
-        listed: How many GPUs nvidia-smi lists.
-    """
+def look(config: params.Params, here: machine.Machine) -> preflight.Found:
+    """Look at packages, at what starts GRPO, and at the hub if the run reads from it."""
     wanted = installed.pinned(files.read_text(installed.lock_in_use()))
     repositories = hub_access.needed(config)
     return preflight.Found(
@@ -20,7 +16,6 @@ def look(config: params.Params, here: machine.Machine, listed: int = 0) -> prefl
         driver_needed=_driver_needed(here),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,
-        listed=listed,
         launch=_refusal(config),
     )
 
@@ -74,9 +69,9 @@ def profile_lines(config: params.Params) -> list[str]:
     return lines
 
 
-def gpu_problems(here: machine.Machine, config: params.Params, listed: int = 0) -> list[str]:
-    """Return what keeps a run of these parameters from the GPUs of this machine, one line each; arguments as `look`."""
-    return preflight.failing(preflight.gpu_checks(here.gpus, config, _driver_needed(here), listed))
+def gpu_problems(here: machine.Machine, config: params.Params) -> list[str]:
+    """Return what keeps a run of these parameters from the GPUs of this machine, one line each."""
+    return preflight.failing(preflight.gpu_checks(here, config, _driver_needed(here)))
 
 
 def refuse(wrong: list[str]) -> None:
@@ -100,11 +95,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     there, config = machine.inspect(), params.load_all()
-    here, listed = seen(there, config), len(there.gpus)
+    here = seen(there, config)
     if arguments.gpus:
-        refuse(gpu_problems(here, config, listed))
+        refuse(gpu_problems(here, config))
         return
-    found = look(config, here, listed)
+    found = look(config, here)
     wrong = preflight.problems(here, config, found)
     if arguments.quiet:
         refuse(wrong)

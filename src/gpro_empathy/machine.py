@@ -30,7 +30,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What is there: versions and names as text, sizes in GiB, None for what is missing."""
+    """What is there: versions and names as text, sizes in GiB, None for what is missing.
+
+    `listed` is the number of GPUs by nvidia-smi; torch may compute on some of them alone, which `gpus` then are.
+    """
 
     python: str
     disk: float
@@ -38,17 +41,20 @@ class Machine:
     cores: int
     latexmk: str | None
     gpus: tuple[Gpu, ...]
+    listed: int = 0
 
 
 def inspect() -> Machine:
     """Look at this machine."""
+    gpus = _gpus()
     return Machine(
         python=platform.python_version(),
         disk=shutil.disk_usage(Path.cwd()).free / GIB,
         memory=psutil.virtual_memory().available / GIB,
         cores=os.cpu_count() or 1,
         latexmk=shutil.which("latexmk"),
-        gpus=_gpus(),
+        gpus=gpus,
+        listed=len(gpus),
     )
 
 

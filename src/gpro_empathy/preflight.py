@@ -57,16 +57,14 @@ class Need:
 class Found:
     """What was found beside the machine: differences from the lock, the driver that CUDA needs, and access to the hub.
 
-    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder;
-    `listed` the number of GPUs by nvidia-smi, of which the machine's are those that torch computes on; `launch` what the
-    stage train_grpo would refuse.
+    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder; `launch`
+    what the stage train_grpo would refuse.
     """
 
     differences: Sequence[str] = ()
     driver_needed: str = "0"
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
     hub_disk: float | None = None
-    listed: int = 0
     launch: str | None = None
 
 
@@ -163,7 +161,7 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
         else Check("TeX", "latexmk is missing", "the report needs it; run `make tex`"),
         _packages(found.differences),
     ]
-    result += gpu_checks(machine.gpus, config, found.driver_needed, found.listed)
+    result += gpu_checks(machine, config, found.driver_needed, wanted)
     grpo = config.train_grpo
     result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", found.launch))
     for access in found.hub:
@@ -212,14 +210,13 @@ def _packages(differences: Sequence[str]) -> Check:
     )  # fmt: skip
 
 
-def gpu_checks(gpus: Sequence[Gpu], config: params.Params, driver_needed: str, listed: int = 0) -> list[Check]:
+def gpu_checks(machine: Machine, config: params.Params, driver_needed: str, wanted: Need | None = None) -> list[Check]:
     """Return the checks of GPUs, their driver, number and memory; none where there is no GPU and none is asked for.
 
     Args:
-        gpus: Those that torch computes on.
-        listed: How many nvidia-smi lists.
+        wanted: What `need` says of these parameters, where it is known.
     """
-    asked = asks_for_gpu(config)
+    asked, gpus, listed = asks_for_gpu(config), machine.gpus, machine.listed
     if not gpus and asked is None:
         return []
     if not gpus and listed:
@@ -235,7 +232,7 @@ def gpu_checks(gpus: Sequence[Gpu], config: params.Params, driver_needed: str, l
     found = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
     # Without the GPU torch computes on the processor, which is enough for a run that asks for none.
     result.append(Check("driver", found, "update the driver" if old and asked else None))
-    return result + [_of_gpus(gpus, share) for share in need(config).gpu_memory]
+    return result + [_of_gpus(gpus, share) for share in (wanted or need(config)).gpu_memory]
 
 
 def _of_gpus(gpus: Sequence[Gpu], wanted: Share) -> Check:
