@@ -74,12 +74,8 @@ def little_memory(monkeypatch):
 def config(settings):
     """Return the settings of a small policy, not quantised, and of short responses."""
     small = {
-        "model": "small",
-        "load_in_4bit": False,
-        "dtype": "float32",
-        "lora_rank": 8,
-        "max_completion_tokens": TOKENS,
-    }
+        "model": "small", "load_in_4bit": False, "dtype": "float32", "lora_rank": 8, "max_completion_tokens": TOKENS
+    }  # fmt: skip
     rollout = {"engine": "vllm", "max_completion_tokens": TOKENS, "vllm_gpus": 1}
     return settings.model_copy(
         update={
