@@ -12,8 +12,6 @@ from gpro_empathy.decoder import ROOM, decoder_of, empty_cache, grouped_attentio
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the policy decodes itself")
-
 
 @torch.no_grad()
 def logits(model):
