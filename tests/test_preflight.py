@@ -28,7 +28,7 @@ def _in_the_repository(monkeypatch):
 
 
 def problems(config, here=ENOUGH, **found):
-    return preflight.problems(here, config, preflight.Found(**{"driver_needed": "580"} | found))
+    return preflight.failing(preflight.checks(here, config, preflight.Found(**{"driver_needed": "580"} | found)))
 
 
 def only(lines):
@@ -244,7 +244,7 @@ def test_what_grpo_would_refuse_is_found_before_the_scorer_is_trained(llama, mon
     monkeypatch.setattr(doctor.hub_access, "look_up", lambda repositories: [])
     mixed = llama.model_copy(update={"train_grpo": llama.train_grpo.model_copy(update={"launcher": "multi_gpu"})})
     found = doctor.look(mixed, ENOUGH)
-    lines = preflight.problems(gpus(8, 80), mixed, replace(found, differences=()))
+    lines = preflight.failing(preflight.checks(gpus(8, 80), mixed, replace(found, differences=())))
     assert only(lines).startswith("train_grpo.launcher multi_gpu: policy.backend unsloth trains in one process; ")
     assert doctor.look(llama, ENOUGH).launch is None
 

@@ -66,6 +66,7 @@ def little_memory(monkeypatch):
     """Keep vLLM from taking most of the machine's memory, and what it sets in the environment from other tests."""
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+        # Deleted after it was set, so that what comes in its place is taken back too.
         monkeypatch.setenv(name, "0")
         monkeypatch.delenv(name)
 
@@ -117,19 +118,18 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
     asked = [policy.prompt_ids(tokenizer, prompts.messages(text)) for text in UTTERANCES]
     how = generation.sampling(tokenizer, TOKENS, config.rollout.temperature, config.rollout.top_p)
     engine = vllm_engine.load(own, config.rollout, folder)
-    sampled = {}
+    answers, sampled = [], {}
+
+    def generate(requests, sampling_params, **others):
+        for each in sampling_params:
+            each.logprobs = 0
+        answers.append(engine.generate(requests, sampling_params=sampling_params, **others))
+        return answers[-1]
+
     for number, adapter in enumerate((None, tmp_path / "1", tmp_path / "2")):
-        kept = []
-
-        def generate(requests, sampling_params, kept=kept, **others):
-            for each in sampling_params:
-                each.logprobs = 0
-            kept += engine.generate(requests, sampling_params=sampling_params, **others)
-            return kept
-
         request = vllm_engine.adapter_request(f"adapter-{number}", number, adapter) if adapter else None
         responses = vllm_engine.sample(generate, asked, 2, how, np.random.default_rng(7), request)
-        sampled[adapter] = [output.outputs[0] for output in kept]
+        sampled[adapter] = [output.outputs[0] for output in answers[-1]]
         assert responses == [list(out.token_ids) for out in sampled[adapter]]
         assert all(1 <= len(ids) <= TOKENS for ids in responses)
     twice = [ids for ids in asked for _ in range(2)]
@@ -179,8 +179,9 @@ def test_server_answers_by_the_tuned_policy(config, folder, tmp_path, monkeypatc
         port = free.getsockname()[1]
     line = serve.command(tuned.find(None, config.policy), config, port, ["--enforce-eager"])
     # The package is called vllm-cpu, and its command line asks for the version of vllm.
-    named = tmp_path / "names/vllm-0.30.0+cpu.dist-info/METADATA"
-    files.write_text(named, "Metadata-Version: 2.1\nName: vllm\nVersion: 0.30.0+cpu\n")
+    version = f"{importlib.metadata.version('vllm-cpu')}+cpu"
+    named = tmp_path / f"names/vllm-{version}.dist-info/METADATA"
+    files.write_text(named, f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
     path = os.pathsep.join([str(named.parents[1]), *sys.path])
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(

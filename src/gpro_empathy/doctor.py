@@ -100,13 +100,14 @@ def main() -> None:
         refuse(gpu_problems(here, config))
         return
     found = look(config, here)
-    wrong = preflight.problems(here, config, found)
+    checks = preflight.checks(here, config, found)
+    wrong = preflight.failing(checks)
     if arguments.quiet:
         refuse(wrong)
     else:
         print(f"This machine:\n{table(there)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
         print("\nThe run of params.yaml as it is now " + ("cannot succeed:" if wrong else "can start:"))
-        print(check_lines(preflight.checks(here, config, found)))
+        print(check_lines(checks))
 
 
 def _driver_needed(here: machine.Machine) -> str:

@@ -170,11 +170,6 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
     return result
 
 
-def problems(machine: Machine, config: params.Params, found: Found) -> list[str]:
-    """Return what keeps a run from succeeding on this machine, one line each, with the way out."""
-    return failing(checks(machine, config, found))
-
-
 def failing(checks: Sequence[Check]) -> list[str]:
     """Return those that fail, one line each, with the way out."""
     # What is wrong with a repository or the launcher names it already.
