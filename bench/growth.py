@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from timed_step import KINDS, Bench, Setting, Step, measure
 
-from gpro_empathy import policy, prompts
+from gpro_empathy import response_format
+from gpro_empathy.policy import loading
 
 # What is varied, its values, and those of a quick run; prompts are made to have at least so many tokens.
 VARIED = {
@@ -78,7 +79,7 @@ def _prompt_of(bench: Bench, texts: Sequence[str], tokens: int) -> tuple[str, in
     joined: list[str] = []
     for text in texts:
         joined.append(text)
-        length = len(policy.prompt_ids(bench.tokenizer, prompts.messages(" ".join(joined))))
+        length = len(loading.prompt_ids(bench.tokenizer, response_format.messages(" ".join(joined))))
         if length >= tokens:
             break
     return " ".join(joined), length

@@ -7,7 +7,7 @@ from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from gpro_empathy import prompts
+from gpro_empathy import response_format
 
 # How far the log-probabilities of the sampling policy are put off, standard deviation in nats. Were they the policy's
 # own, as in a training with one update per batch, the loss would not depend on the log-probabilities at all.
@@ -52,7 +52,9 @@ def compare(bench: Bench, setting: Setting, seed: int, rounds: int) -> dict:
 
 def _sampled(trainer: GRPOTrainer, setting: Setting) -> dict:
     trainer.model.train()
-    rows = [{"prompt": prompts.messages(text)} for text in setting.prompts for _ in range(setting.num_generations)]
+    rows = [
+        {"prompt": response_format.messages(text)} for text in setting.prompts for _ in range(setting.num_generations)
+    ]
     return trainer._generate_and_score_completions(rows)
 
 

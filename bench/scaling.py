@@ -7,8 +7,9 @@ data sheets and assumptions. Memory comes from gpro_empathy.gpu_memory, steps fr
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpro_empathy import files, gpu_memory, params, profiles
+from gpro_empathy import files, params
 from gpro_empathy.machine import GIB
+from gpro_empathy.tools import gpu_memory, profiles
 
 ROOT = Path(__file__).parents[1]
 # NVIDIA's data sheet of the H100 SXM: dense bfloat16 FLOP/s, bytes/s of memory, of NVLink and of a 400 Gbit/s network

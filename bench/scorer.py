@@ -18,8 +18,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from gpro_empathy import dialogue, estimates, files, params, scorer, scorer_training
-from gpro_empathy.dialogue import LABELS, Turn
+from gpro_empathy import files, params
+from gpro_empathy.analysis import estimates
+from gpro_empathy.data import dialogue
+from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.scorer import empathy_scorer, fitting
 
 HERE = Path(__file__).parent
 RECIPES, RESULTS, TABLES = HERE / "scorer.yaml", HERE / "scorer.json", HERE / "scorer.md"
@@ -70,13 +73,15 @@ def members(recipes: dict, name: str) -> list[params.TrainScorer]:
 def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[params.TrainScorer]) -> dict:
     """Train on all of train, save the scorer, and return its accuracy on dev with intervals."""
     started = time.perf_counter()
-    trained = [scorer_training.train(train, config, seed=config.seed) for config in configs]
+    trained = [fitting.train(train, config, seed=config.seed) for config in configs]
     seconds = time.perf_counter() - started
-    model = trained[0] if len(trained) == 1 else scorer.Ensemble(trained)
+    model = trained[0] if len(trained) == 1 else empathy_scorer.Ensemble(trained)
     predicted_B3 = model.score([turn.text for turn in dev], [turn.context for turn in dev])
     found = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
-    described = [scorer_training.describe(train, config, seed=config.seed) for config in configs]
-    scorer.save(model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(found, len(train)))
+    described = [fitting.describe(train, config, seed=config.seed) for config in configs]
+    empathy_scorer.save(
+        model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(found, len(train))
+    )
     return found | speed(dev)
 
 
@@ -94,7 +99,7 @@ def card(found: dict, train_turns: int) -> str:
 
 def speed(turns: Sequence[Turn]) -> dict:
     """Return how many turns a second the saved scorer rates, as the command line loads it."""
-    model = scorer.load(MODEL)
+    model = empathy_scorer.load(MODEL)
     model.hasten()
     started = time.perf_counter()
     model.score([turn.text for turn in turns], [turn.context for turn in turns])
@@ -109,7 +114,7 @@ def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_
     fold_B = folds(turns)
     predicted_MB3 = np.full((len(configs), len(turns), len(LABELS)), np.nan)
     for config, predicted_B3 in zip(configs, predicted_MB3, strict=True):
-        key = hashlib.sha256(json.dumps([config.model_dump(), scorer.FORMAT, N_FOLDS], sort_keys=True).encode())
+        key = hashlib.sha256(json.dumps([config.model_dump(), empathy_scorer.FORMAT, N_FOLDS], sort_keys=True).encode())
         for fold in range(N_FOLDS):
             kept = FOLDS / f"{key.hexdigest()[:16]}-{fold}.json"
             if not kept.is_file() and fold < n_folds:
@@ -124,7 +129,7 @@ def predict_fold(turns: Sequence[Turn], held_out_B: np.ndarray, config: params.T
     """Train on the other turns, and return the scores of those held out, shape (rows held out, 3)."""
     rest = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if not held_out]
     mine = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if held_out]
-    model = scorer_training.train(rest, config, seed=config.seed)
+    model = fitting.train(rest, config, seed=config.seed)
     return model.score([turn.text for turn in mine], [turn.context for turn in mine])
 
 

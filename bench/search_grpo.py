@@ -16,8 +16,12 @@ import numpy as np
 import yaml
 from scipy import stats as scipy_stats
 
-from gpro_empathy import dialogue, files, grpo_run, params, policy, rewards, rollouts, scorer, text_measures
+from gpro_empathy import files, params, rewards, text_measures
+from gpro_empathy.data import dialogue
+from gpro_empathy.policy import loading
+from gpro_empathy.scorer import empathy_scorer
 from gpro_empathy.stages import rollout, train_grpo
+from gpro_empathy.training import grpo_run, rollouts
 
 HERE = Path(__file__).parent
 CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
@@ -59,10 +63,10 @@ def settings(overrides: dict) -> params.Params:
 
 def measure(config: params.Params) -> dict:
     """Train one candidate and compare it with the policy that it started from."""
-    base = policy.load_base(config.policy, train_grpo.POLICY)
-    tokenizer = policy.load_tokenizer(train_grpo.POLICY)
+    base = loading.load_base(config.policy, train_grpo.POLICY)
+    tokenizer = loading.load_tokenizer(train_grpo.POLICY)
     run = grpo_run.Run(
-        model=policy.add_lora(base, config.policy, policy.adapter_in(train_grpo.WARM_START)),
+        model=loading.add_lora(base, config.policy, loading.adapter_in(train_grpo.WARM_START)),
         tokenizer=tokenizer,
         rewards=rewards.load(config.rewards, train_grpo.SCORER),
         train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
@@ -76,7 +80,7 @@ def measure(config: params.Params) -> dict:
         result = grpo_run.train(run, Path(folder) / "checkpoints", inputs=[])
         seconds = time.perf_counter() - started
         tuned = Path(folder) / "tuned"
-        policy.save_adapter(run.model, tuned, "")
+        loading.save_adapter(run.model, tuned, "")
         rows = sampled(config, run, tuned, result.reference)
     return {"train_seconds": round(seconds), **comparison(rows)}
 
@@ -86,13 +90,13 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
     model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
     turns = rollouts.choose_prompts(dialogue.read_turns(VALIDATION), config.rollout)
     samples = rollouts.sample_policies(
-        policy.load_base(config.policy, train_grpo.POLICY),
+        loading.load_base(config.policy, train_grpo.POLICY),
         run.tokenizer,
         {("warm_start", None): train_grpo.WARM_START, ("tuned", 0): tuned},
         turns,
         config.rollout,
     )
-    return rollouts.score(samples, model, scorer.load(rollout.AUDIT_SCORER))
+    return rollouts.score(samples, model, empathy_scorer.load(rollout.AUDIT_SCORER))
 
 
 def comparison(rows: list[dict]) -> dict:

@@ -10,7 +10,11 @@ import transformers
 import trl
 from timed_step import Bench
 
-from gpro_empathy import files, params, policy, prompts, provenance, rewards, scorer, sources
+from gpro_empathy import files, params, response_format, rewards
+from gpro_empathy.data import sources
+from gpro_empathy.policy import loading
+from gpro_empathy.report import provenance
+from gpro_empathy.scorer import empathy_scorer
 
 POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
 SEED = 41
@@ -20,23 +24,23 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
     """Load what both trainers are given; also return from where the policy starts, in words."""
     config = settings.policy.model_copy(update={"backend": "transformers"})
     folder = POLICY
-    if not (folder / policy.SOURCE).is_file() or files.read_json(folder / policy.SOURCE)["name"] != config.model:
+    if not (folder / loading.SOURCE).is_file() or files.read_json(folder / loading.SOURCE)["name"] != config.model:
         folder = scratch / "policy"
         if not folder.is_dir():
-            policy.convert(config, folder)
-    adapter = policy.adapter_in(WARM_START) if folder == POLICY else None
-    model = policy.add_lora(policy.load_base(config, folder), config, adapter)
+            loading.convert(config, folder)
+    adapter = loading.adapter_in(WARM_START) if folder == POLICY else None
+    model = loading.add_lora(loading.load_base(config, folder), config, adapter)
     scorer_folder = SCORER
     if quick or not SCORER.is_dir():
         scorer_folder = scratch / "scorer"
         stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
         torch.manual_seed(SEED)
         kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
-        scorer.save(scorer.build(stated), scorer_folder, kept)
+        empathy_scorer.save(empathy_scorer.build(stated), scorer_folder, kept)
     terms = rewards.load(settings.rewards, scorer_folder)
     # What the scores are calibrated with takes no part in the time that it takes.
     terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in rewards.CALIBRATED})
-    tokenizer = policy.load_tokenizer(folder)
+    tokenizer = loading.load_tokenizer(folder)
     bench = Bench(model, tokenizer, terms, settings.train_grpo, config, scratch / "trainer")
     return bench, "warm start" if adapter else "untrained LoRA"
 
@@ -48,7 +52,7 @@ def corpus_prompts(bench: Bench, settings: params.Params) -> list[str]:
     ]
     texts = [turn.text for turn in turns if len(turn.text.split()) >= settings.prepare.min_prompt_words]
     order = np.random.default_rng(SEED).permutation(len(texts))
-    counted = [(texts[i], len(policy.prompt_ids(bench.tokenizer, prompts.messages(texts[i])))) for i in order]
+    counted = [(texts[i], len(loading.prompt_ids(bench.tokenizer, response_format.messages(texts[i])))) for i in order]
     return [text for text, tokens in counted if tokens <= bench.policy.max_prompt_tokens]
 
 

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import grpo, params, prompts, rewards, training_log
+from gpro_empathy import params, response_format, rewards
+from gpro_empathy.training import grpo_trainer, training_log
 
 # An id beyond any vocabulary: a response that only this token ends is as long as it may be.
 NO_TOKEN = 2**31 - 1
@@ -133,11 +134,11 @@ class Timed:
             return super()._calculate_rewards(*args, **kwargs)
 
 
-class Stock(Timed, grpo.EngineTrainer):
+class Stock(Timed, grpo_trainer.EngineTrainer):
     """TRL's trainer as it is, which samples with transformers' `generate`; its LoRA matrices are in float32 too."""
 
 
-class Ours(Timed, grpo.GroupTrainer):
+class Ours(Timed, grpo_trainer.GroupTrainer):
     """This package's trainer."""
 
 
@@ -180,7 +181,7 @@ def make_trainer(kind: str, bench: Bench, setting: Setting, seed: int, meter: Me
         }
     )
     policy = bench.policy.model_copy(update={"max_completion_tokens": setting.max_tokens})
-    args = grpo.trl_config(config, bench.rewards.config, policy, seed, bench.folder)
+    args = grpo_trainer.trl_config(config, bench.rewards.config, policy, seed, bench.folder)
     args.save_strategy = "no"
     # Both train on whole groups: how many of a group are trained on is a choice of its own, which stock has not.
     extra = {"trained_generations": setting.num_generations} if kind == "ours" else {}
@@ -188,7 +189,9 @@ def make_trainer(kind: str, bench: Bench, setting: Setting, seed: int, meter: Me
         model=bench.model,
         reward_funcs=training_log.Recorder(bench.rewards, setting.num_generations).functions(),
         args=args,
-        train_dataset=datasets.Dataset.from_list([{"prompt": prompts.messages(text)} for text in setting.prompts]),
+        train_dataset=datasets.Dataset.from_list(
+            [{"prompt": response_format.messages(text)} for text in setting.prompts]
+        ),
         processing_class=bench.tokenizer,
         **extra,
     )

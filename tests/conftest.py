@@ -45,35 +45,35 @@ def policy_folder(tiny_policy, tmp_path_factory):
     """Convert the tiny policy once; return its folder."""
     import torch
 
-    from gpro_empathy import policy
+    from gpro_empathy.policy import loading
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models") / "policy"
-    policy.convert(tiny_policy, folder)
+    loading.convert(tiny_policy, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tokenizer(policy_folder):
-    from gpro_empathy import policy
+    from gpro_empathy.policy import loading
 
-    return policy.load_tokenizer(policy_folder)
+    return loading.load_tokenizer(policy_folder)
 
 
 @pytest.fixture
 def base(tiny_policy, policy_folder):
     """Load the tiny policy's base model, fresh for each test, since LoRA is put into it in place."""
-    from gpro_empathy import policy
+    from gpro_empathy.policy import loading
 
-    return policy.load_base(tiny_policy, policy_folder).eval()
+    return loading.load_base(tiny_policy, policy_folder).eval()
 
 
 @pytest.fixture
 def lora(base, tiny_policy):
     """Return the tiny policy with LoRA matrices that do change its outputs."""
-    from gpro_empathy import policy
+    from gpro_empathy.policy import loading
 
-    model = policy.add_lora(base, tiny_policy, None)
+    model = loading.add_lora(base, tiny_policy, None)
     randomise(model)
     return model.eval()
 
@@ -83,11 +83,11 @@ def context_scorer(settings):
     """Return an untrained scorer with a random encoder that reads turns after those before them."""
     import torch
 
-    from gpro_empathy import scorer
+    from gpro_empathy.scorer import empathy_scorer
 
     torch.manual_seed(0)
     config = settings.train_scorer.model_copy(update={"encoder": "random", "context_turns": 2, "max_tokens": 24})
-    return scorer.build(config).eval()
+    return empathy_scorer.build(config).eval()
 
 
 def randomise(model, seed=0, scale=0.1):

@@ -3,9 +3,9 @@ import pytest
 from scipy.special import expit
 
 import made_up_terms
-from gpro_empathy import packaged, rewards
+from gpro_empathy import packaged_models, rewards
 from gpro_empathy.files import UserError
-from gpro_empathy.prompts import parse_response
+from gpro_empathy.response_format import parse_response
 
 WELL_FORMED = (
     "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
@@ -72,7 +72,7 @@ def test_similarity_is_the_cosine_of_mean_pooled_embeddings(similarity):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    folder = packaged.find(packaged.MINILM).parent
+    folder = packaged_models.find(packaged_models.MINILM).parent
     tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     utterances = ["My dog died last night.", "My dog died last night.", "The rent went up again, by a lot this time."]
     answers = ["I am so sorry about your dog.", "Taxes are due in April.", "How much more is the rent?"]

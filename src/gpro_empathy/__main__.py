@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpro_empathy import chat, failures, files, params, scoring
+from gpro_empathy import entry_point, files, params
+from gpro_empathy.scorer import score_table
+from gpro_empathy.tools import chat
 
 MODEL = Path("models/scorer")
 ABOUT = """\
@@ -73,21 +75,21 @@ def _add_seed(command: argparse.ArgumentParser) -> None:
     )
 
 
-@failures.in_one_line("score")
+@entry_point.in_one_line("score")
 def _score(arguments: argparse.Namespace) -> None:
-    scoring.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
+    score_table.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
 
 
-@failures.in_one_line("chat")
+@entry_point.in_one_line("chat")
 def _chat(arguments: argparse.Namespace) -> None:
     def load() -> chat.Policies:
-        from gpro_empathy import tuned
+        from gpro_empathy.policy import tuned
 
         config = params.load_all()
         found = tuned.find(arguments.seed, config.policy)
         from transformers.utils import logging
 
-        from gpro_empathy import answering
+        from gpro_empathy.tools import answering
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # it says at length that it dequantises, as `policy.load_base` wants it to
@@ -100,20 +102,21 @@ def _chat(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from gpro_empathy import serve, tuned
+    from gpro_empathy.policy import tuned
+    from gpro_empathy.tools import serve
 
     config = params.load_all()
     serve.run(tuned.find(arguments.seed, config.policy), config, arguments.port, arguments.extra)
 
 
-def _load(folder: Path) -> scoring.Scorer:
+def _load(folder: Path) -> score_table.Scorer:
     # These take seconds, which --help and a mistaken file need not wait for.
     from transformers.utils import logging
 
-    from gpro_empathy import scorer
+    from gpro_empathy.scorer import empathy_scorer
 
     logging.disable_progress_bar()
-    model = scorer.load(folder)
+    model = empathy_scorer.load(folder)
     model.hasten()
     return model
 
@@ -123,7 +126,7 @@ def _note(line: str) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    from gpro_empathy import publish
+    from gpro_empathy.tools import publish
 
     publish.run(arguments.repo, arguments.seed, push=arguments.push)
 

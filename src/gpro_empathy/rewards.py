@@ -13,7 +13,7 @@ import numpy as np
 
 from gpro_empathy import calibration, params, text_measures
 from gpro_empathy.files import UserError
-from gpro_empathy.prompts import Response
+from gpro_empathy.response_format import Response
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
 # Terms whose raw unit is not [0, 1] on a scale of its own meaning: these are calibrated before they are combined.
@@ -55,7 +55,7 @@ class Empathy:
     scorer: object
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        from gpro_empathy.dialogue import LABELS
+        from gpro_empathy.data.dialogue import LABELS
 
         contexts = [(utterance,) for utterance in utterances]
         scores_B3 = self.scorer.score([response.answer for response in responses], contexts)
@@ -90,13 +90,13 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
     """
     import sentence_transformers
 
-    from gpro_empathy import packaged
+    from gpro_empathy import packaged_models
 
     is_cross_encoder = config.similarity_kind == "cross_encoder"
     kind = sentence_transformers.CrossEncoder if is_cross_encoder else sentence_transformers.SentenceTransformer
     name = config.similarity_model
-    if name == packaged.MINILM:
-        name = str(packaged.find(packaged.MINILM).parent)
+    if name == packaged_models.MINILM:
+        name = str(packaged_models.find(packaged_models.MINILM).parent)
     try:
         return SemanticSimilarity(kind(name, revision=config.similarity_revision), is_cross_encoder)
     except (OSError, ValueError) as error:
@@ -105,9 +105,9 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
 
 
 def _load_empathy(config: params.Rewards, scorer_folder: Path) -> Empathy:
-    from gpro_empathy import scorer
+    from gpro_empathy.scorer import empathy_scorer
 
-    return Empathy(scorer.load(scorer_folder))
+    return Empathy(empathy_scorer.load(scorer_folder))
 
 
 TERMS: dict[str, Callable[[params.Rewards, Path], Term]] = {

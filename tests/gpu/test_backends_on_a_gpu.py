@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpro_empathy import files, rehearse
+from gpro_empathy import files
+from gpro_empathy.tools import rehearse
 
 ROOT = Path(__file__).parents[2]
 # Small, but with heads of a width that vLLM's attention knows.

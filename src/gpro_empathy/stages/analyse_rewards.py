@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import audit, comparison, csv_table, files, gains, intensity, params, temperature
+from gpro_empathy import csv_table, files, params
+from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 GROUPS = Path("reports/training/groups.csv")
@@ -30,7 +31,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     Raises:
         UserError: If an input is missing or does not allow the comparison.
     """
-    for metric in gains.HEADLINE:
+    for metric in paired_comparison.HEADLINE:
         if metric not in config.metrics:
             raise files.UserError(f"params.yaml: analyse_rewards.metrics must name {metric}; the report rests on it")
     rng = np.random.default_rng(config.seed)
@@ -44,7 +45,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
         files.read_json(root / REFERENCE),
     )
     try:
-        analysis["temperature"] = temperature.effect(
+        analysis["temperature"] = temperature_effect.effect(
             groups, reference, rewards.weights, rewards.calibration_temperature
         )
     except ValueError as error:
@@ -63,27 +64,27 @@ def analyse(
         ValueError: If the rollouts do not allow the comparison, naming prompt and column.
     """
     started = time.perf_counter()
-    table = comparison.responses(rows)
-    metrics = gains.compare(table, config.metrics, config, rng)
-    similarity = gains.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
+    table = response_table.responses(rows)
+    metrics = paired_comparison.compare(table, config.metrics, config, rng)
+    similarity = paired_comparison.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
     tell("declared metrics", started)
-    levels = intensity.by_intensity(table, config.metrics, config, rng)
+    levels = by_intensity.by_intensity(table, config.metrics, config, rng)
     tell("intensity levels", started)
-    audited = audit.audit(table, metrics, weights, config, rng)
+    audited = reward_hacking.audit(table, metrics, weights, config, rng)
     tell("audit", started)
     return {
         "prompts": int(table["prompt_id"].nunique()),
         "conversations": int(table["conversation"].nunique()),
         "responses": len(table),
-        "training_seeds": comparison.training_seeds(table),
-        "policies": comparison.policies(table),
-        "starting_policy": comparison.starting_policy(table),
+        "training_seeds": response_table.training_seeds(table),
+        "policies": response_table.policies(table),
+        "starting_policy": response_table.starting_policy(table),
         "confidence": config.confidence,
         "n_resamples": config.n_resamples,
         "metric_order": list(config.metrics),
         "metrics": metrics,
         "similarity_noninferiority": similarity,
-        "intensity_agreement": intensity.stated_agreement(table),
+        "intensity_agreement": by_intensity.stated_agreement(table),
         "by_intensity": levels,
         "audit": audited,
     }

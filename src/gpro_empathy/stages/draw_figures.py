@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpro_empathy import comparison, csv_table, figures, files, params
+from gpro_empathy import csv_table, files, params
+from gpro_empathy.analysis import response_table
+from gpro_empathy.report import figures
 
 ANALYSIS = Path("reports/reward_analysis.json")
 SCORER = Path("reports/scorer.json")
@@ -37,7 +39,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
     try:
-        responses = comparison.responses(files.read_jsonl(root / ROLLOUTS))
+        responses = response_table.responses(files.read_jsonl(root / ROLLOUTS))
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     with figures.style(config.font_size):
@@ -68,7 +70,7 @@ def draw(
     reliability = {role: scorer[role]["calibration"]["reliability"] for role in ("reward", "audit")}
     changes = {}
     for metric in ("empathy_raw", "audit_empathy_raw"):
-        wide = comparison.per_prompt(responses, metric)
+        wide = response_table.per_prompt(responses, metric)
         changes[metric] = wide["tuned"] - wide[start]
     return {
         "training_curves": figures.training_curves(log, groups, **look),

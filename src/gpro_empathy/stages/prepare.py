@@ -9,7 +9,8 @@ Writes  data/prepared/<split>.jsonl         turns
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, files, params, prompt_length, prompts, sources
+from gpro_empathy import files, params, response_format
+from gpro_empathy.data import dialogue, prompt_length, sources
 
 POLICY = Path("models/policy")
 PREPARED = Path("data/prepared")
@@ -27,7 +28,9 @@ def main() -> None:
     with files.atomic_path(PREPARED) as folder:
         for name, turns in splits.items():
             long_enough = [turn for turn in turns if len(turn.text.split()) >= config.min_prompt_words]
-            fitting = [turn for turn in long_enough if count(prompts.messages(turn.text)) <= limits.max_prompt_tokens]
+            fitting = [
+                turn for turn in long_enough if count(response_format.messages(turn.text)) <= limits.max_prompt_tokens
+            ]
             report["left_out"]["short"] += len(turns) - len(long_enough)
             report["left_out"]["long"] += len(long_enough) - len(fitting)
             report["splits"][name] = dialogue.describe(turns) | {"prompts": len(fitting)}

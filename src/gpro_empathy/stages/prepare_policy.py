@@ -5,14 +5,15 @@ Writes  models/policy/   tokenizer, and weights as safetensors unless they come 
 
 from pathlib import Path
 
-from gpro_empathy import files, params, policy
+from gpro_empathy import files, params
+from gpro_empathy.policy import loading
 
 POLICY = Path("models/policy")
 
 
 def main() -> None:
     """Run the stage."""
-    policy.convert(params.load(params.Policy), POLICY)
+    loading.convert(params.load(params.Policy), POLICY)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from gpro_empathy import files, provenance, repository
+from gpro_empathy import files
+from gpro_empathy.report import provenance, repository
 
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")

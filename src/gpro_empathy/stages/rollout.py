@@ -9,7 +9,10 @@ Writes  data/rollouts/rollouts.jsonl                         one line per (promp
 
 from pathlib import Path
 
-from gpro_empathy import dialogue, failures, files, params, policy, rollouts, vllm_engine
+from gpro_empathy import entry_point, files, params
+from gpro_empathy.data import dialogue
+from gpro_empathy.policy import loading, vllm_engine
+from gpro_empathy.training import rollouts
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
@@ -19,22 +22,22 @@ PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
 
-@failures.in_one_line("rollout")
+@entry_point.in_one_line("rollout")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
-    adapters = {("warm_start", None): WARM_START} if policy.adapter_in(WARM_START) else {}
+    adapters = {("warm_start", None): WARM_START} if loading.adapter_in(WARM_START) else {}
     for seed in files.read_json(SETTINGS)["seeds"]:
         adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
-    policy.check_adapters(list(adapters.values()), POLICY)
+    loading.check_adapters(list(adapters.values()), POLICY)
     model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
-    tokenizer = policy.load_tokenizer(POLICY)
+    tokenizer = loading.load_tokenizer(POLICY)
     if config.engine == "vllm":
         engine = vllm_engine.load(policy_config, config, POLICY)
         sampled = rollouts.sample_policies_by_vllm(engine, tokenizer, adapters, turns, config)
     else:
-        base = policy.load_base(policy_config, POLICY)
+        base = loading.load_base(policy_config, POLICY)
         sampled = rollouts.sample_policies(base, tokenizer, adapters, turns, config)
     files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, audit))
 

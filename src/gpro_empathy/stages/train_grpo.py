@@ -14,7 +14,8 @@ train; the main one writes.
 from contextlib import nullcontext
 from pathlib import Path
 
-from gpro_empathy import failures, files, launch, params, processes, unsloth_engine
+from gpro_empathy import distributed, entry_point, files, params
+from gpro_empathy.training import launch, unsloth_engine
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -25,33 +26,36 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
-@failures.in_one_line("train_grpo")
+@entry_point.in_one_line("train_grpo")
 def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)
-    if not processes.launched():
+    if not distributed.launched():
         launch.check(config, policy_config)
         if config.launcher != "none":
             launch.launch(config.launcher, "gpro_empathy.stages.train_grpo")
             return
-    processes.start()
+    distributed.start()
     unsloth_engine.prepare(policy_config)
 
-    from gpro_empathy import backends, dialogue, grpo_run, policy, rewards
+    from gpro_empathy import rewards
+    from gpro_empathy.data import dialogue
+    from gpro_empathy.policy import loading
+    from gpro_empathy.training import backends, grpo_run
 
-    policy.check_adapters([WARM_START], POLICY)
-    tokenizer = policy.load_tokenizer(POLICY)
-    with processes.whole_models():
+    loading.check_adapters([WARM_START], POLICY)
+    tokenizer = loading.load_tokenizer(POLICY)
+    with distributed.whole_models():
         reward_model = rewards.load(rewards_config, SCORER)
     train_prompts, sample_prompts = (
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
     )
-    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, policy.adapter_in(WARM_START))
+    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, loading.adapter_in(WARM_START))
     results: list[grpo_run.Result] = []
-    with files.atomic_path(ADAPTERS) if processes.is_main() else nullcontext() as adapters:
-        if processes.is_main():
+    with files.atomic_path(ADAPTERS) if distributed.is_main() else nullcontext() as adapters:
+        if distributed.is_main():
             adapters.mkdir()
         for seed in config.seeds:
             model = backend.start(seed)
@@ -62,13 +66,13 @@ def main() -> None:
             reference = results[0].reference if results else None
             inputs = [POLICY, WARM_START, SCORER, PROMPTS]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
-            if processes.is_main():
+            if distributed.is_main():
                 card = grpo_run.card(run, results[-1])
-                policy.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights, base=POLICY)
-    if processes.is_main():
+                loading.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights, base=POLICY)
+    if distributed.is_main():
         grpo_run.write_reports(results, REPORTS)
         grpo_run.forget(CHECKPOINTS)
-    processes.end()
+    distributed.end()
 
 
 if __name__ == "__main__":

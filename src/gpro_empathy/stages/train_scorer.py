@@ -14,17 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import (
-    dialogue,
-    failures,
-    files,
-    params,
-    scorer,
-    scorer_card,
-    scorer_leak,
-    scorer_report,
-    scorer_training,
-)
+from gpro_empathy import entry_point, files, params
+from gpro_empathy.analysis import scorer_accuracy, split_leak
+from gpro_empathy.data import dialogue
+from gpro_empathy.scorer import empathy_scorer, fitting, model_card
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
@@ -32,25 +25,25 @@ REPORT = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
 
 
-@failures.in_one_line("train_scorer")
+@entry_point.in_one_line("train_scorer")
 def main() -> None:
     """Run the stage."""
     config = params.load(params.TrainScorer)
     splits = {name: dialogue.read_turns(PREPARED / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    halves = scorer_report.disjoint_halves(splits["train"], config)
+    halves = scorer_accuracy.disjoint_halves(splits["train"], config)
     scorers = {}
     for number, (role, turns) in enumerate(halves.items()):
         print(f"{role} scorer: {len(turns)} turns")
-        scorers[role] = scorer_training.train(turns, config, seed=config.seed + number)
+        scorers[role] = fitting.train(turns, config, seed=config.seed + number)
     rng = np.random.default_rng(config.seed)
     fast = copy.deepcopy(scorers)  # what is saved keeps its LoRA matrices
     for model in fast.values():
         model.hasten()
-    report, predictions = scorer_report.compare(fast, halves, splits, config.encoder, rng)
-    report["leak"] = scorer_leak.measure(fast["reward"], halves["reward"], splits["test"], config)
+    report, predictions = scorer_accuracy.compare(fast, halves, splits, config.encoder, rng)
+    report["leak"] = split_leak.measure(fast["reward"], halves["reward"], splits["test"], config)
     for number, (role, turns) in enumerate(halves.items()):
-        settings = scorer_training.describe(turns, config, seed=config.seed + number) | {"role": role}
-        scorer.save(scorers[role], FOLDERS[role], settings, scorer_card.write(settings, report[role]))
+        settings = fitting.describe(turns, config, seed=config.seed + number) | {"role": role}
+        empathy_scorer.save(scorers[role], FOLDERS[role], settings, model_card.write(settings, report[role]))
     files.write_json(REPORT, report)
     files.write_text(PREDICTIONS, predictions)
 

@@ -8,7 +8,9 @@ Writes  models/warm_start/                  the adapter, or nothing but a note w
 
 from pathlib import Path
 
-from gpro_empathy import failures, files, params, policy, supervised
+from gpro_empathy import entry_point, files, params
+from gpro_empathy.policy import loading
+from gpro_empathy.training import sft
 
 POLICY = Path("models/policy")
 DEMONSTRATIONS = Path("data/prepared/demonstrations.jsonl")
@@ -16,7 +18,7 @@ ADAPTER = Path("models/warm_start")
 REPORT = Path("reports/warm_start.json")
 
 
-@failures.in_one_line("warm_start")
+@entry_point.in_one_line("warm_start")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.WarmStart), params.load(params.Policy)
@@ -26,9 +28,9 @@ def main() -> None:
         files.write_json(REPORT, {"enabled": False})
         return
     demonstrations = files.read_jsonl(DEMONSTRATIONS)
-    base = policy.load_base(policy_config, POLICY)
-    model, losses = supervised.train(base, policy.load_tokenizer(POLICY), demonstrations, config, policy_config)
-    policy.save_adapter(model, ADAPTER, supervised.card(policy_config, config, losses), base=POLICY)
+    base = loading.load_base(policy_config, POLICY)
+    model, losses = sft.train(base, loading.load_tokenizer(POLICY), demonstrations, config, policy_config)
+    loading.save_adapter(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
     used = min(config.demonstrations, len(demonstrations))
     summary = {"enabled": True, "demonstrations": used, "loss_first": losses[0], "loss_last": losses[-1]}
     files.write_json(REPORT, summary)

@@ -11,18 +11,10 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 
 from pathlib import Path
 
-from gpro_empathy import (
-    comparison,
-    csv_table,
-    files,
-    gpu_report,
-    latex,
-    params,
-    report_examples,
-    report_numbers,
-    report_scorer,
-    report_tables,
-)
+from gpro_empathy import csv_table, files, params
+from gpro_empathy.analysis import response_table
+from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, scorer_section
+from gpro_empathy.report import macros as report_macros
 
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
@@ -52,21 +44,21 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
     """
     try:
         inputs = read_inputs(sections, root)
-        table = comparison.responses(files.read_jsonl(root / ROLLOUTS))
-        macros = report_numbers.macros(inputs)
+        table = response_table.responses(files.read_jsonl(root / ROLLOUTS))
+        macros = report_macros.macros(inputs)
         texts = {
             "numbers": latex.definitions(macros),
-            "setup_table": report_tables.setup_table(sections),
-            "data_table": report_tables.data_table(inputs.data),
-            "scorer_table": report_tables.scorer_table(inputs.scorer),
-            "leak_table": report_scorer.leak_table(inputs.scorer["leak"], inputs.benchmark["dev"]),
-            "calibration_table": report_scorer.calibration_table(inputs.scorer),
-            "phrases_table": report_scorer.phrases_table(inputs.scorer),
-            "results_table": report_tables.results_table(inputs.analysis),
-            "effects_table": report_tables.effects_table(inputs.analysis),
-            "intensity_table": report_tables.intensity_table(inputs.analysis),
-            "prompts_table": report_tables.prompts_table(inputs.analysis),
-            "examples": report_examples.examples(table),
+            "setup_table": latex_tables.setup_table(sections),
+            "data_table": latex_tables.data_table(inputs.data),
+            "scorer_table": latex_tables.scorer_table(inputs.scorer),
+            "leak_table": scorer_section.leak_table(inputs.scorer["leak"], inputs.benchmark["dev"]),
+            "calibration_table": scorer_section.calibration_table(inputs.scorer),
+            "phrases_table": scorer_section.phrases_table(inputs.scorer),
+            "results_table": latex_tables.results_table(inputs.analysis),
+            "effects_table": latex_tables.effects_table(inputs.analysis),
+            "intensity_table": latex_tables.intensity_table(inputs.analysis),
+            "prompts_table": latex_tables.prompts_table(inputs.analysis),
+            "examples": latex_examples.examples(table),
         }
     except KeyError as error:
         raise files.UserError(f"{REPORTS}: no number {error} for the report; run `make reproduce`") from error
@@ -79,13 +71,13 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             (folder / f"{name}.tex").write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.Inputs:
+def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inputs:
     """Read what the report is written from.
 
     Raises:
         UserError: If a file is missing or malformed.
     """
-    return report_numbers.Inputs(
+    return report_macros.Inputs(
         data=files.read_json(root / REPORTS / "data.json"),
         scorer=files.read_json(root / REPORTS / "scorer.json"),
         benchmark=read_benchmark(root / BENCHMARK),
@@ -94,7 +86,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_numbers.In
         settings=files.read_json(root / TRAINING / "settings.json"),
         log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
-        gpus=gpu_report.read(root / GPUS),
+        gpus=gpu_table.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )
 

@@ -8,7 +8,8 @@ Writes  reports/index.html              travels with the folder reports/, whose 
 
 from pathlib import Path
 
-from gpro_empathy import files, results_page
+from gpro_empathy import files
+from gpro_empathy.report import web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
@@ -34,10 +35,10 @@ def run(root: Path = Path()) -> None:
     Raises:
         UserError: If an input is missing or malformed.
     """
-    template = results_page.Template(*(files.read_text(root / path) for path in (MARKUP, STYLE, SCRIPT)))
+    template = web_page.Template(*(files.read_text(root / path) for path in (MARKUP, STYLE, SCRIPT)))
     analysis, rows = files.read_json(root / ANALYSIS), files.read_jsonl(root / ROLLOUTS)
     try:
-        page = results_page.render(template, analysis, rows, CAPTIONS)
+        page = web_page.render(template, analysis, rows, CAPTIONS)
     except KeyError as error:
         raise files.UserError(f"{ANALYSIS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`") from error
     except ValueError as error:

@@ -1,0 +1,112 @@
+"""The tuned policy against the policy that it started from: differences, tests and effect sizes of each metric."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gpro_empathy import params
+from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics, response_table
+
+# What the report's sentences rest on.
+HEADLINE = ("empathy_raw", "semantic_similarity_raw")
+
+
+def compare(
+    table: pd.DataFrame, metrics: Sequence[str], config: params.AnalyseRewards, rng: np.random.Generator
+) -> dict[str, dict]:
+    """Compare the tuned policy with the starting policy on a family of metrics.
+
+    Returns, for each metric: means and interquartile means of all policies, the difference with its interval and
+    standard error, and for each training seed; sign-flip, Wilcoxon and Holm-adjusted p; d_z, Cliff's delta,
+    probability of improvement; the smallest difference that the test would find by itself, and at the strictest
+    level that Holm's method may ask of it; and a verdict.
+
+    Raises:
+        ValueError: As `comparison.per_seed`; and if there are fewer than two conversations.
+    """
+    wide = {metric: response_table.per_seed(table, metric) for metric in metrics}
+    result: dict[str, dict] = {}
+    # Metrics that rest on the same prompts are resampled together.
+    for same in _by_prompts(wide):
+        result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng)
+    alpha = effects.significance_level(config.confidence)
+    adjusted = effects.holm(np.array([result[metric]["p_sign_flip"] for metric in metrics]))
+    for metric, p in zip(metrics, adjusted, strict=True):
+        found = result[metric]
+        words = metric_names.verdict_words(metric)
+        found["p_holm"] = float(p)
+        error = found["standard_error"]
+        found["smallest_detectable"] = effects.smallest_detectable(error, alpha)
+        found["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
+        found["verdict"] = effects.verdict(found["low"], found["high"], float(p), config.confidence, words)
+    return {metric: result[metric] for metric in metrics}
+
+
+def _by_prompts(wide: Mapping[str, pd.DataFrame]) -> list[list[str]]:
+    alike: dict[int, list[str]] = {}
+    for metric, values in wide.items():
+        # Prompts are left out of one metric alone, so that their number tells the sets apart.
+        alike.setdefault(len(values), []).append(metric)
+    return list(alike.values())
+
+
+def _estimates(
+    table: pd.DataFrame, wide: Mapping[str, pd.DataFrame], config: params.AnalyseRewards, rng: np.random.Generator
+) -> dict[str, dict]:
+    start, seeds = response_table.starting_policy(table), response_table.training_seeds(table)
+    prompts = next(iter(wide.values())).index
+    starting_PM = np.column_stack([values[(start, response_table.NO_SEED)].to_numpy() for values in wide.values()])
+    tuned_SPM = np.stack([[values[("tuned", seed)].to_numpy() for seed in seeds] for values in wide.values()], axis=-1)
+    difference_PM = tuned_SPM.mean(axis=0) - starting_PM
+    seed_mean_SM = (tuned_SPM - starting_PM).mean(axis=1)
+    try:
+        found = paired_statistics.paired(
+            difference_PM,
+            response_table.conversations(table, prompts),
+            config.n_resamples,
+            config.confidence,
+            rng,
+            seed_mean_SM,
+        )
+    except ValueError as error:
+        raise ValueError(f"{', '.join(wide)}: {error}") from error
+    result = {}
+    for m, metric in enumerate(wide):
+        by_policy, difference_P = response_table.per_prompt(table, metric), difference_PM[:, m]
+        result[metric] = {
+            "prompts": len(prompts),
+            "means": {policy: float(values.mean()) for policy, values in by_policy.items()},
+            "interquartile_means": {
+                policy: effects.interquartile_mean(values.to_numpy()) for policy, values in by_policy.items()
+            },
+            "difference": float(found.mean[m]),
+            "low": float(found.low[m]),
+            "high": float(found.high[m]),
+            "standard_error": float(found.standard_error[m]),
+            "by_seed": {str(seed): float(seed_mean_SM[s, m]) for s, seed in enumerate(seeds)},
+            "p_sign_flip": float(found.p_sign_flip[m]),
+            "p_wilcoxon": float(found.p_wilcoxon[m]),
+            "sd_of_differences": float(difference_P.std(ddof=1)),
+            "d_z": effects.d_z(difference_P),
+            "cliffs_delta": effects.cliffs_delta(starting_PM[:, m], tuned_SPM.mean(axis=0)[:, m]),
+            "probability_of_improvement": effects.probability_of_improvement(difference_P),
+            "interquartile_mean_difference": effects.interquartile_mean(difference_P),
+        }
+    return result
+
+
+def similarity_noninferiority(
+    table: pd.DataFrame, found: Mapping, config: params.AnalyseRewards, rng: np.random.Generator
+) -> dict:
+    """Test whether the tuned policy loses `similarity_margin` or more of raw semantic similarity.
+
+    Args:
+        found: What `compare` found of semantic_similarity_raw.
+    """
+    wide = response_table.per_prompt(table, "semantic_similarity_raw")
+    excess_P = (wide["tuned"] - wide[response_table.starting_policy(table)]).to_numpy() + config.similarity_margin
+    data = bootstrap.clusters(excess_P[:, None], response_table.conversations(table, wide.index))
+    p = float(paired_statistics.sign_flip_p(data.sums, config.n_resamples, rng, one_sided=True)[0])
+    verdict = effects.noninferiority(found["low"], found["high"], p, config.similarity_margin, config.confidence)
+    return {"margin": config.similarity_margin, "p": p, "verdict": verdict}

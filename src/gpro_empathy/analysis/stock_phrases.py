@@ -1,0 +1,53 @@
+"""How a scorer reacts to a stock phrase that is appended to any text: can the reward be had by a habit of speech?"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from gpro_empathy.analysis import estimates
+from gpro_empathy.data.dialogue import LABELS, Turn
+
+EMPATHY = LABELS.index("empathy")
+# A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text longer.
+PHRASES = (
+    ("I'm so sorry to hear that.", "The bus leaves at nine today."),
+    ("My heart goes out to you.", "The bus leaves at nine today."),
+    ("That must be really hard.", "The bus leaves at nine."),
+    ("I can only imagine.", "The shop opens early."),
+    ("You are not alone.", "The shop opens early."),
+)
+
+
+class Scorer(Protocol):
+    """What is needed of a scorer; see `scorer.Scorer`."""
+
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]]) -> np.ndarray: ...
+
+
+def reaction(model: Scorer, turns: Sequence[Turn], before_B: np.ndarray, rng: np.random.Generator) -> dict:
+    """Return the mean change in empathy, label units, when a phrase or its control is appended to every turn.
+
+    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and their `difference`.
+
+    Args:
+        before_B: The scorer's empathy of the turns as they are, shape (B,), label units.
+    """
+    contexts = [turn.context for turn in turns]
+    conversation_B = np.array([turn.conversation for turn in turns])
+
+    def empathy(ending: str) -> np.ndarray:
+        return model.score([turn.text + ending for turn in turns], contexts)[:, EMPATHY]
+
+    change_B = {ending: empathy(f" {ending}") - before_B for ending in dict.fromkeys(sum(PHRASES, ()))}
+
+    def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> dict:
+        parts = {"change": phrase_B, "control_change": control_B, "difference": phrase_B - control_B}
+        return {name: estimates.mean(value_B, conversation_B, rng) for name, value_B in parts.items()}
+
+    phrases = [
+        {"phrase": phrase, "control": control} | changes(change_B[phrase], change_B[control])
+        for phrase, control in PHRASES
+    ]
+    over_all = (np.mean([change_B[pair[k]] for pair in PHRASES], axis=0) for k in (0, 1))
+    return {"phrases": phrases, "mean": changes(*over_all)}

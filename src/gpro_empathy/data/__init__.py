@@ -1,0 +1,1 @@
+"""Turns of conversations: where they come from, how they are read and split."""

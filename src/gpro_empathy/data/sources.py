@@ -1,0 +1,90 @@
+"""Where turns come from, as prepare.source says, already split; and the demonstrations of the embedded corpus."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gpro_empathy import files, params, response_format
+from gpro_empathy.data import dialogue
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.files import UserError
+
+DEMONSTRATION_KEYS = {"conversation", "turn", "concern", "emotion", "intensity", "approach", "answer"}
+
+
+def load(config: params.Prepare) -> dict[str, list[Turn]]:
+    """Return the turns of the configured source as train, validation and test.
+
+    Raises:
+        UserError: If the source cannot be read, or it names no conversations and config.split does not accept that.
+    """
+    rng = np.random.default_rng(config.seed)
+    shares = {"validation": config.validation_fraction, "test": config.test_fraction}
+    by_turn = config.split == "by_turn"
+    if config.source == "wassa_csv":
+        return _wassa(config, rng)
+    if config.source == "embedded":
+        turns = dialogue.read_wassa_csv(Path(config.embedded_folder) / "turns.csv")
+    else:
+        turns, has_conversations = dialogue.read_hub(config.hub_dataset, config.hub_revision)
+        if not has_conversations and not by_turn:
+            raise UserError(
+                f"prepare.hub_dataset {config.hub_dataset!r} has no columns conversation_id and turn_id, so turns of one "
+                "conversation would stand in train and test; set prepare.split to by_turn to accept that leak"
+            )
+    return dialogue.split(turns, **shares, by_turn=by_turn, rng=rng)
+
+
+def describe(config: params.Prepare) -> str:
+    """Return the name of the configured data set, without any path of this machine."""
+    if config.source == "hub":
+        return config.hub_dataset
+    return "WASSA CONV-turn" if config.source == "wassa_csv" else "embedded corpus"
+
+
+def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[dict]:
+    """Return the demonstrations whose turns may be trained on: {"utterance", "response"} each.
+
+    With the embedded source these are those of training conversations; any other source shares none with the corpus.
+
+    Raises:
+        UserError: If the file is malformed, or a demonstration does not fit the response format; names the line.
+    """
+    folder = Path(config.embedded_folder)
+    path = folder / "demonstrations.jsonl"
+    texts = {turn.key: turn.text for turn in dialogue.read_wassa_csv(folder / "turns.csv")}
+    allowed = {turn.key for turn in train} if config.source == "embedded" else set(texts)
+    result = []
+    for number, row in enumerate(files.read_jsonl(path), start=1):
+        if set(row) != DEMONSTRATION_KEYS:
+            odd = sorted(set(row) ^ DEMONSTRATION_KEYS)
+            raise UserError(f"{path}, line {number}: keys {', '.join(odd)} are missing or unknown")
+        key = f"{row['conversation']}.{row['turn']}"
+        if key not in texts:
+            raise UserError(
+                f"{path}, line {number}: turns.csv has no turn {row['turn']} in conversation {row['conversation']}"
+            )
+        response = response_format.format_response(row)
+        if not response_format.parse_response(response).well_formed:
+            raise UserError(f"{path}, line {number}: not in the response format: {response!r}")
+        if key in allowed:
+            result.append({"utterance": texts[key], "response": response})
+    return result
+
+
+def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
+    if config.wassa_train_csv is None:
+        raise UserError("prepare.wassa_train_csv: give the path of the official train file, or set prepare.source")
+    by_turn = config.split == "by_turn"
+    train = dialogue.read_wassa_csv(Path(config.wassa_train_csv))
+    if config.wassa_dev_csv is None:
+        shares = {"validation": config.validation_fraction, "test": config.test_fraction}
+        return dialogue.split(train, **shares, by_turn=by_turn, rng=rng)
+    # All ids of the dev file also occur in train, for other conversations.
+    dev = [
+        replace(t, conversation=f"dev-{t.conversation}") for t in dialogue.read_wassa_csv(Path(config.wassa_dev_csv))
+    ]
+    parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by_turn=by_turn, rng=rng)
+    return parts | {"test": dev}

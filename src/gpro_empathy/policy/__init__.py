@@ -1,0 +1,1 @@
+"""The policy, the model that is trained to answer: loading, adapters, sampling."""

@@ -1,0 +1,1 @@
+"""What turns the numbers into the report: LaTeX, figures, the results page, provenance; no torch."""

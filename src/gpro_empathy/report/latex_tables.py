@@ -1,0 +1,173 @@
+"""The tables of the report as LaTeX text."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from gpro_empathy import params
+from gpro_empathy.analysis import metric_names, reward_hacking
+from gpro_empathy.report import latex
+
+# Columns of key and value in the table of settings.
+COLUMNS = 3
+LABELS = ("emotion", "polarity", "empathy")
+
+
+def setup_table(sections: Sequence[params.Section]) -> str:
+    """Lay out all settings that have a value in columns of key and value, section by section."""
+    lines = []
+    for section in sections:
+        name = section.section_name()
+        lines.append((rf"\textbf{{{latex.escape(name)}}}", ""))
+        for key, value in section.model_dump().items():
+            if value is None:
+                continue
+            if isinstance(value, dict):
+                lines.extend((latex.escape(f"{key}.{inner}"), _setting(item)) for inner, item in value.items())
+            elif isinstance(value, list):
+                lines.extend((latex.escape(key) if n == 0 else "", _setting(item)) for n, item in enumerate(value))
+            else:
+                lines.append((latex.escape(key), _setting(value)))
+    third = -(-len(lines) // COLUMNS)
+    blocks = [_from_section_name(lines, place * third) for place in range(COLUMNS)] + [len(lines)]
+    parts = [lines[start:end] for start, end in itertools.pairwise(blocks)]
+    height = max(len(part) for part in parts)
+    parts = [part + [("", "")] * (height - len(part)) for part in parts]
+    body = [[cell for pair in row for cell in pair] for row in zip(*parts, strict=True)]
+    columns = r"l>{\raggedright\arraybackslash}p{0.15\linewidth}"
+    return latex.GENERATED + latex.tabular(f"@{{}}{columns * COLUMNS}@{{}}", ["setting", "value"] * COLUMNS, body)
+
+
+def _from_section_name(lines: Sequence[tuple[str, str]], place: int) -> int:
+    # The name of a section stands above its settings, not at the foot of a column.
+    return place - 1 if place and lines[place - 1][0].startswith(r"\textbf") else place
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return rf"\num{{{value:g}}}"
+    return latex.integer(value) if isinstance(value, int) else latex.escape(str(value))
+
+
+def data_table(data: Mapping) -> str:
+    """Lay out sizes and label statistics of the three splits."""
+    body = []
+    for split in ("train", "validation", "test"):
+        row = data["splits"][split]
+        body.append(
+            [
+                split,
+                *(latex.integer(row[key]) for key in ("conversations", "turns", "prompts")),
+                latex.number(row["mean_words"], 1),
+                *(_mean_and_sd(row["labels"][label]) for label in LABELS),
+            ]
+        )
+    header = ["split", "conversations", "turns", "prompts", "words per turn", *LABELS]
+    return latex.GENERATED + latex.tabular("@{}lrrrrrrr@{}", header, body)
+
+
+def _mean_and_sd(label: Mapping) -> str:
+    if not label["n"]:
+        return "--"
+    return f"{latex.number(label['mean'], 2)} ({latex.number(label['sd'], 2)})"
+
+
+def scorer_table(scorer: Mapping) -> str:
+    """Lay out correlation and error of both scorers on the held-out splits."""
+    body = []
+    for name, title in (("reward", "reward's scorer"), ("audit", "second scorer")):
+        for split in ("validation", "test"):
+            row = scorer[name][split]
+            quality = [f"{latex.number(row[key]['pearson'], 2)} ({latex.number(row[key]['mae'], 2)})" for key in LABELS]
+            trained, turns = latex.integer(scorer[name]["train_turns"]), latex.integer(row["turns"])
+            body.append([title, trained, split, turns, *quality, latex.number(row["mean_pearson"], 2)])
+    header = ["", "trained on", "tested on", "turns", *LABELS, "mean $r$"]
+    return latex.GENERATED + latex.tabular("@{}lrlrrrrr@{}", header, body)
+
+
+def results_table(analysis: Mapping) -> str:
+    """Lay out the comparison of every declared metric, and below it that of what the audit looks at beside them."""
+    policies, audited = analysis["policies"], analysis["audit"]["metrics"]
+    declared = [_compared(metric, analysis["metrics"][metric], policies) for metric in analysis["metric_order"]]
+    others = [
+        _compared(metric, audited[metric], policies)
+        for metric in reward_hacking.AUDITED
+        if metric not in analysis["metrics"]
+    ]
+    names = [latex.escape(metric_names.POLICY_LABELS[policy]) for policy in policies]
+    header = ["metric", *names, "diff.", "interval", "$p$ adj.", "verdict"]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 3) + "l@{}", header, declared, others)
+
+
+def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
+    digits = metric_names.digits(metric)
+    return [
+        latex.escape(metric_names.label_with_unit(metric)),
+        *(latex.number(row["means"][policy], digits) for policy in policies),
+        latex.number(row["difference"], digits, signed=True),
+        latex.interval(row["low"], row["high"], digits),
+        latex.p_value(row["p_holm"]),
+        "--" if row["verdict"] == "no evidence of a change" else row["verdict"],
+    ]
+
+
+def effects_table(analysis: Mapping) -> str:
+    """Lay out unadjusted tests, effect sizes, interquartile means and detectable differences of every declared metric."""
+    start, body = analysis["starting_policy"], []
+    for metric in analysis["metric_order"]:
+        row, digits = analysis["metrics"][metric], metric_names.digits(metric)
+        middle = row["interquartile_means"]
+        body.append(
+            [
+                latex.escape(metric_names.label(metric)),
+                latex.p_value(row["p_sign_flip"]),
+                latex.p_value(row["p_wilcoxon"]),
+                latex.number(row["d_z"], 2),
+                latex.number(row["cliffs_delta"], 2),
+                latex.number(row["probability_of_improvement"], 2),
+                latex.number(middle[start], digits),
+                latex.number(middle["tuned"], digits),
+                latex.number(row["smallest_detectable"], digits),
+                latex.number(row["smallest_detectable_adjusted"], digits),
+            ]
+        )
+    header = ["metric", "$p$", "$p_W$", "$d_z$", r"$\delta$", "$P(+)$", "IQM start", "IQM tuned", "det.", r"det.\ adj."]
+    return latex.GENERATED + latex.tabular("@{}lrrrrrrrrr@{}", header, body)
+
+
+def intensity_table(analysis: Mapping) -> str:
+    """Lay out scores by the intensity of the user's turn, with the correlations in the last row."""
+    start, found = analysis["starting_policy"], analysis["by_intensity"]
+    columns = [("empathy_raw", start), ("empathy_raw", "tuned"), ("empathy_raw", "change")]
+    columns += [(metric, "tuned") for metric in ("audit_empathy_raw", "answer_words") if metric in found["values"]]
+    body = []
+    for number, level in enumerate(found["levels"]):
+        cells = [latex.integer(level[key]) for key in ("level", "prompts", "conversations")]
+        for metric, what in columns:
+            row, digits = found["values"][metric][what]["levels"][number], metric_names.digits(metric)
+            cells.append(latex.number(row["mean"], digits, signed=what == "change"))
+            if what == "change":
+                cells.append("--" if row["low"] is None else latex.interval(row["low"], row["high"], digits))
+        body.append(cells)
+    trends = [r"\multicolumn{3}{@{}l}{Spearman's $\rho$ ($p$)}"]
+    for metric, what in columns:
+        one = found["values"][metric][what]["trend"]
+        shown = "--" if one["spearman"] is None else f"{latex.number(one['spearman'], 2)} ({latex.p_value(one['p'])})"
+        trends += [shown, ""] if what == "change" else [shown]
+    names = [f"{'second scorer' if metric == 'audit_empathy_raw' else 'words'}, tuned" for metric, _ in columns[3:]]
+    start_name = latex.escape(metric_names.POLICY_LABELS[start])
+    header = ["level", "prompts", "conv.", f"empathy, {start_name}", "tuned", "change", "interval", *names]
+    return latex.GENERATED + latex.tabular("@{}" + "r" * len(header) + "@{}", header, [*body, trends])
+
+
+def prompts_table(analysis: Mapping) -> str:
+    """Lay out the prompts that gained and lost most, with what else changed in them."""
+    shown = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "well_formed")
+    body = []
+    for title, rows in (("best", analysis["audit"]["best_prompts"]), ("worst", analysis["audit"]["worst_prompts"])):
+        for number, row in enumerate(rows):
+            cells = [latex.number(row[metric], metric_names.digits(metric), signed=True) for metric in shown]
+            body.append([title if number == 0 else "", latex.escape(str(row["prompt_id"])), *cells])
+    header = ["", "prompt", "empathy", "second scorer", "words", "overlap", "distinct bigrams", "well-formed"]
+    return latex.GENERATED + latex.tabular("@{}llrrrrrr@{}", header, body)

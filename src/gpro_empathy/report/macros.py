@@ -1,0 +1,256 @@
+r"""The macros of the report: each one's name, source and format, in one dictionary.
+
+Sentences that depend on a result or a setting are macros too, chosen here, so that the text around them stays true.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from gpro_empathy import params
+from gpro_empathy.analysis import by_intensity, effects, response_table
+from gpro_empathy.report import latex, scorer_section, verdicts
+from gpro_empathy.report.sentences import (
+    AGGREGATION,
+    DATA,
+    DATA_LIMIT,
+    LOSS,
+    SPLIT,
+    further_terms,
+    hacking,
+    model_name,
+    quantisation,
+    rehearsals,
+    seed_results,
+    seeds,
+    similarity,
+    temperature_effect,
+    temperature_verdict,
+    trained_share,
+    trend,
+    warm_start,
+)
+
+# Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
+WINDOW = 5
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the report is written from: the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
+
+    `gpus` are the rehearsals on GPUs, in reports/gpu.
+    """
+
+    data: dict
+    scorer: dict
+    benchmark: dict
+    warm_start: dict
+    analysis: dict
+    settings: dict
+    log: pd.DataFrame
+    timing: pd.DataFrame
+    gpus: Sequence[dict]
+    sections: Mapping[str, params.Section]
+
+
+def macros(inputs: Inputs) -> dict[str, str]:
+    """Return every macro's LaTeX text by its name, in the order of the report."""
+    return {
+        **_method(inputs),
+        **_data(inputs),
+        **scorer_section.macros(inputs.scorer, inputs.sections["train_scorer"], inputs.benchmark),
+        **_training(inputs),
+        **_results(inputs.analysis),
+        **_intensity(inputs.analysis),
+        **_audit(inputs.analysis),
+        **_temperature(inputs.analysis),
+        "RunGpuSentence": rehearsals(inputs.gpus),
+    }
+
+
+def _method(inputs: Inputs) -> dict[str, str]:
+    policy, rewards = inputs.sections["policy"], inputs.sections["rewards"]
+    grpo, config = inputs.sections["train_grpo"], inputs.sections["analyse_rewards"]
+    cross = rewards.similarity_kind == "cross_encoder"
+    return {
+        "RunModelName": model_name(policy.model),
+        "RunModelSentence": f"The policy is {model_name(policy.model)}.",
+        "RunQuantisationSentence": quantisation(policy, inputs.settings),
+        "RunLoraRank": latex.integer(policy.lora_rank),
+        "RunLoraAlpha": f"{policy.lora_alpha:g}",
+        "RunParametersTrained": latex.integer(inputs.settings["parameters_trained"]),
+        "RunParametersTotal": latex.integer(inputs.settings["parameters_total"]),
+        "RunWarmStartSentence": warm_start(inputs.warm_start),
+        "RunSimilarityFormula": r"\mathrm{clip}\bigl(f(u,a),0,1\bigr)"
+        if cross
+        else r"\max\bigl(0,\cos(e(u),e(a))\bigr)",
+        "RunSimilarityModelSentence": (
+            "where $f$ is the score of the pair by " if cross else "where $e$ is the embedding of "
+        )
+        + model_name(rewards.similarity_model)
+        + ".",
+        "RunTemperature": f"{rewards.calibration_temperature:g}",
+        "RunCalibration": rewards.calibration,
+        "RunFurtherTerms": further_terms(rewards.weights),
+        "RunWeights": ", ".join(
+            rf"{latex.escape(term.replace('_', ' '))} \num{{{weight:g}}}" for term, weight in rewards.weights.items()
+        ),
+        "RunAggregationSentence": AGGREGATION[rewards.aggregation],
+        "RunPromptsPerStep": latex.integer(grpo.prompts_per_step),
+        "RunGroupSize": latex.integer(grpo.num_generations),
+        "RunAdvantageFormula": {
+            "group": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(R_1,\dots,R_G)}",
+            "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
+            "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
+        }[grpo.scale_rewards],
+        "RunTrainedShareSentence": trained_share(grpo),
+        "RunClipEpsilon": f"{grpo.clip_epsilon:g}",
+        "RunKlBeta": f"{grpo.kl_beta:g}",
+        "RunKlSentence": r"With $\beta=0$ this term is neither computed nor logged." if grpo.kl_beta == 0 else "",
+        "RunLossSentence": LOSS[grpo.loss_type],
+        "RunResamples": latex.integer(config.n_resamples),
+        "RunMetricCount": latex.integer(len(config.metrics)),
+        "RunAlpha": rf"\num{{{effects.significance_level(config.confidence):g}}}",
+        "RunPower": latex.percent(effects.POWER),
+        "RunMargin": f"{config.similarity_margin:g}",
+        "RunConfidence": latex.percent(config.confidence),
+        "RunMaxPromptTokens": latex.integer(policy.max_prompt_tokens),
+        "RunMaxCompletionTokens": latex.integer(policy.max_completion_tokens),
+    }
+
+
+def _data(inputs: Inputs) -> dict[str, str]:
+    data = inputs.data
+    # Not every source knows its stories.
+    stories = f"{latex.integer(data['stories'])} " if data.get("stories") else ""
+    described = DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
+    return {
+        "RunDataSentence": described,
+        "RunSplitSentence": SPLIT[data["split"]],
+        "RunDataLimit": DATA_LIMIT[data["source"]],
+        "RunMinWords": latex.integer(inputs.sections["prepare"].min_prompt_words),
+        "RunLeftOutShort": latex.integer(data["left_out"]["short"]),
+        "RunLeftOutLong": latex.integer(data["left_out"]["long"]),
+        "RunScorerEncoder": model_name(inputs.sections["train_scorer"].encoder),
+    }
+
+
+def _training(inputs: Inputs) -> dict[str, str]:
+    timing, grpo, rollout = inputs.timing, inputs.sections["train_grpo"], inputs.sections["rollout"]
+    # With several training seeds, the mean over them of each step.
+    log = inputs.log.groupby("step").mean(numeric_only=True)
+    window = max(1, min(WINDOW, len(log) // 4))
+    first, last = log.head(window).mean(), log.tail(window).mean()
+    seconds = float(timing["step_s"].mean())
+    completions = latex.integer(grpo.prompts_per_step * grpo.num_generations)
+    n_seeds = len(inputs.analysis["training_seeds"])
+    again = rf", anew for each of \num{{{n_seeds}}} training seeds" if n_seeds > 1 else ""
+    return {
+        "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
+        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
+        "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
+        "RunBaseSamples": " (the base model, which is described and not compared, once)"
+        if inputs.warm_start["enabled"]
+        else "",
+        "RunSamplingTemperature": f"{rollout.temperature:g}",
+        "RunSamplingMass": f"{rollout.top_p:g}",
+        "RunSteps": latex.integer(len(log)),
+        "RunWindow": latex.integer(window),
+        "RunTrainEmpathyFirst": latex.number(first["empathy_raw"], 2),
+        "RunTrainEmpathyLast": latex.number(last["empathy_raw"], 2),
+        "RunTrainSimilarityFirst": latex.number(first["semantic_similarity_raw"], 3),
+        "RunTrainSimilarityLast": latex.number(last["semantic_similarity_raw"], 3),
+        "RunTrainTokensFirst": latex.number(first["completion_tokens"], 0),
+        "RunTrainTokensLast": latex.number(last["completion_tokens"], 0),
+        "RunDevice": latex.escape(str(inputs.settings["device"])),
+        "RunBackend": latex.escape(str(inputs.settings["backend"])),
+        "RunStepSeconds": rf"\qty{{{seconds:.1f}}}{{\second}}",
+        "RunGenerationShare": latex.percent(float(timing["generation_s"].sum() / timing["step_s"].sum())),
+        "RunTrainingMinutes": rf"\qty{{{timing['step_s'].sum() / 60:.1f}}}{{\minute}}",
+    }
+
+
+def _results(analysis: dict) -> dict[str, str]:
+    start = analysis["starting_policy"]
+    empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
+    formed = analysis["audit"]["metrics"]["well_formed"]
+    return {
+        "RunPrompts": latex.integer(analysis["prompts"]),
+        "RunConversations": latex.integer(analysis["conversations"]),
+        "RunResponses": latex.integer(analysis["responses"]),
+        "RunStartingPolicy": {"base": "the base model", "warm_start": "the warm-started model"}[start],
+        "RunHeadline": verdicts.HEADLINE[empathy["verdict"]],
+        "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
+        "RunEmpathyInterval": latex.interval(empathy["low"], empathy["high"], 2),
+        "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
+        "RunEmpathyStart": latex.number(empathy["means"][start], 2),
+        "RunEmpathyTuned": latex.number(empathy["means"]["tuned"], 2),
+        "RunEmpathyDz": r"\text{undefined}" if empathy["d_z"] is None else latex.number(empathy["d_z"], 2),
+        "RunEmpathyCliff": latex.number(empathy["cliffs_delta"], 2),
+        "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
+        "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
+        "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
+        "RunSimilaritySentence": similarity(similar, analysis["similarity_noninferiority"]),
+        "RunWellFormedStart": latex.percent(formed["means"][start]),
+        "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
+        "RunSeedSentence": seeds(analysis["training_seeds"]),
+        "RunSeedResults": seed_results(empathy),
+    }
+
+
+def _intensity(analysis: dict) -> dict[str, str]:
+    start, found = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
+    agreement = analysis["intensity_agreement"]
+    return {
+        "RunTrendStart": _correlation(found[start]["trend"]),
+        "RunTrendTuned": _correlation(found["tuned"]["trend"]),
+        "RunTrendSentence": trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
+        "RunFewestConversations": latex.integer(by_intensity.FEWEST_CONVERSATIONS),
+        "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
+        "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
+        "RunStatedCount": latex.integer(agreement["tuned"]["n"]),
+        "RunStatedStartExact": latex.percent(agreement[start]["exact"]),
+        "RunStatedStartWithinOne": latex.percent(agreement[start]["within_one"]),
+        "RunStatedStartCount": latex.integer(agreement[start]["n"]),
+    }
+
+
+def _correlation(found: dict) -> str:
+    if found["spearman"] is None:
+        return "undefined (no spread)"
+    return f"{latex.number(found['spearman'], 2)} ({latex.p_statement(found['p'])})"
+
+
+def _audit(analysis: dict) -> dict[str, str]:
+    audit = analysis["audit"]
+    second, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
+    correlation = audit["prompt_correlation"]
+    return {
+        "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
+        "RunHackingSentence": hacking(audit),
+        "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
+        "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
+        "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
+        "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
+        "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
+        "RunDriftSentence": latex.escape(verdicts.drift(audit)),
+        "RunStockPhraseCount": latex.integer(len(response_table.STOCK_PHRASES)),
+    }
+
+
+def _temperature(analysis: dict) -> dict[str, str]:
+    found = analysis["temperature"]
+    grid = [row["temperature"] for row in found["modes"]["batch"]]
+    return {
+        "RunTemperatureSamples": latex.integer(found["samples"]),
+        "RunTemperatureLow": f"{min(grid):g}",
+        "RunTemperatureHigh": f"{max(grid):g}",
+        "RunTemperatureEffects": "; ".join(
+            temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+        )
+        + ".",
+        "RunTemperatureVerdict": temperature_verdict(found["modes"][found["calibration"]], found["configured"]),
+        "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
+    }

@@ -1,0 +1,216 @@
+"""The scorer's section of the report: its macros, sentences and tables, as LaTeX text that is true whatever was found."""
+
+from collections.abc import Mapping
+
+from gpro_empathy import params
+from gpro_empathy.analysis import estimates
+from gpro_empathy.report import latex
+
+TITLES = {"reward": "the reward's scorer", "audit": "the second scorer"}
+LABELS = ("emotion", "polarity", "empathy")
+# By `estimates.side` of the slope and 1.
+SLOPE = {
+    None: "there are too few conversations to judge it",
+    -1: "below 1, so that its predictions are spread too far",
+    0: "no evidence that it differs from 1",
+    1: "above 1, so that its predictions are spread too little",
+}
+# By `estimates.side` of what seeing other turns of the tested conversations adds, and 0.
+LEAK = {
+    None: "there are too few conversations to judge it.",
+    -1: "here, a split by turn makes the scorer look worse.",
+    0: "no evidence, on these data, that a split by turn flatters the scorer.",
+    1: "a split by turn makes the scorer look better than it is for new conversations.",
+}
+NO_LEAK = (
+    "What a split by turn would add to these correlations cannot be measured on these data: the tested conversations have turns in "
+    "training already, or no second turn to learn from."
+)
+
+# The recipe of bench/scorer.yaml that the others are compared with.
+PUBLISHED = "published"
+# By `estimates.side` of what the benchmark's recipe adds to the published one, and 0.
+RECIPE = {
+    None: "there are too few conversations to judge it",
+    -1: "it does worse",
+    0: "no evidence of a difference",
+    1: "it does better",
+}
+NO_DEV = r"The official development file has not been rated (\stage{make scorer-benchmark})."
+
+
+def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[str, str]:
+    """Return the section's macros but the encoder's name, from reports/scorer.json and bench/scorer.json."""
+    turns, agreement = config.context_turns, scorer["agreement"]
+    return {
+        "RunScorerTrained": trained(config),
+        "RunScorerReads": rf"on turns after up to \num{{{turns}}} earlier turns" if turns else "on single turns",
+        "RunScorerConfidence": latex.percent(estimates.CONFIDENCE),
+        "RunScorerResamples": latex.integer(estimates.N_RESAMPLES),
+        "RunScorerAgreement": latex.number(agreement["pearson_empathy"], 2),
+        "RunScorerDifference": latex.number(agreement["mean_absolute_difference"], 2),
+        "RunScorerMeanDifference": latex.number(agreement["mean_difference"], 2, signed=True),
+        "RunScorerLimits": latex.interval(agreement["limit_low"], agreement["limit_high"], 2),
+        "RunScorerSlopeSentence": slopes(scorer),
+        "RunScorerBiasSentence": biases(scorer["reward"]["calibration"]),
+        "RunScorerStockSentence": stock_phrases(scorer),
+        "RunScorerLeakSentence": leak(scorer["leak"]),
+        "RunScorerBenchmarkSentence": benchmark(bench),
+        "RunScorerDevSentence": dev_column(bench["dev"]),
+    }
+
+
+def trained(config: params.TrainScorer) -> str:
+    """Return what is kept and trained of the encoder, as words that follow its name."""
+    kept = rf", of which the first \num{{{config.layers}}} layers are kept," if config.layers else ""
+    return kept + (" with low-rank adapters" if config.lora_rank else " with its layers trained further")
+
+
+def slopes(scorer: Mapping) -> str:
+    """Say how the label grows with the prediction."""
+    parts = []
+    for role, title in TITLES.items():
+        found = scorer[role]["calibration"]["slope"]
+        parts.append(f"for {title} it is {_estimate(found, signed=False)}: {SLOPE[estimates.side(found, 1)]}")
+    return f"The slope of the label on the prediction is 1 for a calibrated scorer; {'; '.join(parts)}."
+
+
+def biases(calibration: Mapping) -> str:
+    """Name the groups by length and polarity that the reward's scorer rates too high or too low."""
+    groups = [(f"turns of {_words(row)}", row["bias"]) for row in calibration["by_words"]]
+    groups += [(f"polarity {row['group']}", row["bias"]) for row in calibration["by_polarity"]]
+    # Clear ones have an interval that leaves out 0.
+    clear = [f"{name} ({latex.number(found['estimate'], 2, signed=True)})" for name, found in groups if _clear(found)]
+    if not clear:
+        return "No group by length or polarity has a bias, on the reward's scorer, whose interval excludes zero."
+    return (
+        f"By length and polarity, the reward's scorer has a bias whose interval excludes zero for {', '.join(clear)}."
+    )
+
+
+def stock_phrases(scorer: Mapping) -> str:
+    """Say whether a stock phrase raises the score of any turn, and by more than a neutral sentence does."""
+    found, second = (scorer[role]["stock_phrases"]["mean"] for role in TITLES)
+    change, difference = estimates.side(found["change"], 0), estimates.side(found["difference"], 0)
+    verdict = {
+        None: "there are too few conversations to judge it",
+        -1: "it is worth less than the neutral sentence",
+        0: "no evidence that it is worth more than the neutral sentence",
+        1: "the reward can be had by a habit of speech, in part"
+        if change == 1
+        else "it is worth more than the neutral sentence, but is not shown to raise the score",
+    }[difference]
+    return (
+        f"On average over phrases and turns, a stock phrase changes the score of {TITLES['reward']} by {_estimate(found['change'])}, a "
+        f"neutral sentence by {_estimate(found['control_change'])}; the difference is {_estimate(found['difference'])}: {verdict}. "
+        f"On {TITLES['audit']} the difference is {_estimate(second['difference'])}."
+    )
+
+
+def leak(found: Mapping | None) -> str:
+    """Say what a split by turn adds to the correlations."""
+    if found is None:
+        return NO_LEAK
+    mean = found["mean"]
+    sizes = {name: latex.integer(found[name]) for name in ("held_out_turns", "held_out_conversations", "train_turns")}
+    start = (
+        f"Of the test conversations, {sizes['held_out_turns']} turns, about half of each, are rated by two scorers trained in the same way on "
+        f"{sizes['train_turns']} turns: the reward's, which saw none of the {sizes['held_out_conversations']} conversations, "
+        "and one that learned from the other halves"
+    )
+    if mean["difference"]["estimate"] is None:
+        return f"{start}; their correlations are not defined."
+    return (
+        f"{start}. The mean correlation with the labels is {latex.number(mean['grouped'], 3)} and {latex.number(mean['by_turn'], 3)}, a "
+        f"difference of {_estimate(mean['difference'], 3)}: {LEAK[estimates.side(mean['difference'], 0)]} Each is one training, and "
+        "the interval holds nothing of the spread between trainings."
+    )
+
+
+def benchmark(found: Mapping) -> str:
+    """Say how the benchmark's scorer does on the official data, and against the published recipe where both were tried."""
+    dev, folds = found["dev"], found["folds"]
+    if dev is None:
+        return NO_DEV
+    recipe = dev["recipe"]
+    text = (
+        rf"On the official development file of WASSA 2024 the repository's benchmark, the recipe \stage{{{recipe}}} of "
+        r"\file{bench/scorer.yaml} trained on the official training file and no scorer of this run, reaches a mean correlation of "
+        f"{_estimate(dev['pearson']['mean'], 3, signed=False)}"
+    )
+    if recipe == PUBLISHED or not {recipe, PUBLISHED} <= set(folds):
+        return f"{text}."
+    own, baseline = (_estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED))
+    difference = folds[recipe]["difference"]["mean"]
+    return (
+        f"{text}; cross-validated over the conversations of the training file, it reaches {own} and the published single-turn recipe "
+        f"{baseline}, a difference of {_estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
+    )
+
+
+def dev_column(dev: Mapping | None) -> str:
+    """Say whose correlations on the official development set stand beside the leak."""
+    if dev is None:
+        return NO_DEV
+    return (
+        rf"Dev: no scorer of this run, but the benchmark's (recipe \stage{{{dev['recipe']}}}), trained on the official WASSA "
+        r"training file, on the official development file (\linked{bench/scorer.json})."
+    )
+
+
+def leak_table(found: Mapping | None, dev: Mapping | None = None) -> str:
+    """Lay out the correlations of both ways to split, and those of the benchmark's scorer on the official dev file.
+
+    Args:
+        dev: The `dev` entry of bench/scorer.json, if the file was rated.
+    """
+    body = []
+    for name in (*LABELS, "mean"):
+        row = {} if found is None else found["mean"] if name == "mean" else found["labels"][name]
+        cells = [latex.number(row.get(key), 3) for key in ("grouped", "by_turn")]
+        cells.append(_estimate(row["difference"], 3) if row else "--")
+        body.append([name, *cells, *([latex.number(dev["pearson"][name]["estimate"], 3)] if dev else [])])
+    header = ["", "new", "by turn", "difference", *(["dev"] if dev else [])]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, body)
+
+
+def calibration_table(scorer: Mapping) -> str:
+    """Lay out bias and error of both scorers by the label's level, the turn's length and its polarity."""
+    kinds = {
+        "by_label": lambda row: f"empathy {row['group']}",
+        "by_words": _words,
+        "by_polarity": lambda row: f"polarity {row['group']}",
+    }
+    body = []
+    for kind, name in kinds.items():
+        for rows in zip(*(scorer[role]["calibration"][kind] for role in TITLES), strict=True):
+            cells = [cell for row in rows for cell in (_estimate(row["bias"]), latex.number(row["mae"], 2))]
+            body.append([name(rows[0]), latex.integer(rows[0]["turns"]), *cells])
+    header = ["turns with", "number", "bias, reward's", "error", "bias, second", "error"]
+    return latex.GENERATED + latex.tabular("@{}lrrrrr@{}", header, body)
+
+
+def phrases_table(scorer: Mapping) -> str:
+    """Lay out what each stock phrase does to the score of a turn."""
+    body = []
+    rows = zip(*(scorer[role]["stock_phrases"]["phrases"] for role in TITLES), strict=True)
+    for reward, second in [*rows, tuple(scorer[role]["stock_phrases"]["mean"] for role in TITLES)]:
+        changes = [latex.number(reward[key]["estimate"], 2, signed=True) for key in ("change", "control_change")]
+        differences = [_estimate(row["difference"]) for row in (reward, second)]
+        body.append([latex.escape(reward["phrase"]) if "phrase" in reward else "mean", *changes, *differences])
+    header = ["appended phrase", "phrase", "neutral", "difference", "difference, second scorer"]
+    return latex.GENERATED + latex.tabular("@{}lrrrr@{}", header, body)
+
+
+def _words(row: Mapping) -> str:
+    fewest, most = row["group"].split("-")
+    return f"{fewest} words" if fewest == most else rf"{fewest}\textendash{{}}{most} words"
+
+
+def _clear(found: Mapping) -> bool:
+    return estimates.side(found, 0) in (-1, 1)
+
+
+def _estimate(found: Mapping, digits: int = 2, signed: bool = True) -> str:
+    number = latex.number(found["estimate"], digits, signed)
+    return number if found["low"] is None else f"{number} {latex.interval(found['low'], found['high'], digits)}"

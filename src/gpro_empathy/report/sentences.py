@@ -1,0 +1,243 @@
+"""Sentences of the report that a setting or a result chooses: LaTeX text, true for whatever chose it."""
+
+from collections.abc import Mapping, Sequence
+
+from gpro_empathy import params
+from gpro_empathy.analysis import effects
+from gpro_empathy.analysis import temperature_effect as analysis_temperature_effect
+from gpro_empathy.report import gpu_table, latex, verdicts
+
+NAMES = {
+    "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
+    "all-minilm-l6-v2": r"all-MiniLM-L6-v2~\citep{wang2020minilm,reimers2019sentence}",
+    "random": "a small transformer with random weights, which tests the software and says nothing about language models",
+}
+
+DATA = {
+    "embedded": "The data are the corpus of this repository: invented conversations of two people about {stories}invented news "
+    "stories of somebody's trouble, in the schema of the WASSA conversation task. The corpus is synthetic. A large language "
+    "model wrote the conversations and the demonstrations, and labelled each turn, by the written "
+    r"guidelines in \file{{data/embedded/guidelines.md}}; no person was in distress, and none rated a turn.",
+    "hub": r"The data are \stage{{{dataset}}} from the Hugging Face hub, in the schema of the WASSA conversation task.",
+    "wassa_csv": "The data are the official files of the WASSA conversation task: two people talk about a news story of "
+    r"somebody's trouble, and raters labelled each turn~\citep{{omitaomu2022empathic,giorgi2024wassa}}.",
+}
+DATA_LIMIT = {
+    "embedded": "The conversations are synthetic and so are their labels: a language model wrote and rated them by written "
+    "guidelines, so that the scorers have learned one model's view of these guidelines, and nothing here is evidence "
+    "about what people would say or how they would rate it.",
+    "hub": "The labels are those of the data set, taken as they are.",
+    "wassa_csv": "The raters were crowd workers who judged short chats about news; their ratings are one view of empathy.",
+}
+SPLIT = {
+    "by_conversation": "Training, validation and test share no conversation.",
+    "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
+    "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
+}
+AGGREGATION = {
+    "sum_then_normalize": "The terms are summed first and the sum is standardised within the group.",
+    "normalize_then_sum": "Each term is standardised within the group before the terms are summed, so that $R$ in "
+    r"\autoref{eq:advantage} stands for one term at a time.",
+}
+LOSS = {
+    "dapo": r"$N$ is the number of tokens in all responses of the step~\citep{yu2025dapo}.",
+    "bnpo": "$N$ is the number of tokens in all responses of one forward batch.",
+    "grpo": r"$1/N$ stands for the mean over responses of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
+    "dr_grpo": r"$N$ is the number of responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
+}
+# By the audit's verdict: without and with a confirmed drift of style.
+HACKING = {
+    "no gain to audit": (
+        "No gain on the reward's scorer is established, so there is none to explain by cheating it, and no drift of style is confirmed.",
+        "No gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
+    ),
+    "not confirmed": (
+        "A gain that only the optimised scorer sees is what reward hacking looks like, though no drift of style is confirmed.",
+        "A gain that only the optimised scorer sees is what reward hacking looks like, and the style has drifted beside it.",
+    ),
+    "partly confirmed": (
+        "The optimised scorer alone sees part of the gain, which is reward hacking in that part; no drift of style is confirmed.",
+        "The optimised scorer alone sees part of the gain, which is reward hacking in that part, and the style has drifted.",
+    ),
+    "confirmed": (
+        "No sign of reward hacking is found: both scorers see the gain, and no drift of style is confirmed.",
+        "Both scorers see the gain, which speaks against reward hacking; but the style has drifted too, and both may like it.",
+    ),
+}
+# What the terms of the reward beside the two scores ask for.
+ASKS = {
+    "well_formed": "the response format",
+    "length": "short answers",
+    "repetition": "little repetition",
+    "overlap": "little copying from the utterance",
+}
+CALIBRATIONS = {
+    "batch": "in batch calibration",
+    "prompt": "calibrated over a single prompt's responses",
+    "reference": "against the frozen reference",
+}
+# From which smallest correlation of advantages on T is said to matter so much.
+MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
+
+
+def model_name(name: str) -> str:
+    """Return a model's name in print, with its citation where the repository brings the model."""
+    return NAMES.get(name, rf"\texttt{{{latex.escape(name)}}}")
+
+
+def quantisation(policy: params.Policy, settings: Mapping) -> str:
+    """Say in which number format the frozen weights are."""
+    if not policy.load_in_4bit:
+        return f"The base weights are frozen and kept in {policy.dtype}."
+    place = (
+        " and, on this machine without CUDA, dequantised once at loading, which keeps the numbers of the 4-bit model"
+        if str(settings["device"]).startswith("cpu")
+        else ""
+    )
+    return rf"The base weights are frozen and quantised to 4-bit NF4~\citep{{dettmers2023qlora}}{place}."
+
+
+def warm_start(report: Mapping) -> str:
+    """Say whether the policy learned the response format from demonstrations first."""
+    if not report["enabled"]:
+        return "There is no warm start: GRPO begins with the model as it is."
+    return (
+        rf"Before GRPO a warm start, supervised training of the same adapter on \num{{{report['demonstrations']}}} "
+        "demonstrations, teaches this format; its loss fell or rose from "
+        f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)}."
+    ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
+
+
+def further_terms(weights: Mapping[str, float]) -> str:
+    """Say what the reward asks for beside the two scores, if anything."""
+    asked = [
+        ASKS.get(term, term.replace("_", " ")) for term in weights if term not in analysis_temperature_effect.TERMS
+    ]
+    if not asked:
+        return ""
+    return f"Further terms of the reward ask for {_listed(asked)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def trained_share(grpo: params.TrainGrpo) -> str:
+    """Say which responses of a group are trained on."""
+    if grpo.trained_generations == grpo.num_generations:
+        return ""
+    return (
+        rf"Of each group, the \num{{{grpo.trained_generations}}} responses whose advantages vary most are trained on, in the manner of "
+        r"\citet{xu2026rollouts}; their advantages are those against the whole group."
+    )
+
+
+def similarity(found: Mapping, noninferiority: Mapping) -> str:
+    """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
+    change = verdicts.SIMILARITY[found["verdict"]]
+    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=rf"\num{{{noninferiority['margin']:g}}}")
+    difference = latex.number(found["difference"], 3, signed=True)
+    test = latex.p_statement(noninferiority["p"])
+    return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """Say how many trainings the comparison rests on, and what that means for intervals and tests."""
+    if len(numbers) == 1:
+        return (
+            "One training seed was run, so the spread between trainings is unknown: intervals and tests say what these "
+            "weights do on conversations like these, not what training again would give."
+        )
+    caution = "; with two seeds that differ much such intervals are too short" if len(numbers) == 2 else ""
+    listed = _listed([str(number) for number in numbers])
+    return (
+        f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
+        "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
+        "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the conversations, "
+        f"the degrees of freedom of the sum being Satterthwaite's{caution}. The permutation tests are about these trainings."
+    )
+
+
+def seed_results(found: Mapping) -> str:
+    """Give the change of each training seed, if there are several."""
+    by_seed = found["by_seed"]
+    if len(by_seed) == 1:
+        return ""
+    changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
+    return f"By training seed, the change is {_listed(changes)}."
+
+
+def trend(tuned: Mapping, change: Mapping, confidence: float) -> str:
+    """Say whether the tuned policy's empathy grows with the intensity of the turn, and whether its gain does."""
+    sentences = []
+    for subject, found in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
+        if _clear(found, confidence):
+            sentences.append(f"{subject} {'grows' if found['spearman'] > 0 else 'falls'} with the intensity")
+        else:
+            sentences.append(f"there is no evidence that {subject} follows the intensity")
+    text = "; ".join(sentences) + "."
+    return text[0].upper() + text[1:]
+
+
+def _clear(found: Mapping, confidence: float) -> bool:
+    return found["spearman"] is not None and found["p"] < effects.significance_level(confidence)
+
+
+def hacking(audit: Mapping) -> str:
+    """Say plainly whether the run looks like reward hacking."""
+    return HACKING[audit["verdict"]][bool(audit["drifts"])]
+
+
+def temperature_effect(mode: str, rows: Sequence[Mapping], configured: float) -> str:
+    """Give the smallest correlation of advantages over the grid, with its T, and the most reversed pairs, in one mode."""
+    others = _others(rows, configured)
+    if not others:
+        return f"undefined {CALIBRATIONS[mode]}, where the rewards have no spread"
+    farthest = min(others, key=lambda row: row["correlation"])
+    reversed_pairs = max(row["reversed_pairs"] for row in others)
+    return (
+        rf"{latex.number(farthest['correlation'], 3)} (at $T={farthest['temperature']:g}$) and "
+        f"{latex.percent(reversed_pairs, 1)} {CALIBRATIONS[mode]}"
+    )
+
+
+def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
+    """Say how much T matters in the calibration that was trained with, and from where on it is said to."""
+    others = _others(rows, configured)
+    if not others:
+        return "Whether $T$ matters cannot be said."
+    smallest = min(row["correlation"] for row in others)
+    word = next(word for bound, word in MATTERS if smallest >= bound)
+    hardly, little = (rf"\num{{{bound:g}}}" for bound, _ in MATTERS[:2])
+    return (
+        rf"In the calibration that was trained with, $T$ \emph{{{word}}} (we say \emph{{hardly}} from a smallest correlation of "
+        rf"{hardly} on, and \emph{{little}} from {little} on)."
+    )
+
+
+def _others(rows: Sequence[Mapping], configured: float) -> list[Mapping]:
+    return [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
+
+
+def rehearsals(gpus: Sequence[dict]) -> str:
+    """Say what the steps of profiles took on GPUs, on random models of their architectures."""
+    if not gpus:
+        return r"No profile for a GPU has been rehearsed on one for this report; \stage{make rehearse} does."
+    return (
+        "Profiles for a GPU are rehearsed on random models of their architectures, with the longest prompts and responses that they "
+        rf"allow: {'; '.join(map(_rehearsal, gpus))} (\file{{reports/gpu/}}, from \stage{{make rehearse}})."
+    )
+
+
+def _rehearsal(found: dict) -> str:
+    seconds, versions = found["seconds_per_step"], found["versions"]
+    named = [
+        f"{name} {versions[name].partition('+')[0]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions
+    ]
+    open_ = gpu_table.not_passed(found)
+    failed = f" ({open_})" if open_ else ""
+    return (
+        rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
+        rf"\qty{{{seconds['step']:.1f}}}{{\second}}, \qty{{{seconds['generation']:.1f}}}{{\second}} of it sampling, and "
+        rf"{found['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
+    )

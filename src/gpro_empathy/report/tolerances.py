@@ -1,0 +1,141 @@
+"""How far a number of a rerun may lie from the committed one and still count as reproduced: one table, RULES.
+
+The first rule whose report and key fit a number judges it. Rules of the comparison take their width from the committed
+interval of the metric: the run's own statement of how uncertain it is. A rerun has the same uncertainty, and the
+difference of two independent estimates varies sqrt(2) times as much as one, so the interval is widened by that factor
+about its estimate. Effect sizes and correlations over n prompts have a standard error near 1 / sqrt(n), shares of at most
+half of that; twice the error of a difference is allowed. The prompts are the same in both runs and the training is not,
+so this is a convention and no test.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpro_empathy.analysis import effects
+
+_WIDENING = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a rule is for, its tolerance in words, and a test (path, committed, current, committed report) -> agrees."""
+
+    what: str
+    tolerance: str
+    report: str
+    keys: str
+    agrees: Callable[[tuple, float, float, object], bool]
+
+
+def rule_of(report: str, path: tuple) -> Rule:
+    """Return the first rule for a number, given the report's file and the keys that lead to the number."""
+    joined = ".".join(map(str, path))
+    return next(rule for rule in RULES if re.search(rule.report, report) and re.search(rule.keys, joined))
+
+
+def _exact(path: tuple, old: float, new: float, report: object) -> bool:
+    return old == new
+
+
+def _any(path: tuple, old: object, new: object, report: object) -> bool:
+    return True
+
+
+def _absolute(width: float) -> Callable:
+    return lambda path, old, new, report: abs(new - old) <= width
+
+
+def _relative(share: float) -> Callable:
+    return lambda path, old, new, report: abs(new - old) <= share * abs(old)
+
+
+def _over_prompts(factor: float) -> Callable:
+    return lambda path, old, new, report: abs(new - old) <= factor * math.sqrt(2 / report["prompts"])
+
+
+def _change(path: tuple, old: float, new: float, report: object) -> bool:
+    found, floor = _metric(path, report), 1 / report["prompts"]
+    below, above = found["difference"] - found["low"], found["high"] - found["difference"]
+    return old - max(_WIDENING * below, floor) <= new <= old + max(_WIDENING * above, floor)
+
+
+def _level(path: tuple, old: float, new: float, report: object) -> bool:
+    found = _metric(path, report)
+    width = _WIDENING * max(found["high"] - found["difference"], found["difference"] - found["low"])
+    # A metric that was the same for every prompt has an interval without width.
+    return abs(new - old) <= max(width, 1 / report["prompts"])
+
+
+def _same_side(path: tuple, old: float, new: float, report: object) -> bool:
+    alpha = effects.significance_level(report["confidence"])
+    if path[0] == "similarity_noninferiority":
+        alpha /= 2  # its test is one-sided
+    return (old < alpha) == (new < alpha)
+
+
+def _intensity(path: tuple, old: float, new: float, report: object) -> bool:
+    found = report
+    for key in path[:-1]:
+        found = found[key]
+    if found["low"] is None:
+        return abs(new - old) <= 2 * report["metrics"][path[2]]["sd_of_differences"]
+    return abs(new - old) <= _WIDENING * max(found["high"] - found["mean"], found["mean"] - found["low"])
+
+
+def _replies(path: tuple, old: float, new: float, report: object) -> bool:
+    found = report[path[0]][path[1]]
+    return abs(new - old) <= 0.15 * (found["n"] + found["missing"])
+
+
+def _metric(path: tuple, report: object) -> dict:
+    """Return the part of the report that the path leads through and that has an interval."""
+    found, last = report, {}
+    for key in path:
+        found = found[key]
+        if isinstance(found, dict) and {"low", "high", "difference"} <= found.keys():
+            last = found
+    return last
+
+
+_ANALYSIS = r"reward_analysis\.json$"
+_INTERVAL = r"^(metrics\.[^.]+|audit\.metrics\.[^.]+|audit\.gap)"
+# Examples, which prompts were extreme by chance too: no number that a rerun should repeat.
+NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
+RULES = (
+    Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
+    # What policy.dtype: auto stands for depends on the processor.
+    Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", _any),
+    Rule("data and settings: counts and words", "exactly equal", r"data\.json$|settings\.json$", r"", _exact),
+    Rule("scorers: turns and conversations", "exactly equal", r"scorer\.json$", r"turns$|conversations$", _exact),
+    Rule("scorers: leak", "0.05", r"scorer\.json$", r"^leak\.", _absolute(0.05)),
+    Rule(
+        "scorers: calibration, stock phrases and limits of agreement", "0.25 label units",
+        r"scorer\.json$", r"calibration\.|stock_phrases\.|limit_", _absolute(0.25),
+    ),
+    Rule("scorers: correlations", "0.03", r"scorer\.json$", r"pearson", _absolute(0.03)),
+    Rule("scorers: errors and differences", "0.05 label units", r"scorer\.json$", r"mae$|difference$", _absolute(0.05)),
+    Rule("scorers: counts", "exactly equal", r"scorer\.json$", r"", _exact),
+    Rule("warm start: losses", "0.1 nats", r"warm_start\.json$", r"loss", _absolute(0.1)),
+    Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
+    Rule("calibration: statistics of the starting policy", "15 %", r"reference\.json$", r"", _relative(0.15)),
+    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes", _exact),
+    Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
+    Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
+    Rule(
+        "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2), or 1 / prompts if that is more",
+        _ANALYSIS, rf"{_INTERVAL}.*\.(low|high|\w*means\.\w+|by_seed\.\w+)$", _level,
+    ),
+    Rule(
+        "scores by intensity", "half the level's interval, times sqrt(2); without one, two sd of the metric's differences",
+        _ANALYSIS, r"^by_intensity\.values.*\.(mean|low|high)$", _intensity,
+    ),
+    Rule("effect sizes and correlations over prompts", "2 sqrt(2 / prompts)", _ANALYSIS, r"d_z$|cliffs_delta$|spearman$|prompt_correlation$", _over_prompts(2)),
+    Rule("shares", "sqrt(2 / prompts)", _ANALYSIS, r"probability_of_improvement$|exact$|within_one$|stock_phrases", _over_prompts(1)),
+    Rule("temperature: correlations and reversed pairs", "0.05", _ANALYSIS, r"^temperature.*(correlation|reversed_pairs)$", _absolute(0.05)),
+    Rule("temperature: spread within a group", "30 %", _ANALYSIS, r"^temperature.*sd$", _relative(0.3)),
+    Rule("spreads and detectable differences", "50 %", _ANALYSIS, r"standard_error$|sd_of|detectable", _relative(0.5)),
+    Rule("replies that state an intensity", "15 % of the replies", _ANALYSIS, r"^intensity_agreement.*(n|missing)$", _replies),
+    Rule("counts and settings of the comparison", "exactly equal", _ANALYSIS, r"", _exact),
+)  # fmt: skip

@@ -1,0 +1,157 @@
+"""The results as one web page: verdict, tables, figures, and every response with its scores, in a single HTML text.
+
+Utterances and responses are untrusted text. Jinja escapes what stands in the markup, `embedded_json` what stands in
+the script, and the page's own script sets texts as text nodes; a content policy allows no script but that one.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from gpro_empathy.analysis import metric_names
+from gpro_empathy.report import page_tables, verdicts
+
+# Scores that stand below each response; the others are folded.
+SHOWN = ("empathy_raw", "semantic_similarity_raw", "audit_empathy_raw")
+# Digits after the point beyond those that are printed, so that a mean of rounded scores is still right.
+_MORE_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Template:
+    """The written part of the page: markup for Jinja, style sheet, script."""
+
+    markup: str
+    style: str
+    script: str
+
+
+def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
+    """Return the page as HTML.
+
+    Args:
+        analysis: The content of reward_analysis.json.
+        rows: Rollout rows, one per response.
+        captions: What each figure shows, by its name; the page looks for them in the folder figures/ beside it.
+
+    Raises:
+        KeyError: If the analysis lacks a number that the page shows.
+        ValueError: If a prompt lacks the responses of a policy, naming both.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    empathy, start = analysis["metrics"]["empathy_raw"], analysis["starting_policy"]
+    headline = verdicts.HEADLINE[empathy["verdict"]]
+    return environment.from_string(template.markup).render(
+        style=template.style,
+        script=template.script,
+        style_hash=_source_hash(template.style),
+        script_hash=_source_hash(template.script),
+        data=embedded_json(browser_data(rows, analysis["metric_order"], start)),
+        analysis=analysis,
+        headline=headline[0].upper() + headline[1:],
+        start_label=metric_names.POLICY_LABELS[start],
+        confidence=page_tables.percent(analysis["confidence"]),
+        empathy={
+            "start": page_tables.number(empathy["means"][start], 2),
+            "tuned": page_tables.number(empathy["means"]["tuned"], 2),
+            "difference": page_tables.number(empathy["difference"], 2, signed=True),
+            "interval": page_tables.interval(empathy["low"], empathy["high"], 2),
+            "p": page_tables.p_value(empathy["p_holm"]),
+        },
+        findings=page_tables.findings(analysis),
+        tables=page_tables.tables(analysis),
+        captions=captions,
+    )
+
+
+def embedded_json(value: object) -> str:
+    """Return JSON that may stand inside a script element: no character in it can end the element or a line.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    # A lone surrogate is JSON and cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def browser_data(rows: Sequence[Mapping], metrics: Sequence[str], start: str) -> dict:
+    """Return what the page's script shows: prompts in the order of the rows, each with the responses of each policy.
+
+    A metric that no row holds, because it is made from several, is left out.
+
+    Raises:
+        ValueError: If a prompt lacks the responses of a policy, or no row holds empathy_raw.
+    """
+    kept = [name for name in metrics if any(name in row for row in rows)]
+    if "empathy_raw" not in kept:
+        raise ValueError("no response has empathy_raw")
+    present = {row["model"] for row in rows}
+    policies = [name for name in metric_names.POLICIES if name in present]
+    several = len({row["seed"] for row in rows if row["model"] == "tuned"}) > 1
+    prompts: dict[str, dict] = {}
+    for row in rows:
+        found = prompts.setdefault(row["prompt_id"], _prompt(row, policies))
+        found["responses"][row["model"]].append(_response(row, kept, several))
+    for name, prompt in prompts.items():
+        for policy, responses in prompt["responses"].items():
+            if not responses:
+                raise ValueError(f"prompt {name} has no response of model {policy!r}")
+    return {
+        "prompts": list(prompts.values()),
+        "responses": len(rows),
+        "labels": {name: metric_names.POLICY_LABELS[name] for name in policies},
+        "against": [start, *(name for name in policies if name not in (start, "tuned"))],
+        "metrics": [
+            {"label": metric_names.label(name), "unit": _unit(name), "digits": metric_names.digits(name)}
+            for name in kept
+        ],
+        "shown": [kept.index(name) for name in SHOWN if name in kept],
+    }
+
+
+def _prompt(row: Mapping, policies: Sequence[str]) -> dict:
+    label = row["emotion"]
+    return {
+        "id": str(row["prompt_id"]),
+        "text": row["prompt"],
+        # Half rounds up, as in the analysis.
+        "level": None if label is None else math.floor(label + 0.5),
+        "responses": {policy: [] for policy in policies},
+    }
+
+
+def _response(row: Mapping, metrics: Sequence[str], several_seeds: bool) -> dict:
+    answer = row["answer"]
+    return {
+        "answer": answer,
+        "reasoning": row["reasoning"],
+        # The whole reply says more only where it could not be taken apart.
+        "whole": None if row["well_formed"] or row["text"].strip() == answer else row["text"],
+        "formed": bool(row["well_formed"]),
+        "seed": row["seed"] if several_seeds and row["model"] == "tuned" else None,
+        "stated": row["stated_intensity"],
+        "scores": [_score(row.get(name), metric_names.digits(name)) for name in metrics],
+    }
+
+
+def _score(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits + _MORE_DIGITS)
+
+
+def _unit(metric: str) -> str:
+    name, with_unit = metric_names.label(metric), metric_names.label_with_unit(metric)
+    return with_unit.removeprefix(name).strip(" ()")
+
+
+def _source_hash(source: str) -> str:
+    """Return the hash by which a content policy allows an inline script or style."""
+    digest = hashlib.sha256(source.encode("utf-8")).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")

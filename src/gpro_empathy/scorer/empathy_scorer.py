@@ -1,0 +1,209 @@
+"""The empathy scorer: an encoder and a linear head that rates Emotion, EmotionalPolarity and Empathy.
+
+After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text normalised;
+or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with
+context_turns above 0 reads a turn after those before it; see `scorer_input`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from gpro_empathy import files, params
+from gpro_empathy.data.dialogue import LABELS
+from gpro_empathy.files import UserError
+from gpro_empathy.scorer import encoder as scorer_encoder
+from gpro_empathy.scorer import windows as scorer_windows
+from gpro_empathy.scorer.windows import Batch, Window
+
+FORMAT = 5
+SETTINGS, HEAD = "scorer.json", "head.safetensors"
+# What a stored scorer must share with this code, and what else `load` needs of it: key, check, and the check in words.
+EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_windows.NORMALISATION}
+STATED = (
+    ("encoder", lambda value: isinstance(value, str), "a name"),
+    ("revision", lambda value: value is None or isinstance(value, str), "a commit or null"),
+    ("layers", lambda value: type(value) is int and value >= 1, "a whole number from 1 up"),
+    ("max_tokens", lambda value: type(value) is int and value >= 8, "a whole number from 8 up"),
+    ("context_turns", lambda value: type(value) is int and value >= 0, "a whole number from 0 up"),
+    ("trained", lambda value: value in (scorer_encoder.ADAPTER, scorer_encoder.ENCODER), "adapter or encoder"),
+)
+# Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length. On a CPU the
+# numbers of a batch then fit into its caches.
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
+
+
+class Scorer(nn.Module):
+    """Rates texts. Labels are in label units; see `dialogue.RANGES`."""
+
+    def __init__(
+        self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, max_tokens: int, context_turns: int
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.context_turns = context_turns
+        self.head = nn.Linear(encoder.config.hidden_size, len(LABELS))
+        self.register_buffer("label_mean", torch.zeros(len(LABELS)))
+        self.register_buffer("label_sd", torch.ones(len(LABELS)))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return standardised label predictions of the rated turns of a batch, shape (R, 3)."""
+        mask = scorer_windows.attention_mask(batch.turn_BT)
+        states_BTH = self.encoder(input_ids=batch.ids_BT, attention_mask=mask).last_hidden_state
+        return self.head(batch.weights_RN @ states_BTH.flatten(0, 1))
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
+        """Return the labels (emotion, polarity, empathy) of texts, shape (B, 3), label units.
+
+        Args:
+            contexts: For each text the turns before it, oldest first; a scorer with context_turns = 0 reads none.
+
+        Raises:
+            ValueError: If there are not as many contexts as texts.
+        """
+        self.eval()
+        windows = self.encode(texts, contexts)
+        scores_B3 = np.zeros((len(texts), len(LABELS)))
+        size = TOKENS_PER_BATCH[self.head.weight.device.type]
+        for chosen in _batches_by_length([window.tokens for window in windows], size):
+            batch = self.collate([windows[i] for i in chosen])
+            scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
+        return scores_B3
+
+    def hasten(self) -> None:
+        """Fold the LoRA matrices into the encoder.
+
+        Scores come faster and differ in their last digits; the scorer can no longer be trained or saved.
+        """
+        if isinstance(self.encoder, PeftModel):
+            self.encoder = self.encoder.merge_and_unload()
+
+    def encode(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> list[Window]:
+        """Return the windows in which the texts are read, with their contexts if the scorer reads any.
+
+        Raises:
+            ValueError: As `score`.
+        """
+        return scorer_windows.windows(
+            self.tokenizer,
+            texts,
+            [()] * len(texts) if contexts is None else contexts,
+            max_tokens=self.max_tokens,
+            context_turns=self.context_turns,
+        )
+
+    def collate(self, windows: Sequence[Window]) -> Batch:
+        """Return windows as a batch on the scorer's device."""
+        batch, device = scorer_windows.collate(windows, self.tokenizer.pad_token_id), self.head.weight.device
+        return Batch(batch.ids_BT.to(device), batch.turn_BT.to(device), batch.weights_RN.to(device), batch.rows)
+
+
+class Ensemble:
+    """Rates texts by the mean of several scorers."""
+
+    def __init__(self, members: Sequence[Scorer]) -> None:
+        self.members = list(members)
+
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
+        """Return the labels of texts, as `Scorer.score`."""
+        return np.mean([member.score(texts, contexts) for member in self.members], axis=0)
+
+    def hasten(self) -> None:
+        """Make every member faster, as `Scorer.hasten`."""
+        for member in self.members:
+            member.hasten()
+
+
+def build(config: params.TrainScorer) -> Scorer:
+    """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
+    encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.layers, config.attention_dropout)
+    scorer = Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
+    return scorer.to(scorer_encoder.device())
+
+
+def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | None = None) -> None:
+    """Save what was trained, settings and, if given, a model card to `folder`, atomically.
+
+    Args:
+        settings: What the scorer itself does not know: "encoder", "revision", and where it comes from. Of an ensemble:
+            "members", such settings for each.
+    """
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir()
+        if isinstance(scorer, Ensemble):
+            names = [str(number) for number in range(len(scorer.members))]
+            for name, member, own in zip(names, scorer.members, settings["members"], strict=True):
+                save(member, temporary / name, own)
+            files.write_json(temporary / SETTINGS, EXPECTED | {"members": names})
+        else:
+            trained = scorer_encoder.save(scorer.encoder, temporary)
+            save_file({name: value.contiguous() for name, value in _head(scorer).items()}, temporary / HEAD)
+            own = {
+                "layers": scorer.encoder.config.num_hidden_layers,
+                "max_tokens": scorer.max_tokens,
+                "context_turns": scorer.context_turns,
+                "trained": trained,
+            }
+            files.write_json(temporary / SETTINGS, EXPECTED | own | settings)
+        if card is not None:
+            files.write_text(temporary / "README.md", card)
+
+
+def load(folder: Path) -> Scorer | Ensemble:
+    """Load a scorer that `save` wrote, on the GPU if there is one.
+
+    Raises:
+        UserError: If the folder is no scorer of this format, naming what differs.
+    """
+    settings = _read_settings(folder / SETTINGS)
+    if "members" in settings:
+        return Ensemble([load(folder / name) for name in settings["members"]])
+    encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"], settings["layers"])
+    remedy = f"delete {folder} and train it anew, the pipeline's with `dvc repro`"
+    encoder = scorer_encoder.restore(encoder, folder, settings, remedy)
+    scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"])
+    stored = scorer_encoder.tensors(folder / HEAD, remedy)
+    if scorer_encoder.shapes(stored) != scorer_encoder.shapes(_head(scorer)):
+        raise UserError(f"{folder / HEAD}: does not fit the scorer; {remedy}")
+    scorer.load_state_dict(stored, strict=False)
+    return scorer.eval().to(scorer_encoder.device())
+
+
+def _head(scorer: Scorer) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in scorer.state_dict().items() if not name.startswith("encoder.")}
+
+
+def _read_settings(path: Path) -> dict:
+    settings = files.read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(settings).__name__}")
+    for key, expected in EXPECTED.items():
+        if settings.get(key) != expected:
+            raise UserError(
+                f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew, the pipeline's with `dvc repro`"
+            )
+    if "members" in settings:
+        return settings
+    for key, fits, wanted in STATED:
+        if key not in settings or not fits(settings[key]):
+            raise UserError(f"{path}: {key} is {settings.get(key, 'missing')!r}, expected {wanted}")
+    return settings
+
+
+def _batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Yield row batches, longest first, of at most `tokens` tokens each with padding."""
+    order = np.argsort(-np.array(lengths), kind="stable").tolist()
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

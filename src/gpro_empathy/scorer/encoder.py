@@ -1,0 +1,138 @@
+"""The encoder of the empathy scorer: where it comes from, which of its weights are trained, and how those are kept."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+
+from gpro_empathy import packaged_models, params
+from gpro_empathy.files import UserError
+from gpro_empathy.policy import adapters
+
+LORA_TARGETS = ["query", "key", "value", "dense"]
+ATTENTION = "sdpa"  # the masks of windows are boolean, which eager attention would add
+# What configurations of encoders call the dropout of attention weights.
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+# What was trained, and the name of its folder; the name of the encoder's weights in it.
+ADAPTER, ENCODER = "adapter", "encoder"
+WEIGHTS = "model.safetensors"
+
+
+def device() -> torch.device:
+    """Return where scorers stand: on this process's GPU, else on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(
+    name: str, revision: str | None, layers: int | None, attention_dropout: float = 0.0
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """Load an encoder and its tokenizer: the packaged MiniLM, a small random BERT, or one from the hub.
+
+    Args:
+        layers: How many of its layers are kept, from the input on; None keeps all (two of the random one).
+
+    Raises:
+        UserError: If it cannot be loaded, or has fewer layers.
+    """
+    if name == "random":
+        tokenizer = AutoTokenizer.from_pretrained(packaged_models.find(packaged_models.MINILM).parent)
+        tiny = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=layers or 2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            attention_probs_dropout_prob=attention_dropout,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
+            return BertModel._from_config(tiny, attn_implementation=ATTENTION), tokenizer
+    if name == packaged_models.MINILM:
+        name, revision = packaged_models.find(packaged_models.MINILM).parent, None
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        for key in ATTENTION_DROPOUT:
+            if hasattr(config, key):
+                setattr(config, key, attention_dropout)
+        encoder = AutoModel.from_pretrained(
+            name, config=config, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"train_scorer.encoder {name!r}: cannot load it ({reason})") from None
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(
+                f"train_scorer.layers is {layers}, but {name} has {config.num_hidden_layers}; null keeps all"
+            )
+        del encoder.encoder.layer[layers:]
+        encoder.config.num_hidden_layers = layers
+    return encoder, tokenizer
+
+
+def trainable(encoder: nn.Module, config: params.TrainScorer) -> nn.Module:
+    """Return the encoder with new LoRA matrices, or, with rank 0, with its own blocks to be trained."""
+    if not config.lora_rank:
+        # Most words are too rare to be learned anew: their embeddings stay.
+        encoder.embeddings.requires_grad_(False)
+        return encoder
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=LORA_TARGETS
+    )
+    return get_peft_model(encoder, lora)
+
+
+def save(encoder: nn.Module, folder: Path) -> str:
+    """Write what was trained of an encoder to a subfolder, and return its name."""
+    if isinstance(encoder, PeftModel):
+        adapters.save(encoder, folder / ADAPTER)
+        return ADAPTER
+    (folder / ENCODER).mkdir()
+    save_file(encoder.state_dict(), folder / ENCODER / WEIGHTS)
+    return ENCODER
+
+
+def restore(encoder: nn.Module, folder: Path, settings: Mapping, remedy: str) -> nn.Module:
+    """Return the encoder with what `save` wrote of it.
+
+    Raises:
+        UserError: If its file is missing, damaged, or of another encoder, with the remedy.
+    """
+    refusal = UserError(f"{folder / settings['trained']}: does not fit the encoder {settings['encoder']}; {remedy}")
+    if settings["trained"] == ENCODER:
+        stored = tensors(folder / ENCODER / WEIGHTS, remedy)
+        if shapes(stored) != shapes(encoder.state_dict()):
+            raise refusal
+        encoder.load_state_dict(stored)
+        return encoder
+    if not (folder / ADAPTER / "adapter_config.json").is_file():  # else PEFT would look for it on the hub
+        raise UserError(f"{folder / ADAPTER / 'adapter_config.json'}: no such file; {remedy}")
+    stored = tensors(folder / ADAPTER / "adapter_model.safetensors", remedy)
+    try:
+        model = PeftModel.from_pretrained(encoder, folder / ADAPTER)
+    except (RuntimeError, ValueError):
+        raise refusal from None
+    if shapes(stored) != shapes(
+        get_peft_model_state_dict(model)
+    ):  # PEFT passes over matrices of layers that are not there
+        raise refusal
+    return model
+
+
+def tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file; its absence or damage is a UserError that ends with the remedy."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        raise UserError(f"{path}: missing or damaged; {remedy}") from None
+
+
+def shapes(named: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor."""
+    return {name: tuple(value.shape) for name, value in named.items()}

@@ -1,0 +1,135 @@
+"""Train the empathy scorer on standardised labels, on turns of similar length at a time.
+
+The loss is Huber's, after the published design; `concordance_weight` adds 1 - CCC to it, the concordance correlation
+coefficient of Lin (1989), which rewards the ranking that Pearson's r measures and the scale that Huber's loss shrinks.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from gpro_empathy import params
+from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.files import UserError
+from gpro_empathy.scorer import empathy_scorer
+
+SECONDS_BETWEEN_LINES = 20
+# Settings that a trained scorer's provenance states.
+RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
+
+
+def train(
+    turns: Sequence[Turn], config: params.TrainScorer, *, seed: int, progress: Callable[[str], None] = print
+) -> empathy_scorer.Scorer:
+    """Train a scorer on turns that carry at least one label; missing labels do not count in the loss.
+
+    Raises:
+        UserError: If no turn carries a label, or a label has no spread.
+    """
+    turns = [turn for turn in turns if any(getattr(turn, name) is not None for name in LABELS)]
+    if not turns:
+        raise UserError("train_scorer: no training turn carries a label")
+    torch.manual_seed(seed)
+    model = empathy_scorer.build(config)
+    targets_B3 = torch.tensor(
+        np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float),  # None becomes NaN
+        dtype=torch.float32,
+        device=model.head.weight.device,
+    )
+    model.label_mean.copy_(targets_B3.nanmean(0))
+    model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt())
+    if not bool((model.label_sd > 0).all()):
+        raise UserError(f"train_scorer: a label is the same in all {len(turns)} turns; there is nothing to learn")
+    _fit(model, turns, targets_B3, config, np.random.default_rng(seed), progress)
+    return model
+
+
+def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:
+    """Return what `scorer.save` stores of a training: the encoder, what it reads, and how it was trained on what."""
+    return {
+        **{name: getattr(config, name) for name in ("encoder", "revision", "max_tokens", "context_turns")},
+        "training": {
+            **{name: getattr(config, name) for name in RECIPE},
+            "turns": len(turns),
+            "conversations": len({turn.conversation for turn in turns}),
+            "seed": seed,
+        },
+    }
+
+
+def _fit(model, turns, targets_B3, config, rng, progress) -> None:
+    windows = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
+    # An update takes as many windows as hold about batch_size rated turns; without context a window is one turn.
+    windows_per_update = max(1, round(config.batch_size * len(windows) / len(turns)))
+    lengths = [window.tokens for window in windows]
+    total = config.epochs * -(-len(windows) // windows_per_update)
+    warmup = max(1, round(config.warmup_fraction * total))
+    encoder = [weights for weights in model.encoder.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": encoder, "lr": config.learning_rate},
+            {"params": model.head.parameters(), "lr": config.head_learning_rate},
+        ]
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
+    )
+    model.train()
+    started = told = time.perf_counter()
+    done = 0
+    for epoch in range(config.epochs):
+        losses = []
+        for chosen in _shuffled_batches(lengths, windows_per_update, rng):
+            loss = _loss(model, model.collate([windows[i] for i in chosen]), targets_B3, config)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            done += 1
+            now = time.perf_counter()
+            if now - told > SECONDS_BETWEEN_LINES or done == total * (epoch + 1) // config.epochs:
+                told, left = now, (now - started) / done * (total - done)
+                progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+
+
+def _loss(model, batch, targets_B3, config) -> torch.Tensor:
+    target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
+    predicted_B3 = model(batch)
+    # Delta is stated in label units; targets are standardised.
+    loss = huber(predicted_B3, target_B3, config.huber_delta / model.label_sd)
+    if config.concordance_weight:
+        loss = loss + config.concordance_weight * (1 - concordance(predicted_B3, target_B3)).mean()
+    return loss
+
+
+def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
+    """Return Huber's loss, averaged over all B x 3 places; a missing target (NaN) counts as no error."""
+    error_B3 = torch.where(target_B3.isnan(), 0.0, predicted_B3 - target_B3)
+    size_B3 = error_B3.abs()
+    return torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
+
+
+def concordance(predicted_B3: torch.Tensor, target_B3: torch.Tensor) -> torch.Tensor:
+    """Return Lin's concordance correlation coefficient of each label over the rows that have it, shape (3,).
+
+    2 cov / (var + var + (difference of means)^2), with variances over n. It is 0 where nothing varies, or no row has it.
+    """
+    known_B3 = ~target_B3.isnan()
+    n_3 = known_B3.sum(0).clamp(min=1)
+    x_B3, y_B3 = (torch.where(known_B3, values, 0.0) for values in (predicted_B3, target_B3))
+    mean_x_3, mean_y_3 = x_B3.sum(0) / n_3, y_B3.sum(0) / n_3
+    x_B3, y_B3 = (x_B3 - mean_x_3) * known_B3, (y_B3 - mean_y_3) * known_B3
+    spread_3 = (x_B3**2 + y_B3**2).sum(0) / n_3 + (mean_x_3 - mean_y_3) ** 2
+    return 2 * (x_B3 * y_B3).sum(0) / n_3 / spread_3.clamp(min=torch.finfo(spread_3.dtype).tiny)
+
+
+def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yield batches in random order, of windows of similar length: padding to one length triples the time."""
+    jittered = np.array(lengths) * rng.uniform(0.8, 1.2, len(lengths))
+    order = np.argsort(jittered, kind="stable")
+    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]

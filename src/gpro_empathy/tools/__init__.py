@@ -1,0 +1,1 @@
+"""Tools around the run: checks of the machine, profiles, chat, serving, publishing."""

@@ -1,0 +1,131 @@
+"""Say what this machine has and what each profile needs; stop a run that cannot succeed before its long work."""
+
+import argparse
+from dataclasses import replace
+
+from gpro_empathy import files, installed, machine, params
+from gpro_empathy.files import UserError
+from gpro_empathy.tools import hub_access, preflight
+from gpro_empathy.training import launch
+
+
+def look(config: params.Params, here: machine.Machine) -> preflight.Found:
+    """Look at packages, at what starts GRPO, and at the hub if the run reads from it."""
+    wanted = installed.pinned(files.read_text(installed.lock_in_use()))
+    repositories = hub_access.needed(config)
+    return preflight.Found(
+        differences=installed.differences(wanted, installed.present()),
+        driver_needed=_driver_needed(here),
+        hub=hub_access.look_up(repositories),
+        hub_disk=hub_access.separate_disk() if repositories else None,
+        launch=_refusal(config),
+    )
+
+
+def seen(here: machine.Machine, config: params.Params) -> machine.Machine:
+    """Return the machine with those GPUs alone that torch computes on, where the run asks for one."""
+    if here.gpus and preflight.asks_for_gpu(config):
+        return replace(here, gpus=machine.seen_by_torch(here.gpus))
+    return here
+
+
+def _refusal(config: params.Params) -> str | None:
+    try:
+        launch.check(config.train_grpo, config.policy)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def table(here: machine.Machine) -> str:
+    """Return what this machine has, as a table."""
+    gpus = ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB, driver {gpu.driver}" for gpu in here.gpus)
+    rows = [
+        ("Python", here.python),
+        ("Processor cores", str(here.cores)),
+        ("Free memory", f"{here.memory:.1f} GiB"),
+        ("Free disk", f"{here.disk:.1f} GiB"),
+        ("TeX", here.latexmk or "missing (make reproduce installs it where apt-get can be run)"),
+        ("GPU", gpus or "none"),
+    ]
+    return "\n".join(f"  {name:<16} {value}" for name, value in rows)
+
+
+def check_lines(checks: list[preflight.Check]) -> str:
+    """Return the checks, one a line, with what to do below those that fail."""
+    lines = []
+    for check in checks:
+        lines.append(f"  {'ok' if check.way_out is None else 'FAIL':<5} {check.name:<30} {check.found}")
+        if check.way_out is not None:
+            lines.append(f"  {'':<5} {'':<30} -> {check.way_out}")
+    return "\n".join(lines)
+
+
+def profile_lines(config: params.Params) -> list[str]:
+    """Return one line per profile with what it needs, after one for params.yaml as it is."""
+    from gpro_empathy.tools import profiles
+
+    lines = [_line("(params.yaml)", preflight.need(config))]
+    for path in sorted(profiles.PROFILES.glob("*.yaml")):
+        lines.append(_line(path.stem, preflight.need(profiles.preview(path.stem))))
+    return lines
+
+
+def gpu_problems(here: machine.Machine, config: params.Params) -> list[str]:
+    """Return what keeps a run of these parameters from the GPUs of this machine, one line each."""
+    return preflight.failing(preflight.gpu_checks(here, config, _driver_needed(here)))
+
+
+def refuse(wrong: list[str]) -> None:
+    """Stop where something is wrong.
+
+    Raises:
+        UserError: If there is anything.
+    """
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def main() -> None:
+    """Print the tables, or with --quiet only what is wrong; exit with 1 if the run cannot succeed."""
+    parser = argparse.ArgumentParser(description="Say what this machine has, and what each profile needs.")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing unless the run of params.yaml cannot succeed"
+    )
+    parser.add_argument(
+        "--gpus", action="store_true", help="check the GPUs alone and print nothing unless they do not do: for a stage"
+    )
+    arguments = parser.parse_args()
+    there, config = machine.inspect(), params.load_all()
+    here = seen(there, config)
+    if arguments.gpus:
+        refuse(gpu_problems(here, config))
+        return
+    found = look(config, here)
+    checks = preflight.checks(here, config, found)
+    wrong = preflight.failing(checks)
+    if arguments.quiet:
+        refuse(wrong)
+    else:
+        print(f"This machine:\n{table(there)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
+        print("\nThe run of params.yaml as it is now " + ("cannot succeed:" if wrong else "can start:"))
+        print(check_lines(checks))
+
+
+def _driver_needed(here: machine.Machine) -> str:
+    return installed.driver_needed() if here.gpus else "0"
+
+
+def _line(name: str, wanted: preflight.Need) -> str:
+    gpu = "no GPU"
+    if wanted.gpu or wanted.gpu_memory:
+        shares = [f"{share.gpus} x {share.sum.total:.0f} GiB for {share.name}" for share in wanted.gpu_memory]
+        gpu = "a GPU" + (f" ({', '.join(shares)})" if shares else "")
+    hub = "the network or a filled cache, a hub token for gated models" if wanted.hub else "no network after set-up"
+    disk = wanted.disk + sum(wanted.downloads.values())
+    line = f"  {name:<24} {disk:.0f} GiB of disk, {wanted.memory:.0f} GiB of memory, {gpu}, {hub}"
+    return line + "".join(f"\n  {'':<24} GPU memory, {share.name}: {share.sum.text()}" for share in wanted.gpu_memory)
+
+
+if __name__ == "__main__":
+    files.run_stage(main)

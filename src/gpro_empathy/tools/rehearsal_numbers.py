@@ -1,0 +1,129 @@
+"""What a rehearsal measured: seconds by part of a step, tokens a second, peak memory, and what they mean for the whole run."""
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gpro_empathy import csv_table, files, machine, params
+from gpro_empathy.report import provenance
+
+if TYPE_CHECKING:
+    from gpro_empathy.tools import rehearse
+
+PARTS = ("generation", "reward", "loss", "update")
+# Rated turns of the WASSA 2024 CONV-turn train file (Giorgi et al. 2024), which the two scorers share.
+TURNS = 11_166
+FORECAST = {"scorer_hours": "scorers", "train_hours": "GRPO", "rollout_hours": "rollouts"}
+
+
+def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str], here: machine.Machine) -> dict:
+    """Return the numbers that the stages left in the rehearsal's folder.
+
+    Args:
+        tasks: Seconds and peak memory in GiB of each task that ran to its end.
+        failed: What each of the others said.
+    """
+    config, folder = plan.config, plan.folder
+    timing = _timing(folder)
+    log = csv_table.read(folder / "reports/training/log.csv", ["completion_tokens"])
+    taken = per_step(timing)
+    responses = config.train_grpo.prompts_per_step * config.train_grpo.num_generations
+    tokens = statistics.median(log["completion_tokens"]) * responses
+    rates = {name: tokens / taken[name] for name in ("generation", "step") if taken[name] > 0}
+    rows = files.read_jsonl(folder / "data/rollouts/rollouts.jsonl") if "rollout" in tasks else []
+    if rows:
+        rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
+    speed = _result(folder / "scorer.json")
+    return {
+        "profile": plan.profile,
+        "gpu": _gpu(here),
+        "versions": provenance.packages(),
+        "settings": {"policy": config.policy.model_dump(), "train_grpo": config.train_grpo.model_dump()},
+        "architecture": plan.models["policy"],
+        "steps_measured": len(timing) - 1,
+        "completion_tokens_per_step": tokens,
+        "seconds_per_step": taken,
+        "tokens_per_second": rates,
+        "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks},
+        "scorer": speed,
+        "adapter": _result(folder / "reload.json"),
+        "failed": failed,
+        "forecast": forecast(plan.whole, taken["step"], tasks, rows, speed),
+    }
+
+
+def _result(path: Path) -> dict | None:
+    return files.read_json(path) if path.is_file() else None
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """Return the seconds per step that a training in `folder` logged."""
+    return per_step(_timing(folder))
+
+
+def _timing(folder: Path) -> pd.DataFrame:
+    return csv_table.read(folder / "reports/training/timing.csv", [f"{name}_s" for name in (*PARTS, "step")])
+
+
+def per_step(timing: pd.DataFrame) -> dict[str, float]:
+    """Return the median seconds of a step and of each part, without the first: kernels are compiled in it."""
+    return {name: float(timing[f"{name}_s"].iloc[1:].median()) for name in (*PARTS, "step")}
+
+
+def forecast(
+    whole: params.Params, step_seconds: float, tasks: dict[str, dict], rows: list[dict], scorer: dict | None
+) -> dict:
+    """Return hours and GiB of the whole run with as long responses as may be, as an upper bound.
+
+    Args:
+        rows: The responses of the rehearsal's rollout, by whose number and policies its time is scaled; none if it failed.
+        scorer: How many turns a second a scorer is trained on; None if it failed.
+    """
+    seeds = len(whole.train_grpo.seeds)
+    found = {
+        "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
+        "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks),
+    }
+    if scorer:
+        found["scorer_hours"] = whole.train_scorer.epochs * TURNS / scorer["turns_per_second"] / 3600
+    if rows:
+        # Of the base and a warm start as in the rehearsal, and of every seed.
+        policies = len({(row["model"], row["seed"]) for row in rows}) - 1 + seeds
+        samples = whole.rollout.prompts * whole.rollout.samples_per_prompt * policies
+        found["rollout_hours"] = tasks["rollout"]["seconds"] * samples / len(rows) / 3600
+    return found
+
+
+def lines(found: dict) -> list[str]:
+    """Return what was measured as lines to read."""
+    seconds, ahead, adapter = found["seconds_per_step"], found["forecast"], found["adapter"]
+    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in PARTS)
+    peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["peak_memory_gib"].items())
+    rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
+    hours = ", ".join(f"{label} {_hours(ahead, name)}" for name, label in FORECAST.items())
+    reloaded = (
+        f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
+        f"{adapter['effect']:.1e}"
+        if adapter
+        else "Adapter not reloaded"
+    )
+    return [
+        f"Seconds per step, median of {found['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
+        f"Tokens per second: {rates}",
+        f"Peak memory in GiB: {peaks}",
+        reloaded,
+        f"Forecast of the whole run at this size: {hours}, {ahead['peak_memory_gib']:.1f} GiB; the scorers' for {TURNS} turns",
+    ]
+
+
+def _hours(ahead: dict, name: str) -> str:
+    return f"{ahead[name]:.2f} h" if name in ahead else "not known"
+
+
+def _gpu(here: machine.Machine) -> dict | None:
+    if not here.gpus:
+        return None
+    first = here.gpus[0]
+    return {"name": first.name, "memory_gib": round(first.memory, 1), "driver": first.driver}

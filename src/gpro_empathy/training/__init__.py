@@ -1,0 +1,1 @@
+"""Training of the policy: supervised warm start, GRPO and its engines, rollouts."""

@@ -1,0 +1,124 @@
+"""The engines that hold the policy while it is trained by GRPO, behind one interface.
+
+`transformers` loads 4-bit weights by bitsandbytes and runs anywhere, with the fast sampling and log-probabilities of this
+package. `unsloth` needs CUDA: it trains with Unsloth's kernels and samples with vLLM, or where train_grpo.vllm_mode is none
+with the trained model itself. The stage differs in nothing else.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from peft import PeftModel
+from trl import GRPOTrainer
+
+from gpro_empathy import params
+from gpro_empathy.files import UserError
+from gpro_empathy.policy import loading, sampling, vllm_engine
+from gpro_empathy.policy.cpu_decoder import decoder_of
+from gpro_empathy.training import grpo_trainer, launch, unsloth_engine
+
+
+class Backend(Protocol):
+    """What the GRPO stage asks for.
+
+    Made from the settings, the folder of the converted policy, and that of the adapter to start from, if there is one.
+    """
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None): ...
+
+    def start(self, seed: int) -> PeftModel:
+        """Return the starting policy; LoRA matrices that no adapter gives are drawn from `seed`."""
+
+    @staticmethod
+    def sample(
+        model: PeftModel,
+        prompts: Sequence[Sequence[int]],
+        samples_per_prompt: int,
+        how: sampling.Sampling,
+        rng: np.random.Generator,
+    ) -> list[list[int]]:
+        """Sample from the policy as it is; arguments and result as `generation.sample`."""
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return the trainer's class, and what it takes beside the arguments of TRL's."""
+
+
+class Transformers:
+    """The policy in transformers, with bitsandbytes and PEFT."""
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
+        self.config, self.folder, self.adapter = config, folder, adapter
+        self.vllm_mode = grpo_config.vllm_mode
+
+    def start(self, seed: int) -> PeftModel:
+        """Load the base anew and wrap it."""
+        torch.manual_seed(seed)
+        model = loading.add_lora(loading.load_base(self.config, self.folder), self.config, self.adapter)
+        if self.vllm_mode == "colocate":
+            # TRL has its vLLM load what is named here, and would pass over the revision of a hub model.
+            model.get_base_model().name_or_path = str(vllm_engine.weights(self.folder))
+        return model
+
+    @staticmethod
+    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
+        """Sample by module `generation`."""
+        was_training = model.training
+        model.eval()
+        responses = sampling.sample(decoder_of(model), prompts, samples_per_prompt, how, rng)
+        model.train(was_training)
+        return responses
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return the trainer of this package, or TRL's where vLLM samples."""
+        launch.check_whole_groups(config, "transformers")
+        if config.vllm_mode == "none":
+            return grpo_trainer.GroupTrainer, {"trained_generations": config.trained_generations}
+        return grpo_trainer.EngineTrainer, {}
+
+
+class Unsloth:
+    """The policy in Unsloth, with vLLM; `unsloth_engine.prepare` must have been called before trl was imported."""
+
+    def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
+        if grpo_config.kl_beta and adapter is not None:
+            raise UserError(
+                f"train_grpo.kl_beta is {grpo_config.kl_beta:g}, but the backend unsloth would measure the divergence from "
+                "the base model and not from the warm start; set it to 0, or policy.backend: transformers"
+            )
+        if grpo_config.vllm_mode == "server":
+            raise UserError(
+                "train_grpo.vllm_mode is server, but the backend unsloth brings a vLLM of its own; set it to colocate, or "
+                "policy.backend: transformers"
+            )
+        self.config, self.grpo, self.folder, self.adapter = config, grpo_config, folder, adapter
+        self._model: PeftModel | None = None
+
+    def start(self, seed: int) -> PeftModel:
+        """Load the model and vLLM once, and give them their starting LoRA matrices, again for every seed."""
+        if self._model is None:
+            unsloth_engine.check_padding(loading.load_tokenizer(self.folder), self.config)
+            self._model = unsloth_engine.load(self.config, self.grpo, vllm_engine.weights(self.folder), seed)
+        unsloth_engine.restart(self._model, self.adapter, seed)
+        return self._model
+
+    @staticmethod
+    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
+        """Sample by vLLM, with the LoRA matrices as they are at this moment, or without it by the model itself."""
+        if not unsloth_engine.has_vllm(model):
+            return unsloth_engine.generate(model, prompts, samples_per_prompt, how, rng)
+        adapter = model.load_lora(str(unsloth_engine.WORK / "adapter"), load_tensors=True)
+        return vllm_engine.sample(model.fast_generate, prompts, samples_per_prompt, how, rng, adapter)
+
+    @staticmethod
+    def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
+        """Return TRL's trainer, which Unsloth has patched."""
+        launch.check_whole_groups(config, "unsloth")
+        return grpo_trainer.EngineTrainer, {}
+
+
+KINDS: dict[str, type[Backend]] = {"transformers": Transformers, "unsloth": Unsloth}

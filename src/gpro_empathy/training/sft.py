@@ -1,0 +1,103 @@
+"""Supervised training of the policy on demonstrations: the loss counts the response's tokens alone.
+
+The demonstrations of an update share the tokens of the system prompt, which are run once (module `grouped`).
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpro_empathy import params
+from gpro_empathy import response_format as chat
+from gpro_empathy.files import UserError
+from gpro_empathy.policy import loading
+from gpro_empathy.training import packed_logprobs
+
+# Demonstrations in one forward pass: bounds memory, changes no number.
+EXAMPLES_PER_FORWARD = 4
+
+
+def train(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Sequence[dict],
+    config: params.WarmStart,
+    policy_config: params.Policy,
+) -> tuple[PeftModel, list[float]]:
+    """Train new LoRA matrices on demonstrations, {"utterance", "response"} each.
+
+    Returns:
+        The model, and the mean loss (nats per response token) of every update.
+
+    Raises:
+        UserError: If there are no demonstrations.
+    """
+    if not demonstrations:
+        raise UserError(
+            "warm_start: no demonstration belongs to a training conversation; set warm_start.enabled to false"
+        )
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    model = loading.add_lora(base, policy_config, None)
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
+    chosen = rng.permutation(len(demonstrations))[: config.demonstrations]
+    examples = [_tokens(tokenizer, demonstrations[i]) for i in chosen]
+    batches = [
+        order[i : i + config.batch_size]
+        for order in (rng.permutation(len(examples)) for _ in range(config.epochs))
+        for i in range(0, len(examples), config.batch_size)
+    ]
+    losses: list[float] = []
+    started = time.perf_counter()
+    for number, rows in enumerate(batches, start=1):
+        optimizer.zero_grad()
+        losses.append(_accumulate(model.get_base_model(), [examples[i] for i in rows]))
+        optimizer.step()
+        left = (time.perf_counter() - started) / number * (len(batches) - number)
+        print(f"warm start: update {number}/{len(batches)}, loss {losses[-1]:.3f}, {left:.0f} s left", flush=True)
+    return model, losses
+
+
+def card(policy_config: params.Policy, config: params.WarmStart, losses: Sequence[float]) -> str:
+    """Return the adapter's model card."""
+    return (
+        f"# Warm start of {policy_config.model}\n\n"
+        f"LoRA of rank {policy_config.lora_rank}, trained on up to {config.demonstrations} synthetic demonstrations of the "
+        f"response format ({config.epochs} epochs, learning rate {config.learning_rate:g}); loss from {losses[0]:.3f} to "
+        f"{losses[-1]:.3f} nats per token. A research model: not for use with people in distress.\n"
+    )
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, demonstration: dict) -> tuple[list[int], list[int]]:
+    prompt = loading.prompt_ids(tokenizer, chat.messages(demonstration["utterance"]))
+    response = tokenizer(demonstration["response"], add_special_tokens=False)["input_ids"]
+    return prompt, [*response, tokenizer.eos_token_id]
+
+
+def _accumulate(model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]) -> float:
+    """Add the gradient of the mean loss of an update, part by part, and return the loss."""
+    tokens = sum(len(response) for _, response in examples)
+    total = 0.0
+    for start in range(0, len(examples), EXAMPLES_PER_FORWARD):
+        loss = _summed_loss(model, examples[start : start + EXAMPLES_PER_FORWARD]) / tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _summed_loss(model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
+    shared = chat.shared_prefix([prompt for prompt, _ in examples])
+    packing = packed_logprobs.pack(
+        [prompt[:shared] for prompt, _ in examples],
+        [prompt[shared:] + response for prompt, response in examples],
+        starts=[len(prompt) - shared for prompt, _ in examples],
+    )
+    with loading.autocast(model):
+        logits_MV = packed_logprobs.logits(model, packing)
+    return nn.functional.cross_entropy(logits_MV.float(), packing.target_M.to(logits_MV.device), reduction="sum")

@@ -1,0 +1,121 @@
+"""What the README of the embedded corpus claims of it."""
+
+import csv
+import itertools
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpro_empathy.data import dialogue
+
+CORPUS = Path(__file__).parents[2] / "data/embedded"
+# Means and standard deviations of the official train file.
+WASSA = {"emotion": (2.22, 0.82), "polarity": (1.29, 0.61), "empathy": (2.09, 0.92)}
+
+
+def json_lines(name):
+    return [json.loads(line) for line in (CORPUS / name).read_text(encoding="utf-8").split("\n") if line]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with (CORPUS / "turns.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, escapechar="\\", doublequote=False))
+
+
+@pytest.fixture(scope="module")
+def turns():
+    return dialogue.read_wassa_csv(CORPUS / "turns.csv")
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return json_lines("stories.jsonl")
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    return json_lines("demonstrations.jsonl")
+
+
+def test_corpus_is_as_large_as_it_claims(turns, stories, demonstrations):
+    assert len({turn.conversation for turn in turns}) >= 120
+    assert len(turns) >= 1000
+    assert len(stories) >= 40
+    assert len(demonstrations) >= 250
+
+
+def test_columns_are_those_of_the_official_train_file(rows):
+    assert list(rows[0]) == [
+        "id", "article_id", "conversation_id", "turn_id", "speaker", "text", "person_id_1", "person_id_2",
+        "Emotion", "EmotionalPolarity", "Empathy", "SelfDisclosure",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("label", dialogue.LABELS)
+def test_labels_are_spread_as_in_the_official_data(turns, label):
+    values = [getattr(turn, label) for turn in turns]
+    assert None not in values
+    mean, sd = WASSA[label]
+    assert np.mean(values) == pytest.approx(mean, abs=0.4)
+    assert np.std(values, ddof=1) == pytest.approx(sd, abs=0.3)
+
+
+def test_labels_are_means_of_three_annotators(turns):
+    values = [getattr(turn, label) for turn in turns for label in dialogue.LABELS]
+    assert max(abs(3 * value - round(3 * value)) for value in values) < 0.001
+    assert max(turn.polarity for turn in turns) <= 2
+
+
+def test_texts_are_distinct(turns):
+    assert len({turn.text.lower() for turn in turns}) >= 0.98 * len(turns)
+
+
+def test_speakers_alternate_and_turns_are_counted_from_zero(rows):
+    conversations = defaultdict(list)
+    for row in rows:
+        conversations[row["conversation_id"]].append(row)
+    for number, own in conversations.items():
+        assert [int(row["turn_id"]) for row in own] == list(range(len(own))), number
+        speakers = [row["speaker"] for row in own]
+        assert set(speakers) == {"Person 1", "Person 2"}, number
+        assert all(a != b for a, b in itertools.pairwise(speakers)), number
+        assert len({(row["article_id"], row["person_id_1"], row["person_id_2"]) for row in own}) == 1, number
+
+
+def test_either_person_starts(rows):
+    first = Counter(row["speaker"] for row in rows if row["turn_id"] == "0")
+    assert min(first["Person 1"], first["Person 2"]) > 0
+
+
+def test_every_conversation_is_about_a_story_that_is_there(rows, stories):
+    known = Counter(story["article_id"] for story in stories)
+    assert set(known.values()) == {1}
+    talked_about = {int(row["article_id"]) for row in rows}
+    assert talked_about <= set(known)
+    assert len(talked_about) >= 40
+
+
+def test_stories_differ_in_title_and_text(stories):
+    assert len({story["title"] for story in stories}) == len({story["text"] for story in stories}) == len(stories)
+
+
+def test_every_demonstration_is_of_a_turn_and_states_its_rounded_intensity(turns, demonstrations):
+    emotions = {turn.key: turn.emotion for turn in turns}
+    keys = [f"{row['conversation']}.{row['turn']}" for row in demonstrations]
+    assert len(set(keys)) == len(keys)
+    wrong = [key for key, row in zip(keys, demonstrations, strict=True) if row["intensity"] != round(emotions[key])]
+    assert wrong == []
+
+
+def test_demonstrations_show_every_common_intensity(demonstrations):
+    assert {0, 1, 2, 3, 4} <= {row["intensity"] for row in demonstrations}
+
+
+def test_answers_are_distinct_and_of_the_stated_length(demonstrations):
+    assert len({row["answer"] for row in demonstrations}) == len(demonstrations)
+    words = [len(row["answer"].split()) for row in demonstrations]
+    assert np.mean([(8 <= n <= 32) for n in words]) >= 0.98

@@ -1,0 +1,336 @@
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+
+from gpro_empathy.analysis import scorer_accuracy
+from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.files import UserError
+from gpro_empathy.scorer import empathy_scorer, fitting
+from gpro_empathy.scorer import encoder as scorer_encoder
+
+SENTENCES = (
+    "I am so sorry about your dog.", "ok", "What a terrible, terrible loss for all of them!", "lol whatever",
+    "They should raise the dam and be done with it", "My heart breaks for the old lady on her table.",
+    "hello", "I cried when I read how they carried him down the mountain.",
+)  # fmt: skip
+
+
+def labelled():
+    """Return 8 turns with labels that have nothing to do with each other."""
+    rng = np.random.default_rng(0)
+    labels = np.round(rng.uniform([0, 0, 0], [5, 2, 5], (8, 3)) * 3) / 3
+    return [
+        Turn(f"c{i // 2}", i % 2, text, (), *map(float, row))
+        for i, (text, row) in enumerate(zip(SENTENCES, labels, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def config(settings):
+    """Return settings that learn 8 turns by heart with a random two-layer encoder."""
+    return settings.train_scorer.model_copy(
+        update={
+            "encoder": "random", "epochs": 150, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0,
+            "lora_rank": 8, "max_tokens": 32, "warmup_fraction": 0.05, "audit_fraction": 0.4,
+        }
+    )  # fmt: skip
+
+
+def quick(config, **changes):
+    return config.model_copy(update={"epochs": 2, **changes})
+
+
+def trained(turns, config, seed=0):
+    return fitting.train(turns, config, seed=seed, progress=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def overfitted(config):
+    torch.set_num_threads(1)
+    return trained(labelled(), config)
+
+
+def labels_of(turns):
+    return np.array([[getattr(turn, name) for name in LABELS] for turn in turns])
+
+
+def test_scorer_learns_eight_turns_by_heart_in_label_units(overfitted):
+    predicted, labels = overfitted.score(SENTENCES), labels_of(labelled())
+    assert predicted.shape == (8, 3)
+    assert np.abs(predicted - labels).mean(0).max() < 0.35
+    assert min(np.corrcoef(predicted[:, i], labels[:, i])[0, 1] for i in range(3)) > 0.95
+
+
+def test_score_of_a_text_does_not_depend_on_its_batch(overfitted):
+    together = overfitted.score(SENTENCES)
+    alone = np.concatenate([overfitted.score([text]) for text in SENTENCES])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_scores_keep_their_order_when_they_take_several_batches(overfitted, monkeypatch):
+    together = overfitted.score(SENTENCES)
+    monkeypatch.setitem(empathy_scorer.TOKENS_PER_BATCH, "cpu", 12)
+    assert overfitted.score(SENTENCES) == pytest.approx(together, abs=1e-5)
+
+
+def test_scores_are_of_the_normalised_text(overfitted):
+    one, other = overfitted.score(["so  sad @bob", "so sad [USER]"])
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
+    ids = overfitted.encode([SENTENCES[0]])[0].turns[0]
+    with torch.no_grad():
+        states = overfitted.encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        standardised = overfitted.head.weight @ states.mean(0) + overfitted.head.bias
+    expected = standardised * overfitted.label_sd + overfitted.label_mean
+    assert overfitted.score([SENTENCES[0]])[0] == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_texts_are_cut_at_the_longest_length(overfitted):
+    (window,) = overfitted.encode(["word " * 100])
+    assert window.tokens == 32
+
+
+def test_no_text_has_no_score(overfitted):
+    assert overfitted.score([]).shape == (0, 3)
+
+
+def test_lora_is_on_query_key_value_and_both_dense_layers_and_the_encoder_is_frozen(overfitted):
+    trainable = {name for name, parameter in overfitted.named_parameters() if parameter.requires_grad}
+    layers = {name.rpartition(".lora_")[0].rpartition("layer.0.")[2] for name in trainable if "layer.0." in name}
+    assert layers == {
+        "attention.self.query", "attention.self.key", "attention.self.value",
+        "attention.output.dense", "intermediate.dense", "output.dense",
+    }  # fmt: skip
+    assert all("lora_" in name or name.startswith("head.") for name in trainable)
+
+
+def test_labels_are_standardised_with_the_mean_and_sd_of_what_is_known(config):
+    turns = [replace(turn, emotion=None) if i < 3 else turn for i, turn in enumerate(labelled())]
+    model = trained(turns, quick(config))
+    known = labels_of(turns)[3:, 0].astype(float)
+    assert float(model.label_mean[0]) == pytest.approx(known.mean(), abs=1e-5)
+    assert float(model.label_sd[0]) == pytest.approx(known.std(), abs=1e-5)
+
+
+def test_missing_labels_do_not_count_in_the_loss(config):
+    """One step on eight turns, of which two carry a polarity, moves the head's row for it as those two alone do."""
+    turns = [replace(turn, polarity={0: 0.0, 1: 2.0}.get(i)) for i, turn in enumerate(labelled())]
+    start = empathy_scorer.build(config)
+    for module in start.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    moved = {}
+    for name, rows in (("all", turns), ("known", turns[:2])):
+        model = copy.deepcopy(start)
+        targets = torch.tensor(
+            [[np.nan if getattr(t, n) is None else getattr(t, n) for n in LABELS] for t in rows], dtype=torch.float32
+        )
+        model.label_mean.copy_(torch.tensor([2.0, 1.0, 2.0]))
+        one_step = quick(config, epochs=1, batch_size=8, head_learning_rate=1e-2)
+        fitting._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
+        moved[name] = (model.head.weight - start.head.weight).detach()
+    # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is taken over.
+    assert moved["all"].abs().max() > 0.005
+    assert torch.allclose(moved["all"][1], moved["known"][1], atol=1e-3)
+    assert not torch.allclose(moved["all"][2], moved["known"][2], atol=1e-3)
+
+
+def test_turns_without_any_label_change_nothing(config):
+    turns = labelled()
+    blank = Turn("c9", 0, "never seen", (), None, None, None)
+    one, other = trained(turns, quick(config)), trained([blank, *turns, blank], quick(config))
+    assert (one.score(SENTENCES) == other.score(SENTENCES)).all()
+
+
+def test_training_with_one_seed_gives_one_scorer(config):
+    one, again, other = (trained(labelled(), quick(config), seed).score(SENTENCES) for seed in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != other).any()
+
+
+def test_saved_scorer_gives_the_same_scores(overfitted, tmp_path):
+    empathy_scorer.save(overfitted, tmp_path / "scorer", {"encoder": "random", "revision": None, "max_tokens": 32})
+    assert (empathy_scorer.load(tmp_path / "scorer").score(SENTENCES) == overfitted.score(SENTENCES)).all()
+
+
+@pytest.fixture
+def folder(overfitted, tmp_path):
+    empathy_scorer.save(overfitted, tmp_path / "scorer", {"encoder": "random", "revision": None, "max_tokens": 32})
+    return tmp_path / "scorer"
+
+
+def test_saved_scorer_holds_no_weights_of_the_encoder(folder):
+    assert set(load_file(folder / "head.safetensors")) == {"head.weight", "head.bias", "label_mean", "label_sd"}
+    assert all("lora_" in name for name in load_file(folder / "adapter/adapter_model.safetensors"))
+
+
+def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_chance(settings, tmp_path):
+    model = empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "all-minilm-l6-v2"}))
+    empathy_scorer.save(model, tmp_path / "scorer", {"encoder": "all-minilm-l6-v2", "revision": None, "max_tokens": 32})
+    adapter = json.loads((tmp_path / "scorer/adapter/adapter_config.json").read_text())
+    assert not Path(adapter["base_model_name_or_path"] or "").is_absolute()
+    assert adapter["target_modules"] == sorted(adapter["target_modules"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, r"scorer\.json: format is 1, expected 5; train the scorer anew"),
+        ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
+        ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
+        ({"layers": 0}, r"scorer\.json: layers is 0, expected a whole number from 1 up"),
+        ({"layers": 1}, r"adapter: does not fit the encoder random; delete"),
+        ({"max_tokens": True}, r"scorer\.json: max_tokens is True, expected a whole number from 8 up"),
+        ({"encoder": None}, r"scorer\.json: encoder is None, expected a name"),
+        ({"encoder": "all-minilm-l6-v2"}, r"adapter: does not fit the encoder all-minilm-l6-v2; delete"),
+        ({"labels": ["empathy"]}, r"scorer\.json: labels is \['empathy'\], expected \['emotion', 'polarity', 'empathy'\]"),
+    ],
+)  # fmt: skip
+def test_refuses_a_folder_of_another_format(folder, change, message):
+    settings = json.loads((folder / "scorer.json").read_text())
+    (folder / "scorer.json").write_text(json.dumps(settings | change))
+    with pytest.raises(UserError, match=message):
+        empathy_scorer.load(folder)
+
+
+def test_refuses_a_head_that_does_not_fit(folder):
+    from safetensors.torch import save_file
+
+    head = load_file(folder / "head.safetensors")
+    save_file(head | {"tail": torch.zeros(1)}, folder / "head.safetensors")
+    with pytest.raises(UserError, match=r"head\.safetensors: does not fit the scorer; delete"):
+        empathy_scorer.load(folder)
+
+
+def test_refuses_a_folder_without_a_scorer(tmp_path):
+    with pytest.raises(UserError, match=r"scorer\.json: no such file"):
+        empathy_scorer.load(tmp_path)
+
+
+def test_refuses_turns_without_labels(config):
+    with pytest.raises(UserError, match="no training turn carries a label"):
+        trained([Turn("a", 0, "hi", (), None, None, None)], config)
+
+
+def test_refuses_a_label_without_spread(config):
+    with pytest.raises(UserError, match="a label is the same in all 8 turns"):
+        trained([replace(turn, polarity=1.0) for turn in labelled()], config)
+
+
+def test_refuses_an_encoder_that_cannot_be_loaded(config, tmp_path):
+    with pytest.raises(UserError, match=r"train_scorer\.encoder '.*nowhere': cannot load it"):
+        scorer_encoder.load(str(tmp_path / "nowhere"), None, None)
+
+
+def test_packaged_encoder_is_loaded():
+    encoder, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None, None)
+    assert (encoder.config.hidden_size, len(encoder.encoder.layer)) == (384, 6)
+    assert tokenizer("hello")["input_ids"] == [101, 7592, 102]
+
+
+def test_first_layers_alone_are_kept_and_give_what_they_gave_in_the_whole():
+    whole, tokenizer = scorer_encoder.load("all-minilm-l6-v2", None, None)
+    cut, _ = scorer_encoder.load("all-minilm-l6-v2", None, 2)
+    ids = torch.tensor([tokenizer("hello")["input_ids"]])
+    with torch.no_grad():
+        states = whole.eval()(ids, output_hidden_states=True).hidden_states
+        assert torch.equal(cut.eval()(ids).last_hidden_state, states[2])
+    assert cut.config.num_hidden_layers == 2
+
+
+def test_refuses_more_layers_than_the_encoder_has():
+    with pytest.raises(UserError, match=r"train_scorer\.layers is 7, but .*model has 6; null keeps all"):
+        scorer_encoder.load("all-minilm-l6-v2", None, 7)
+
+
+# Evaluation
+
+
+def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitted):
+    turns = [replace(turn, empathy=None) if i in (1, 4) else turn for i, turn in enumerate(labelled())]
+    texts = ["changed " + turn.text for turn in turns]
+    turns = [replace(turn, text=text) for turn, text in zip(turns, texts, strict=True)]
+    predicted, found = (
+        overfitted.score(texts),
+        scorer_accuracy.evaluate(turns, scorer_accuracy.score(overfitted, turns)),
+    )
+    pearsons = []
+    for column, name in enumerate(LABELS):
+        known = [i for i in range(8) if getattr(turns[i], name) is not None]
+        label = [getattr(turns[i], name) for i in known]
+        pearsons.append(stats.pearsonr(label, predicted[known, column]).statistic)
+        assert found[name]["pearson"] == pytest.approx(pearsons[-1])
+        assert found[name]["mae"] == pytest.approx(np.abs(np.array(label) - predicted[known, column]).mean())
+    assert found["turns"] == 8
+    assert found["mean_pearson"] == pytest.approx(np.mean(pearsons))
+
+
+@pytest.mark.parametrize("labels", [[None] * 3, [1.0, None, 2.0], [1.0, 1.0, 1.0]])
+def test_correlation_is_none_where_it_is_not_defined(overfitted, labels):
+    turns = [Turn("a", i, SENTENCES[i], (), float(i), 1.0 * (i % 2), label) for i, label in enumerate(labels)]
+    found = scorer_accuracy.evaluate(turns, scorer_accuracy.score(overfitted, turns))
+    assert found["empathy"]["pearson"] is None
+    assert found["mean_pearson"] is None
+    assert found["emotion"]["pearson"] is not None
+
+
+def test_evaluation_of_nothing_has_no_numbers(overfitted):
+    found = scorer_accuracy.evaluate([], scorer_accuracy.score(overfitted, []))
+    assert found["turns"] == 0
+    assert found["emotion"] == {"pearson": None, "mae": None}
+
+
+# Two scorers
+
+
+def test_two_scorers_learn_from_conversations_of_their_own(config):
+    turns = [Turn(f"c{i // 3}", i % 3, "x", (), 1.0, 1.0, 1.0) for i in range(60)]
+    halves = scorer_accuracy.disjoint_halves(turns, config)
+    reward, audit = ({turn.conversation for turn in halves[role]} for role in ("reward", "audit"))
+    assert not reward & audit
+    assert (len(reward), len(audit)) == (12, 8)
+    assert len(halves["reward"]) + len(halves["audit"]) == 60
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_either_scorer_gets_at_least_one_conversation(config, fraction):
+    turns = [Turn(f"c{i}", 0, "x", (), 1.0, 1.0, 1.0) for i in range(3)]
+    halves = scorer_accuracy.disjoint_halves(turns, quick(config, audit_fraction=fraction))
+    assert all(halves.values())
+
+
+def test_refuses_two_scorers_from_one_conversation(config):
+    with pytest.raises(UserError, match="need at least 2 training conversations for two scorers, got 1"):
+        scorer_accuracy.disjoint_halves(labelled()[:2], config)
+
+
+def test_report_compares_both_scorers_on_the_held_out_turns(overfitted, config):
+    turns = labelled()
+    other = trained(turns, quick(config), seed=5)
+    splits = {"validation": turns[:4], "test": [replace(turns[4], empathy=None), *turns[5:]]}
+    halves = {"reward": turns[:4], "audit": turns[4:]}
+    scorers, rng = {"reward": overfitted, "audit": other}, np.random.default_rng(0)
+    report, table = scorer_accuracy.compare(scorers, halves, splits, "random", rng)
+    one, two = (model.score(SENTENCES[4:])[:, 2] for model in (overfitted, other))
+    assert report["agreement"]["pearson_empathy"] == pytest.approx(stats.pearsonr(one, two).statistic)
+    assert report["agreement"]["mean_absolute_difference"] == pytest.approx(np.abs(one - two).mean())
+    assert report["agreement"]["limit_high"] == pytest.approx((one - two).mean() + 1.96 * (one - two).std(ddof=1))
+    assert report["audit"]["calibration"]["by_label"][0]["bias"]["estimate"] is not None
+    assert report["audit"]["stock_phrases"] != report["reward"]["stock_phrases"]
+    assert report["reward"]["train_conversations"] == report["audit"]["train_conversations"] == 2
+    assert report["audit"]["test"] == scorer_accuracy.evaluate(
+        splits["test"], scorer_accuracy.score(other, splits["test"])
+    )
+    header, first, second = table.splitlines()[:3]
+    assert header == "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
+    assert first == f"c2,0,,{one[0]:.6f},{two[0]:.6f}"
+    assert second.startswith(f"c2,1,{turns[5].empathy:g},{one[1]:.6f}")

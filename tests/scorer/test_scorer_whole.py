@@ -1,0 +1,129 @@
+"""The scorer whose encoder is trained whole, the concordance loss, and the mean of several scorers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.files import UserError
+from gpro_empathy.scorer import empathy_scorer, fitting
+
+TEXTS = ["so sad", "fine by me", "ok", "terrible loss, so sorry"]
+
+
+@pytest.fixture(scope="module")
+def config(settings):
+    return settings.train_scorer.model_copy(
+        update={
+            "encoder": "random",
+            "lora_rank": 0,
+            "epochs": 2,
+            "batch_size": 2,
+            "learning_rate": 1e-2,
+            "max_tokens": 32,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def turns():
+    return [Turn(f"c{i}", 0, text, (), float(i), i / 2, float(i)) for i, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def model(turns, config):
+    return fitting.train(turns, config, seed=0, progress=lambda line: None)
+
+
+def test_rank_of_zero_trains_the_blocks_and_leaves_the_embeddings(model, config):
+    torch.manual_seed(0)
+    start = empathy_scorer.build(config).encoder.state_dict()
+    changed = {name for name, value in model.encoder.state_dict().items() if not torch.equal(value, start[name])}
+    assert any(name.startswith("encoder.layer.0.attention") for name in changed)
+    assert any(name.startswith("encoder.layer.1.output") for name in changed)
+    assert not [name for name in changed if name.startswith("embeddings")]
+
+
+def test_whole_encoder_is_saved_and_gives_the_same_scores(model, turns, config, tmp_path):
+    empathy_scorer.save(model, tmp_path / "scorer", fitting.describe(turns, config, seed=0))
+    assert set(load_file(tmp_path / "scorer/encoder/model.safetensors")) == set(model.encoder.state_dict())
+    loaded = empathy_scorer.load(tmp_path / "scorer")
+    assert (loaded.score(TEXTS) == model.score(TEXTS)).all()
+    loaded.hasten()
+    assert loaded.score(TEXTS) == pytest.approx(model.score(TEXTS), abs=1e-4)
+
+
+def test_refuses_a_whole_encoder_that_is_missing_damaged_or_another(model, turns, config, tmp_path):
+    folder, settings = tmp_path / "scorer", fitting.describe(turns, config, seed=0)
+    empathy_scorer.save(model, folder, settings | {"encoder": "all-minilm-l6-v2"})
+    with pytest.raises(UserError, match=r"scorer/encoder: does not fit the encoder all-minilm-l6-v2; delete .*scorer"):
+        empathy_scorer.load(folder)
+    empathy_scorer.save(model, folder, settings)
+    weights = folder / "encoder/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"encoder/model\.safetensors: missing or damaged; delete"):
+        empathy_scorer.load(folder)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"encoder/model\.safetensors: missing or damaged; delete"):
+        empathy_scorer.load(folder)
+    stated = json.loads((folder / "scorer.json").read_text())
+    (folder / "scorer.json").write_text(json.dumps(stated | {"trained": "head"}))
+    with pytest.raises(UserError, match=r"trained is 'head', expected adapter or encoder"):
+        empathy_scorer.load(folder)
+
+
+def test_concordance_is_that_of_lin():
+    """x = 1, 2, 3 and y = 2, 3, 7: covariance 5/3, variances 2/3 and 14/3, means 2 apart."""
+    x, y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2.0], [3.0], [7.0]])
+    assert fitting.concordance(x, y).item() == pytest.approx(2 * (5 / 3) / (2 / 3 + 14 / 3 + 4))
+    assert fitting.concordance(y, y).item() == pytest.approx(1)
+    assert fitting.concordance(-y, y - 8).item() == pytest.approx(-1)
+
+
+def test_concordance_leaves_out_what_is_missing_and_is_zero_where_nothing_varies():
+    x = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [9.0, 5.0]], requires_grad=True)
+    y = torch.tensor([[2.0, 5.0], [3.0, 5.0], [7.0, np.nan], [np.nan, np.nan]])
+    whole = fitting.concordance(x[:3, :1], y[:3, :1])
+    found = fitting.concordance(x, y)
+    assert found.tolist() == pytest.approx([whole.item(), 0.0])
+    assert fitting.concordance(x, torch.full((4, 2), np.nan)).tolist() == [0.0, 0.0]
+    (1 - found).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[3].tolist() == [0.0, 0.0]
+
+
+def test_concordance_weight_changes_the_training(model, turns, config):
+    weighted = config.model_copy(update={"concordance_weight": 0.5})
+    other = fitting.train(turns, weighted, seed=0, progress=lambda line: None)
+    assert (other.score(TEXTS) != model.score(TEXTS)).any()
+
+
+def test_ensemble_scores_the_mean_of_its_members_and_is_saved_with_them(model, turns, config, tmp_path):
+    adapted_config = config.model_copy(update={"lora_rank": 4})
+    adapted = fitting.train(turns, adapted_config, seed=1, progress=lambda line: None)
+    both, contexts = empathy_scorer.Ensemble([model, adapted]), [(), ("hi",), (), ("a", "b")]
+    mean = (model.score(TEXTS, contexts) + adapted.score(TEXTS, contexts)) / 2
+    assert both.score(TEXTS, contexts) == pytest.approx(mean)
+    described = [fitting.describe(turns, one, seed=seed) for seed, one in enumerate((config, adapted_config))]
+    empathy_scorer.save(both, tmp_path / "both", {"members": described}, "# card\n")
+    loaded = empathy_scorer.load(tmp_path / "both")
+    assert (loaded.score(TEXTS, contexts) == both.score(TEXTS, contexts)).all()
+    assert (tmp_path / "both/README.md").read_text() == "# card\n"
+    assert json.loads((tmp_path / "both/1/scorer.json").read_text())["training"]["lora_rank"] == 4
+    loaded.hasten()
+    assert loaded.score(TEXTS, contexts) == pytest.approx(mean, abs=1e-4)
+
+
+def test_refuses_an_ensemble_of_another_format_or_without_a_member(model, turns, config, tmp_path):
+    described = fitting.describe(turns, config, seed=0)
+    empathy_scorer.save(empathy_scorer.Ensemble([model, model]), tmp_path / "both", {"members": [described, described]})
+    (tmp_path / "both/1/scorer.json").unlink()
+    with pytest.raises(UserError, match=r"both/1/scorer\.json"):
+        empathy_scorer.load(tmp_path / "both")
+    stated = json.loads((tmp_path / "both/scorer.json").read_text())
+    (tmp_path / "both/scorer.json").write_text(json.dumps(stated | {"format": 3}))
+    with pytest.raises(UserError, match="format is 3, expected 5"):
+        empathy_scorer.load(tmp_path / "both")

@@ -1,0 +1,247 @@
+"""The graph in dvc.yaml against the code: DVC sees no imports, so what a stage does not declare goes stale unnoticed."""
+
+import ast
+import importlib.util
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from gpro_empathy import params
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+PACKAGE = SOURCE / "gpro_empathy"
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+SECTIONS = {section.__name__: section.section_name() for section in params.Section.__subclasses__()}
+FOLDERS = ("bench/", "data/", "models/", "reports/", "paper/")
+# What stands below the folder of an artefact, built from scratch by its own stage and no artefact itself.
+SCRATCH = {"paper/build"}
+# Writes nothing and stands before the module of a stage, so that what it reads is no dependency.
+CHECK = "python -m gpro_empathy.tools.doctor --gpus"
+WITHOUT_TORCH = ("prepare", "analyse_rewards", "draw_figures", "write_numbers", "paper")
+
+
+def stage_file(name):
+    return PACKAGE / "stages" / f"{name}.py"
+
+
+def modules(name):
+    """Return the modules that a stage runs, in order."""
+    commands = STAGES[name]["cmd"]
+    commands = [commands] if isinstance(commands, str) else [command for command in commands if command != CHECK]
+    found = [re.fullmatch(r"python -m gpro_empathy\.stages\.(\w+)", command) for command in commands]
+    assert all(found), commands
+    return [match[1] for match in found]
+
+
+def declared(name, kind):
+    """Return the paths of a stage's deps, or of what it writes (outs, metrics, plots)."""
+    kinds = ("deps",) if kind == "deps" else ("outs", "metrics", "plots")
+    entries = [entry for k in kinds for entry in STAGES[name].get(k, [])]
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def imported(path):
+    """Return the files of the package that a file imports, inside functions too, but for __init__ files."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        files = {SOURCE / (name.replace(".", "/") + ".py") for name in names if name.split(".")[0] == "gpro_empathy"}
+        found |= {file for file in files if file.is_file()}
+    return found
+
+
+def reached(path):
+    """Return a file and all files of the package that it imports, directly or not."""
+    found, left = set(), {path}
+    while left:
+        file = left.pop()
+        found.add(file)
+        left |= imported(file) - found
+    return found
+
+
+def sections_read(path):
+    """Return the sections that a stage loads: those it names outside of annotations, or all with `load_all`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    annotations = set()
+    for node in ast.walk(tree):
+        for field in ("annotation", "returns"):
+            if (annotation := getattr(node, field, None)) is not None:
+                annotations |= set(ast.walk(annotation))
+    names = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+        and node not in annotations
+    }
+    if "load_all" in names:
+        return set(SECTIONS.values())
+    return {SECTIONS[name] for name in names if name in SECTIONS}
+
+
+def paths_named(path):
+    """Return the paths of artefacts that stand in a stage's docstring and constants."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    words = [word for text in constants for word in re.split(r"[\s,;()]+", text)]
+    paths = set()
+    for word in words:
+        if not word.startswith(FOLDERS):
+            continue
+        # A placeholder or a pattern stands for what is in the folder before it.
+        parts = PurePosixPath(word).parts
+        paths.add("/".join(itertools.takewhile(lambda part: not re.search(r"[<>*{}]", part), parts)).rstrip("."))
+    return paths
+
+
+def covers(path, entry):
+    return path == entry or path.startswith(entry + "/") or entry.startswith(path + "/")
+
+
+def test_graph_has_the_stages_of_the_package():
+    files = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"}
+    assert sorted(module for name in STAGES for module in modules(name)) == sorted(files)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_runs_its_module_last_and_says_what_it_does(name):
+    assert modules(name)[-1] == name
+    assert all(importlib.util.find_spec(f"gpro_empathy.stages.{module}") for module in modules(name))
+    assert len(STAGES[name]["desc"].split()) >= 3
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_every_module_that_it_reaches_and_no_other(name):
+    files = {path.relative_to(ROOT).as_posix() for module in modules(name) for path in reached(stage_file(module))}
+    assert {dep for dep in declared(name, "deps") if dep.startswith("src/")} == files
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_the_sections_that_it_loads_and_no_other(name):
+    read = set().union(*(sections_read(stage_file(module)) for module in modules(name)))
+    assert set(STAGES[name].get("params", [])) == read
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_the_files_that_it_names(name):
+    entries = declared(name, "deps") | declared(name, "outs")
+    undeclared = {
+        path
+        for module in modules(name)
+        for path in paths_named(stage_file(module)) - SCRATCH
+        if not any(covers(path, entry) for entry in entries) and not any(covers(path, scratch) for scratch in SCRATCH)
+    }
+    assert undeclared == set()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_names_the_files_that_it_declares(name):
+    """What is declared and not named is either stale, or hidden in a module that should be told the path."""
+    named = set().union(*(paths_named(stage_file(module)) for module in modules(name)))
+    entries = {entry for entry in declared(name, "deps") | declared(name, "outs") if not entry.startswith("src/")}
+    # The source's folder is a parameter.
+    unnamed = {e for e in entries if not e.startswith("data/embedded/") and not any(covers(path, e) for path in named)}
+    assert unnamed == set()
+
+
+def test_every_file_is_written_by_one_stage_or_is_in_git():
+    written = [out for name in STAGES for out in declared(name, "outs")]
+    assert len(set(written)) == len(written)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    in_git = listed.splitlines()
+    for name in STAGES:
+        for dep in declared(name, "deps"):
+            kept = any(path == dep or path.startswith(f"{dep}/") for path in in_git)
+            assert kept or any(covers(dep, out) for out in written), f"{name}: {dep}"
+
+
+def test_graph_has_no_cycle():
+    after = {
+        name: {
+            other
+            for other in STAGES
+            if other != name
+            and any(covers(dep, out) for dep in declared(name, "deps") for out in declared(other, "outs"))
+        }
+        for name in STAGES
+    }
+    done = set()
+    while ready := {name for name in STAGES if name not in done and after[name] <= done}:
+        done |= ready
+    assert done == set(STAGES)
+
+
+def test_committed_results_are_not_in_the_cache_and_models_are():
+    for name, stage in STAGES.items():
+        for entry in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            path, options = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
+            assert options.get("cache", True) == path.startswith(("data/", "models/")), f"{name}: {path}"
+
+
+def test_deps_and_params_are_in_order():
+    for stage in STAGES.values():
+        for kind in ("deps", "params"):
+            assert stage.get(kind, []) == sorted(stage.get(kind, []))
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_stage_that_needs_no_torch_does_not_import_it(name):
+    code = f"import sys, gpro_empathy.stages.{name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_bars_that_libraries_draw_do_not_fill_a_log():
+    bar = "import time, tqdm\nfor _ in tqdm.tqdm(range(30)): time.sleep(0.02)\n"
+    # These tests have imported stages themselves.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TQDM_")}
+    seen = []
+    for first in ("", "import gpro_empathy.stages\n"):
+        line = [sys.executable, "-c", first + bar]
+        seen.append(subprocess.run(line, env=clean, capture_output=True, text=True, check=True).stderr.count("%|"))
+    assert seen[0] > 2
+    assert seen[1] == 2  # at its start and at its end
+
+
+# The walk itself, on code made up
+
+
+def test_walk_sees_imports_inside_functions_and_of_submodules(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    package = tmp_path / "gpro_empathy"
+    package.mkdir()
+    (package / "a.py").write_text("import numpy\ndef f():\n    from gpro_empathy import b\n")
+    (package / "b.py").write_text("from gpro_empathy.c import name\nif True:\n    import gpro_empathy.d as d\n")
+    (package / "c.py").write_text("from gpro_empathy import b\n")
+    (package / "d.py").write_text("")
+    (package / "e.py").write_text("")
+    assert {path.stem for path in reached(package / "a.py")} == {"a", "b", "c", "d"}
+
+
+def test_walk_sees_loaded_sections_but_not_annotations(tmp_path):
+    path = tmp_path / "stage.py"
+    path.write_text(
+        "ALL = (params.Policy, params.Rollout)\n"
+        "def run(config: params.TrainGrpo, x: list[params.Prepare] = ()) -> params.WarmStart:\n"
+        "    params.load(params.Rewards)\n"
+    )
+    assert sections_read(path) == {"policy", "rollout", "rewards"}
+    path.write_text("config = params.load_all()\n")
+    assert sections_read(path) == set(SECTIONS.values())

@@ -1,0 +1,385 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import made_up
+from gpro_empathy import files, params
+from gpro_empathy.report import figures as draw
+from gpro_empathy.report import latex, latex_tables, provenance, sentences, verdicts
+from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
+
+ROOT = Path(__file__).parents[2]
+PARAMS = params.load_all(ROOT / "params.yaml")
+SECTIONS = [getattr(PARAMS, section.section_name()) for section in write_numbers.SECTIONS]
+CONFIG = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 500})
+needs_tex = pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """Draw the figures once for all tests that need them; return the folder of the report."""
+    root = tmp_path_factory.mktemp("figures")
+    made_up.write_reports(root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    draw_figures.run(PARAMS.draw_figures, root)
+    return root / "reports/figures"
+
+
+def make_report(root, effect="gain", **made):
+    """Run the stages up to write_numbers on made-up reports below `root`."""
+    made_up.write_reports(root, effect, **made)
+    (root / "paper").mkdir()
+    for name in ("main.tex", "references.bib"):
+        shutil.copy(ROOT / "paper" / name, root / "paper")
+    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    write_numbers.run(SECTIONS, root)
+
+
+def words(pdf_root):
+    """Return the macro definitions, the words that the results chose among them."""
+    return (pdf_root / "paper/generated/numbers.tex").read_text()
+
+
+def test_analysis_is_finite_json_in_the_declared_order(tmp_path):
+    made_up.write_reports(tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
+    assert list(analysis["metrics"]) == sorted(CONFIG.metrics)
+    assert analysis["metric_order"] == CONFIG.metrics
+    glance = json.loads((tmp_path / "reports/metrics.json").read_text())
+    assert glance["overlap"]["difference"] == analysis["metrics"]["overlap"]["difference"]
+    assert analysis["temperature"]["configured"] == PARAMS.rewards.calibration_temperature
+
+
+def test_headline_metrics_cannot_be_left_out(tmp_path):
+    config = CONFIG.model_copy(update={"metrics": ["overlap"]})
+    with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics must name empathy_raw"):
+        analyse_rewards.run(config, PARAMS.rewards, tmp_path)
+
+
+def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
+    made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
+    with pytest.raises(files.UserError, match=r"rollouts.jsonl: prompt 30.3 has no response of model 'tuned'"):
+        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+
+
+def test_a_missing_column_of_a_table_is_named(tmp_path):
+    made_up.write_reports(tmp_path)
+    path = tmp_path / "reports/training/groups.csv"
+    path.write_text("seed,step,sample\n1,1,0\n")
+    with pytest.raises(files.UserError, match=r"groups.csv: column 'group' is missing"):
+        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+
+
+def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
+    assert {path.stem for path in figures.iterdir()} == set(write_page.CAPTIONS)
+    assert len(list(figures.iterdir())) == 2 * len(write_page.CAPTIONS)
+    with draw.style(PARAMS.draw_figures.font_size):
+        curves = draw.training_curves(
+            made_up.training_log(gain=0.5), made_up.groups(steps=20), width=6.3, palette="colorblind"
+        )
+        draw_figures.save(curves, tmp_path / "training_curves")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (figures / path.name).read_bytes()
+
+
+def test_unknown_palette_is_refused(tmp_path):
+    made_up.write_reports(tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    with pytest.raises(files.UserError, match=r"draw_figures\.palette: 'mauve'"):
+        draw_figures.run(PARAMS.draw_figures.model_copy(update={"palette": "mauve"}), tmp_path)
+    assert not (tmp_path / "reports/figures").exists()
+
+
+def test_an_undefined_macro_is_refused(tmp_path):
+    with pytest.raises(files.UserError, match=r"uses \\RunTypo, which"):
+        write_numbers.check({"RunOne"}, latex.used_macros(r"\RunOne \RunTypo"))
+
+
+def test_an_unused_macro_is_refused():
+    with pytest.raises(files.UserError, match=r"does not use \\RunTwo"):
+        write_numbers.check({"RunOne", "RunTwo"}, latex.used_macros(r"\RunOne"))
+
+
+@pytest.mark.slow
+def test_report_of_a_run_without_warm_start_compares_with_the_base_model(tmp_path):
+    make_report(tmp_path, warm_start=False)
+    assert "There is no warm start" in words(tmp_path)
+    assert "warm start" not in (tmp_path / "paper/generated/results_table.tex").read_text()
+
+
+def test_no_sentence_claims_a_gain_where_there_is_none(tmp_path):
+    make_report(tmp_path, "none")
+    assert "there is no evidence that tuning changed the raw empathy score" in words(tmp_path)
+    assert "scores higher" not in words(tmp_path)
+
+
+@pytest.mark.parametrize(("source", "word"), [("hub", r"\\stage{a/b}"), ("wassa_csv", "official files")])
+def test_other_sources_of_data_are_described_as_what_they_are(tmp_path, source, word):
+    make_report(tmp_path)
+    data = json.loads((tmp_path / "reports/data.json").read_text())
+    files.write_json(tmp_path / "reports/data.json", {**data, "source": source, "dataset": "a/b", "split": "by_turn"})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert re.search(word, words(tmp_path))
+    assert "synthetic" not in words(tmp_path)
+    assert "split is by turn" in words(tmp_path)
+
+
+@pytest.mark.parametrize(("stories", "words_of_it"), [(42, r"about \num{42} invented"), (None, "about invented")])
+def test_stories_are_counted_where_the_data_name_them(tmp_path, stories, words_of_it):
+    make_report(tmp_path)
+    data = json.loads((tmp_path / "reports/data.json").read_text())
+    files.write_json(tmp_path / "reports/data.json", {**data, "stories": stories})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert words_of_it in words(tmp_path)
+
+
+def test_official_dev_figures_reach_the_text_and_the_table_or_are_said_to_be_missing(tmp_path):
+    make_report(tmp_path)
+    table = tmp_path / "paper/generated/leak_table.tex"
+    assert r"a mean correlation of \num{0.660}" in words(tmp_path)
+    assert "& dev" in table.read_text()
+    files.write_json(tmp_path / "bench/scorer.json", {"dev": None, "folds": {}})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert "The official development file has not been rated" in words(tmp_path)
+    assert "& dev" not in table.read_text()
+
+
+def test_a_benchmark_file_without_its_parts_is_refused(tmp_path):
+    make_report(tmp_path)
+    files.write_json(tmp_path / "bench/scorer.json", {"dev": None})
+    with pytest.raises(files.UserError, match=r"bench/scorer.json: has no 'dev' and 'folds'; restore it with `git"):
+        write_numbers.run(SECTIONS, tmp_path)
+
+
+def test_results_table_holds_declared_and_audited_metrics_once(tmp_path):
+    make_report(tmp_path)
+    text = (tmp_path / "paper/generated/results_table.tex").read_text()
+    _, declared, audited = text.split(r"\midrule")
+    assert [line.split(" & ")[0] for line in audited.splitlines() if " & " in line] == ["stock phrase in the answer"]
+    assert declared.count(r"\\") == len(CONFIG.metrics)
+    analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
+    analysis["metric_order"].append("stock_phrase")
+    analysis["metrics"]["stock_phrase"] = analysis["audit"]["metrics"]["stock_phrase"]
+    assert latex_tables.results_table(analysis).count(r"\midrule") == 1
+
+
+def test_settings_without_a_value_are_left_out_of_the_table():
+    table = latex_tables.setup_table(SECTIONS)
+    assert PARAMS.policy.revision is None
+    assert "revision" not in table
+    assert r"load\_in\_4bit & yes" in table
+
+
+def test_examples_hold_typical_and_extreme_prompts_and_typical_and_worst_responses(tmp_path):
+    make_report(tmp_path)
+    text = (tmp_path / "paper/generated/examples.tex").read_text()
+    levels = {int(r["emotion"] + 0.5) for r in made_up.rollouts()}
+    assert re.findall(r"Intensity (\d)", text) == [str(level) for level in sorted(levels)]
+    assert text.count("Largest gain (") == 1
+    assert text.count("Largest loss (") + text.count("Smallest gain (") == 2
+    assert text.count("Median of 120 responses") == 1
+    lowest = sorted(r["empathy_raw"] for r in made_up.rollouts() if r["model"] == "tuned")[:2]
+    assert re.findall(r"Lowest empathy.*?empathy ([\d.]+)", text, re.DOTALL) == [f"{value:.2f}" for value in lowest]
+
+
+def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_writes():
+    source = (ROOT / "paper/main.tex").read_text()
+    floats = re.findall(r"\\begin\{(figure|table)\}(.*?)\\end\{\1\}", source, re.DOTALL)
+    for _, body in floats:
+        captions = body.count(r"\caption{")
+        assert captions == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{[\w./]+\}", body)) > 0
+    graph = (ROOT / "dvc.yaml").read_text()
+    for path in re.findall(r"\\source\{\w+\}\{([\w./]+)\}", source):
+        assert path == "params.yaml" or str(Path(path).parent) in graph or path in graph
+
+
+@pytest.mark.slow
+def test_report_of_several_seeds_names_them_and_gives_the_change_of_each(tmp_path):
+    make_report(tmp_path, seeds=(5, 7, 9))
+    assert "trained 3 times, with the seeds 5, 7 and 9" in words(tmp_path)
+    assert "By training seed, the change is" in words(tmp_path)
+    assert "One training seed was run" not in words(tmp_path)
+
+
+def test_report_says_which_responses_of_a_group_are_trained_on():
+    grpo = PARAMS.train_grpo
+    some = grpo.model_copy(update={"num_generations": 8, "trained_generations": 4})
+    every = grpo.model_copy(update={"num_generations": 8, "trained_generations": 8})
+    assert r"the \num{4} responses whose advantages vary most" in sentences.trained_share(some)
+    assert sentences.trained_share(every) == ""
+
+
+def test_report_of_one_seed_says_that_it_is_one(tmp_path):
+    make_report(tmp_path)
+    assert "One training seed was run" in words(tmp_path)
+    assert "By training seed" not in words(tmp_path)
+
+
+@pytest.mark.parametrize("verdict", verdicts.AUDIT)
+@pytest.mark.parametrize("drifts", [[], ["overlap"]])
+def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):
+    text = sentences.hacking({"verdict": verdict, "drifts": drifts})
+    assert ("no drift of style is confirmed" in text) == (not drifts)
+    assert ("reward hacking" in text) == (verdict != "no gain to audit")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "change", "expected"),
+    [
+        ((0.4, 0.01), (-0.3, 0.01), "The tuned policy's empathy grows with the intensity; the change by tuning falls"),
+        ((None, 1.0), (0.1, 0.5), "There is no evidence that the tuned policy's empathy follows the intensity; there"),
+        ((-0.4, 0.01), (0.1, 0.05), "The tuned policy's empathy falls with the intensity; there is no evidence that"),
+    ],
+)
+def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):
+    found = [{"spearman": spearman, "p": p} for spearman, p in (tuned, change)]
+    assert sentences.trend(*found, 0.95).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "word"), [(0.995, "hardly matters}"), (0.97, "matters little}"), (0.6, "$T$ \\emph{matters}")]
+)
+def test_temperature_matters_as_much_as_it_changes_the_advantages(correlation, word):
+    rows = [
+        {"temperature": 0.6, "correlation": 1.0, "reversed_pairs": 0.0},
+        {"temperature": 0.2, "correlation": correlation, "reversed_pairs": 0.01},
+        {"temperature": 1.0, "correlation": 0.999, "reversed_pairs": 0.031},
+    ]
+    assert word in sentences.temperature_verdict(rows, 0.6)
+    text = sentences.temperature_effect("batch", rows, 0.6)
+    assert text == rf"\num{{{correlation:.3f}}} (at $T=0.2$) and \qty{{3.1}}{{\percent}} in batch calibration"
+
+
+def test_temperature_of_rewards_without_spread_is_not_judged():
+    rows = [{"temperature": t, "correlation": None, "reversed_pairs": None} for t in (0.2, 0.6)]
+    assert "cannot be said" in sentences.temperature_verdict(rows, 0.6)
+    assert "undefined in batch calibration" in sentences.temperature_effect("batch", rows, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ({"empathy": 1.0, "semantic_similarity": 1.0}, ""),
+        ({"empathy": 1.0, "overlap": 1.0}, "Further terms of the reward ask for little copying from the utterance."),
+        (
+            {"well_formed": 1.0, "empathy": 1.0, "length": 1.0},
+            "Further terms of the reward ask for the response format and short answers.",
+        ),
+    ],
+)
+def test_further_terms_are_named_where_the_reward_has_any(weights, text):
+    assert sentences.further_terms(weights) == text
+
+
+@pytest.mark.parametrize(
+    ("drifts", "asked", "text"),
+    [
+        ([], [], "bigrams or stock phrases is confirmed."),
+        (["answer_words"], [], "Confirmed drift: answer length (up)."),
+        (
+            [],
+            ["overlap"],
+            "is confirmed beyond what the reward asks for. Changed as the reward asks: overlap with the user's",
+        ),
+        (
+            ["answer_words"],
+            ["overlap"],
+            "answer length (up). Changed as the reward asks: overlap with the user's words (down).",
+        ),
+    ],
+)
+def test_drift_is_told_apart_from_what_the_reward_asks_for(drifts, asked, text):
+    metrics = {"answer_words": {"difference": 2.0}, "overlap": {"difference": -0.1}}
+    assert text in verdicts.drift({"drifts": drifts, "asked_changes": asked, "metrics": metrics})
+
+
+def test_a_latex_error_is_told_in_one_line(tmp_path):
+    assert paper.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
+        "LaTeX: Undefined control sequence. (line 12)"
+    )
+
+
+def test_a_missing_tex_package_says_what_to_install():
+    problem = paper.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
+    assert problem.startswith("LaTeX: siunitx.sty is missing; on Debian, `apt-get install latexmk")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("LaTeX Warning: Reference `tab:x' on page 1 undefined on input line 3.", "reference 'tab:x' is undefined"),
+        ("Package natbib Warning: Citation `x' on page 1 undefined on input line 3.", "citation 'x' is undefined"),
+        ("Overfull \\hbox (12.3pt too wide) in paragraph at lines 3--4", "a line is 12.3 pt too wide"),
+        ("Overfull \\hbox (4.9pt too wide) in paragraph at lines 3--4", None),
+    ],
+)
+def test_a_blemished_report_is_refused(line, problem):
+    found = paper.find_problem(line)
+    assert found is None if problem is None else problem in found
+
+
+def test_missing_latexmk_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper/main.tex").write_text("x")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(
+        files.UserError, match="latexmk: not found; install TeX, on Debian with `apt-get install latexmk"
+    ):
+        paper.run(tmp_path)
+
+
+@needs_tex
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [(23,), (5, 7, 9)])
+@pytest.mark.parametrize(
+    ("effect", "word"), [("gain", "scores higher"), ("none", "there is no evidence that"), ("harm", "scores lower")]
+)
+def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_path, figures, effect, word, seeds):
+    rows = made_up.rollouts(effect, seeds=seeds)
+    for row in rows:
+        row["answer"] += " \N{GRINNING FACE} \\input{x} 100% _ & " + "a" * 80
+    make_report(tmp_path, effect, rows=rows, seeds=seeds)
+    shutil.copytree(figures, tmp_path / "reports/figures")
+    record = files.read_json(ROOT / "reports/provenance.json")
+    files.write_text(tmp_path / "paper/provenance/provenance.tex", provenance.report(record, record_provenance.LINKS))
+    paper.run(tmp_path)
+    first = (tmp_path / "reports/paper.pdf").read_bytes()
+    assert word in words(tmp_path)
+    log = (tmp_path / "paper/build/main.log").read_text(errors="replace")
+    assert 6 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 10
+    if effect == "gain":
+        paper.run(tmp_path)
+        assert (tmp_path / "reports/paper.pdf").read_bytes() == first
+    assert not list((tmp_path / "reports").glob(".paper*"))
+
+
+@needs_tex
+def test_a_failing_build_leaves_the_old_report(tmp_path):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/paper.pdf").write_bytes(b"old")
+    (tmp_path / "paper/main.tex").write_text("\\documentclass{article}\\begin{document}\\nonsense\\end{document}")
+    with pytest.raises(files.UserError, match=r"LaTeX: Undefined control sequence. \(line 1\)"):
+        paper.run(tmp_path)
+    assert (tmp_path / "reports/paper.pdf").read_bytes() == b"old"
+
+
+def test_rehearsals_on_gpus_are_quoted_with_what_failed(tmp_path):
+    make_report(tmp_path)
+    assert "No profile for a GPU has been rehearsed" in words(tmp_path)
+    found = {
+        "gpu": {"name": "NVIDIA H200"}, "profile": "llama_big", "seconds_per_step": {"step": 6.92, "generation": 6.5},
+        "peak_memory_gib": {"train": 19.83}, "versions": {"torch": "2.11.0+cu130", "vllm": "0.26.0"},
+        "failed": {"rollout": "why"}, "adapter": None, "scorer": {"turns_per_second": 9.0},
+    }  # fmt: skip
+    files.write_json(tmp_path / "reports/gpu/nvidia-h200.json", {"llama_big": found})
+    write_numbers.run(SECTIONS, tmp_path)
+    quoted = (
+        r"on one NVIDIA H200 a step of \file{llama\_big} took \qty{6.9}{\second}, \qty{6.5}{\second} of it sampling, and "
+        r"19.8\,GiB of memory, with torch 2.11.0, vllm 0.26.0 (rollout did not pass; reload gave no result)"
+    )
+    assert quoted in words(tmp_path)
