@@ -340,7 +340,7 @@ def test_profile_of_70b_goes_together(tmp_path, server, monkeypatch):
 def started(folder, worker):
     """Start two processes of a module in `folder`, as a stage starts itself."""
     (folder / "worker.py").write_text(worker, encoding="utf-8")
-    code = "from gpro_empathy import files, launch; files.run_stage(lambda: launch.launch('two_cpu', 'worker'))"
+    code = "from gpro_empathy import files; from gpro_empathy.training import launch; files.run_stage(lambda: launch.launch('two_cpu', 'worker'))"
     (folder / "accelerate").symlink_to(ROOT / "accelerate")
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{folder}", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
