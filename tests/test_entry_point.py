@@ -1,4 +1,4 @@
-"""What a stage ends with: failures of memory and engines, raised as the real exceptions are, become one line each."""
+"""What a stage ends with: failures of memory and of engines become one line each."""
 
 import errno
 import os

@@ -1,7 +1,7 @@
-"""Run a stage: its wall time, and what goes wrong as one line with its cause and the next thing to try.
+"""Run a stage: its wall time, and what goes wrong as one line with what to try next.
 
-Exceptions of torch, vLLM and Unsloth are known by their type, their words or the module that raised them, so that this
-module imports none of these. Whatever else goes wrong keeps its traceback.
+Exceptions of torch, vLLM and Unsloth are known by their type, their words or the module that raised
+them, so that this module imports none of these. Whatever else goes wrong keeps its traceback.
 """
 
 import operator
@@ -21,7 +21,8 @@ WALL_TIMES = Path("work/stages")
 _STAGES = "gpro_empathy.stages."
 _LONGEST = 300
 GO_ON = "run the command again, which goes on from the newest checkpoint"
-# How torch says that memory is not enough where it has no type of its own for it: of the machine, and of the GPU.
+# How torch says that memory is not enough where it has no type of its own for it: of the machine,
+# and of the GPU.
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 _NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # The settings of a stage that bound its memory; those of GRPO depend on each other.
@@ -41,15 +42,16 @@ ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
     """Run the entry point of a stage or a command, and note the wall time of a stage.
 
-    What the user can mend is printed as one line, and the exit status is then 1: a UserError, a full disk, and a
-    failure of memory or of an engine. Any other error keeps its traceback.
+    What the user can mend is printed as one line, and the exit status is then 1: a UserError, a
+    full disk, and a failure of memory or of an engine. Any other error keeps its traceback.
 
-    A process that a launcher started leaves the wall time, and saying that it was interrupted, to the launcher. A
-    process that is told to end (SIGTERM), as by a launcher when another process failed, removes what is half written
-    and exits with 143.
+    A process that a launcher started leaves the wall time, and saying that it was interrupted, to
+    the launcher. A process that is told to end (SIGTERM), as by a launcher when another process
+    failed, removes what is half written and exits with 143.
 
     Args:
-        stage: By whose settings a lack of memory is explained; None for those of the stage that this process runs.
+        stage: By whose settings a lack of memory is explained; None for those of the stage that
+            this process runs.
     """
     launched = "LOCAL_RANK" in os.environ
     before = signal.signal(signal.SIGTERM, _leave)

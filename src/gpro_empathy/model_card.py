@@ -1,4 +1,4 @@
-"""What the model cards of scorers and policies share: their form, and what each says of its limits."""
+"""What the model cards of scorers and policies share: their form, and what they say of limits."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""What the stage computes with scorers in hand: their predictions, and the leak of a split by turn."""
+"""What the stage computes with scorers in hand: predictions, and the leak of a split by turn."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,9 @@
-"""The leak of a split by turn, measured: one recipe, with and without other turns of the conversations that are tested.
+"""The leak of a split by turn, measured: one recipe, with and without turns of tested conversations.
 
-The published scorer was validated on turns drawn at random, so that every tested conversation also had turns in
-training. Here the turns of the test conversations are halved at random. A scorer trained on one half, and on as many
-other turns as give it the reward's number, rates the other half, and so does the reward's scorer, which saw none of
-these conversations.
+The published scorer was validated on turns drawn at random, so that every tested conversation also
+had turns in training. Here the turns of the test conversations are halved at random. A scorer
+trained on one half, and on as many other turns as give it the reward's number, rates the other
+half, and so does the reward's scorer, which saw none of these conversations.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from gpro_empathy.data.dialogue import LABELS, Turn
 
 
 def is_measurable(train: Sequence[Turn], test: Sequence[Turn]) -> bool:
-    """Return whether no test conversation stands in training already, and one of them has two turns or more."""
+    """Return whether no test conversation stands in training and one has two turns or more."""
     conversations = {turn.conversation for turn in test}
     return not conversations & {turn.conversation for turn in train} and len(conversations) < len(test)
 
@@ -50,7 +50,8 @@ def report(
 
     Args:
         leaking, held_out: What `split` returned.
-        grouped_B3, leaking_B3: What the reward's scorer and the leaking one say of the held-out turns, shape (B, 3).
+        grouped_B3, leaking_B3: What the reward's scorer and the leaking one say of the held-out
+            turns, shape (B, 3).
         rng: The generator that `split` drew from.
     """
     label_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in held_out]).reshape(-1, len(LABELS))
@@ -71,8 +72,9 @@ def compare(
 ) -> dict:
     """Return Pearson correlations of both predictions with the labels, and their difference with an interval.
 
-    `labels` has them for each label, `mean` for the mean over labels: `grouped`, `by_turn`, `difference` (by turn less
-    grouped). The interval resamples conversations; it holds nothing of the spread between trainings.
+    `labels` has them for each label, `mean` for the mean over labels: `grouped`, `by_turn`,
+    `difference` (by turn less grouped). The interval resamples conversations; it holds nothing of
+    the spread between trainings.
     """
     grouped, by_turn, difference = (
         estimates.correlations(label_B3, predicted, conversation_B, rng)

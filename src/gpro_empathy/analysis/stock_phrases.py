@@ -1,4 +1,4 @@
-"""How a scorer reacts to a stock phrase that is appended to any text: can the reward be had by a habit of speech?"""
+"""How a scorer reacts to an appended stock phrase: can the reward be had by a habit of speech?"""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from gpro_empathy.analysis import estimates
 
-# A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text longer.
+# A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text
+# longer.
 PHRASES = (
     ("I'm so sorry to hear that.", "The bus leaves at nine today."),
     ("My heart goes out to you.", "The bus leaves at nine today."),
@@ -26,7 +27,8 @@ def reaction(
 ) -> dict:
     """Return the mean change in empathy, label units, when a phrase or its control is appended to every turn.
 
-    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and their `difference`.
+    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and
+    their `difference`.
 
     Args:
         before_B: A scorer's empathy of the turns as they are, shape (B,), label units.

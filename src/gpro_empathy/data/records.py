@@ -1,6 +1,7 @@
-"""Read a CSV or JSON lines table record by record, in constant memory, with the place of each record.
+"""Read a CSV or JSON lines table record by record, in constant memory.
 
-CSV is read in the layout of the official CONV-turn files: quotes inside a text are escaped with a backslash, or doubled.
+CSV is read in the layout of the official CONV-turn files: quotes inside a text are escaped with a
+backslash, or doubled.
 """
 
 import csv
@@ -12,7 +13,8 @@ from typing import Any, BinaryIO
 
 from gpro_empathy.files import UserError
 
-# In bytes: a row that is longer, such as one whose quote never ends, is refused before it fills the memory.
+# In bytes: a row that is longer, such as one whose quote never ends, is refused before it fills the
+# memory.
 LONGEST_ROW = 2**24
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|$)")
 _REMEDY = 'quotes inside a text must be written as \\"'
@@ -22,16 +24,19 @@ Record = tuple[str, dict[str, Any]]
 
 
 def read(stream: BinaryIO, name: str) -> tuple[str, list[str], Iterator[Record]]:
-    """Begin to read a table: its format ("csv" or "jsonl") and columns now, its records as they are asked for.
+    """Begin to read a table: return its format ("csv" or "jsonl"), its columns, and its records.
 
-    A table whose first character is { is JSON lines, with the keys of its first row as columns; any other is CSV.
+    The records are read as they are asked for.
+
+    A table whose first character is { is JSON lines, with the keys of its first row as columns; any
+    other is CSV.
 
     Args:
         name: What messages call the table.
 
     Raises:
-        UserError: If it is empty. While records are read: if one is not in the format, not UTF-8 or too long; names
-            the line.
+        UserError: If it is empty. While records are read: if one is not in the format, not UTF-8 or
+            too long; names the line.
     """
     lines = _lines(stream, name)
     first = next(((number, line) for number, line in lines if line.strip()), None)

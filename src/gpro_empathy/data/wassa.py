@@ -1,6 +1,7 @@
-"""Tables of turns in the layout of the WASSA CONV-turn task: rows without labels to score, and labelled turns to learn from.
+"""Tables of turns in the layout of the WASSA CONV-turn task: rows to score, labelled turns.
 
-A table is CSV or JSON lines with the same names as keys; see `records`. What the label columns mean: see `dialogue`.
+A table is CSV or JSON lines with the same names as keys; see `records`. What the label columns
+mean: see `dialogue`.
 """
 
 import json
@@ -17,7 +18,8 @@ from gpro_empathy.data.dialogue import COLUMNS, LABELS, RANGES, Turn
 from gpro_empathy.files import UserError
 
 MISSING = {"", "null", "nan", "none", "unknown"}
-# Names of turns in the official files (id, person_id_1, ...) and in this project's own (conversation, turn).
+# Names of turns in the official files (id, person_id_1, ...) and in this project's own
+# (conversation, turn).
 ID_COLUMN = re.compile(r"id|.+_id(_\d+)?|speaker|conversation|turn")
 # What a column may hold beside names; anything else is reported as not understood.
 OTHER_COLUMNS = {"text", "context", *LABELS, *COLUMNS.values(), "SelfDisclosure"}
@@ -27,7 +29,8 @@ OTHER_COLUMNS = {"text", "context", *LABELS, *COLUMNS.values(), "SelfDisclosure"
 class Row:
     """One turn as it stands in the table; context is None where the table has no such column.
 
-    `place` is the table and the line, as messages name it; `values` are all values by column, as they were read.
+    `place` is the table and the line, as messages name it; `values` are all values by column, as
+    they were read.
     """
 
     place: str
@@ -61,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The format (csv or jsonl) of a table, its column names, and its rows, which can be gone through once."""
+    """A table: its format (csv or jsonl), columns, and rows, which can be gone through once."""
 
     format: str
     columns: list[str]
@@ -79,33 +82,34 @@ class Table:
 
 
 def read(stream: BinaryIO, name: str) -> Table:
-    """Begin to read a table of turns, of whose columns only text must be there: its rows come as they are asked for.
+    """Begin to read a table of turns, of whose columns only text must be there.
 
-    Labels are not looked at.
+    Its columns are read now, its rows as they are asked for. Labels are not looked at.
 
     Raises:
-        UserError: If there is no text column or no row, or as `records.read`. While rows are read: if one has no text;
-            names line and column.
+        UserError: If there is no text column or no row, or as `records.read`. While rows are read:
+            if one has no text; names line and column.
     """
-    kind, columns, found = records.read(stream, name)
+    kind, columns, placed = records.read(stream, name)
     repeated = [column for column in columns if columns.count(column) > 1]
     if repeated:
         raise UserError(f"{name}: column {repeated[0]!r} stands in the header more than once")
     _require(["text"], columns, name)
-    first = next(found, None)
+    first = next(placed, None)
     if first is None:
         raise UserError(f"{name}: no rows after the header")
-    return Table(kind, columns, (parse_row(place, values, columns) for place, values in chain([first], found)))
+    return Table(kind, columns, (parse_row(place, values, columns) for place, values in chain([first], placed)))
 
 
 def read_labelled(path: Path) -> list[Turn]:
-    """Read labelled turns from a file in the layout of the official CONV-turn files (train, dev or test).
+    """Read labelled turns from a file in the layout of the official files (train, dev or test).
 
-    Labels may be missing ("NULL", or no column at all, as in the test file). Conversation ids repeat between files.
+    Labels may be missing ("NULL", or no column at all, as in the test file). Conversation ids
+    repeat between files.
 
     Raises:
-        UserError: As `read`, and if a column is missing, an id or a label is not a number, or a label is out of range;
-            names the column and the line in which the row begins.
+        UserError: As `read`, and if a column is missing, an id or a label is not a number, or a
+            label is out of range; names the column and the line in which the row begins.
     """
     try:
         with path.open("rb") as stream:
@@ -120,7 +124,7 @@ def read_labelled(path: Path) -> list[Turn]:
 
 
 def labelled_turns(rows: Iterable[Row], name: str) -> list[Turn]:
-    """Return the labelled turns of rows, in the order of conversations and turns, each with the texts before it.
+    """Return the labelled turns of rows in their order, each with the texts before it.
 
     Raises:
         UserError: As `read_labelled`, and if a turn stands in more than one row.
@@ -132,7 +136,8 @@ def parse_row(place: str, values: Mapping[str, Any], columns: list[str]) -> Row:
     """Return one row of a table with these columns.
 
     Raises:
-        UserError: If a column that its first row has is missing, or a value is none that the column may hold.
+        UserError: If a column that its first row has is missing, or a value is none that the column
+            may hold.
     """
     missing = [
         column for column in columns if column not in values and (ID_COLUMN.fullmatch(column) or column == "text")

@@ -1,4 +1,7 @@
-"""The model card of a scorer, from its settings alone: how accurate it is stands in the report on both scorers."""
+"""The model card of a scorer, from its settings alone.
+
+How accurate it is stands in reports/scorer.json, which is measured once it is trained.
+"""
 
 from collections.abc import Mapping
 
@@ -19,7 +22,8 @@ def write(settings: Mapping) -> str:
     """Return the card as Markdown.
 
     Args:
-        settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns, role and training.
+        settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns, role and
+            training.
     """
     training, turns = settings["training"], settings["context_turns"]
     context = (

@@ -102,12 +102,12 @@ def glance(analysis: dict) -> dict[str, dict[str, float]]:
     start = analysis["starting_policy"]
     return {
         name: {
-            "start": found["means"][start],
-            "tuned": found["means"]["tuned"],
-            "difference": found["difference"],
-            "p_holm": found["p_holm"],
+            "start": comparison["means"][start],
+            "tuned": comparison["means"]["tuned"],
+            "difference": comparison["difference"],
+            "p_holm": comparison["p_holm"],
         }
-        for name, found in analysis["metrics"].items()
+        for name, comparison in analysis["metrics"].items()
     }
 
 

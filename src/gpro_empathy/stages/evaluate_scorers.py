@@ -2,7 +2,7 @@
 
 Reads   data/prepared/{train,validation,test}.jsonl
         models/scorer/, models/audit_scorer/   the reward's scorer, and the one that only audits
-Writes  reports/scorer.json                    accuracy, calibration, reaction to stock phrases, leak of a split by turn
+Writes  reports/scorer.json                    accuracy, calibration, stock phrases, leak of a split
         reports/scorer_predictions.csv         label and both predictions of every test turn
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]]) -> Predictions:
-    """Return what a scorer says of the held-out turns, and of the test turns with every stock phrase and control."""
+    """Return what a scorer says of the held-out turns, as they are and with stock phrases."""
     return Predictions(
         empathy_scorer.score_turns(scorer, splits["validation"]),
         empathy_scorer.score_turns(scorer, splits["test"]),
@@ -58,7 +58,7 @@ def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]])
 def measure_leak(
     scorer: empathy_scorer.Scorer, train: Sequence[Turn], test: Sequence[Turn], config: params.TrainScorer
 ) -> dict | None:
-    """Train a scorer that saw turns of the test conversations, and compare it with the reward's on the others.
+    """Train a scorer that saw turns of the test conversations, and compare it with the reward's.
 
     Returns None where that cannot be measured.
 
