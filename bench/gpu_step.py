@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from gpro_empathy import files, machine
+from gpro_empathy import entry_point, files, machine
 from gpro_empathy.report import provenance
 from gpro_empathy.tools import doctor, profiles, rehearsal_numbers, rehearsal_preflight, rehearsal_tasks, rehearse
 
@@ -167,4 +167,4 @@ def text(result: dict) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    files.run_stage(main)
+    entry_point.run_stage(main)

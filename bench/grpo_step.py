@@ -25,7 +25,7 @@ from start import SEED
 from timed_step import KINDS, Bench, Setting, Step, measure
 
 import report
-from gpro_empathy import files, params
+from gpro_empathy import entry_point, files, params
 
 # At most so many prompts in a step, which keeps the whole within its time.
 PROMPTS = 3
@@ -187,4 +187,4 @@ def _setting(bench: Bench, settings: params.Params, case: Setting, rounds: int) 
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from gpro_empathy import files, params
+from gpro_empathy import entry_point, files, model_card, params
 from gpro_empathy.analysis import estimates
-from gpro_empathy.data import dialogue
+from gpro_empathy.data import wassa
 from gpro_empathy.data.dialogue import LABELS, Turn
 from gpro_empathy.scorer import empathy_scorer, fitting
 
@@ -48,10 +48,10 @@ def main() -> None:
     chosen = recipes.pop("benchmark")
     if unknown := sorted(set(arguments.recipes) - set(recipes)):
         raise files.UserError(f"{RECIPES}: no recipe {unknown[0]!r}; there are {', '.join(recipes)}")
-    train = dialogue.read_wassa_csv(arguments.wassa / TRAIN)
+    train = wassa.read_labelled(arguments.wassa / TRAIN)
     results = files.read_json(RESULTS) if RESULTS.is_file() else {"dev": None, "folds": {}}
     if arguments.what == "benchmark":
-        dev = dialogue.read_wassa_csv(arguments.wassa / DEV)
+        dev = wassa.read_labelled(arguments.wassa / DEV)
         results["dev"] = {"recipe": chosen} | benchmark(train, dev, members(recipes, chosen))
     else:
         names = dict.fromkeys([BASELINE, *(arguments.recipes or recipes)])
@@ -76,7 +76,7 @@ def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[para
     trained = [fitting.train(train, config, seed=config.seed) for config in configs]
     seconds = time.perf_counter() - started
     model = trained[0] if len(trained) == 1 else empathy_scorer.Ensemble(trained)
-    predicted_B3 = model.score([turn.text for turn in dev], [turn.context for turn in dev])
+    predicted_B3 = empathy_scorer.score_turns(model, dev)
     found = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
     described = [fitting.describe(train, config, seed=config.seed) for config in configs]
     empathy_scorer.save(
@@ -87,22 +87,21 @@ def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[para
 
 def card(found: dict, train_turns: int) -> str:
     """Return the saved scorer's model card."""
-    rows = [f"| {COLUMNS[name]} | {_cell(found['pearson'][name])} | {found['mae'][name]:.3f} |" for name in LABELS]
-    return (
-        f"# Empathy scorer, trained on {train_turns} turns of WASSA 2024 CONV-turn\n\n"
-        f"On the {found['turns']} turns of the official dev file, with 95 % intervals that resample conversations:\n\n"
-        "| label | Pearson | mean absolute error |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
-        "A score says how people who rated such turns would have rated this one. It is not empathy, and not for use with "
-        "people in distress.\n"
+    rows = [(COLUMNS[name], _cell(found["pearson"][name]), f"{found['mae'][name]:.3f}") for name in LABELS]
+    return model_card.render(
+        f"Empathy scorer, trained on {train_turns} turns of WASSA 2024 CONV-turn",
+        f"On the {found['turns']} turns of the official dev file, with 95 % intervals that resample conversations:",
+        model_card.table(["label", "Pearson", "mean absolute error"], rows),
+        model_card.SCORER_LIMITS,
     )
 
 
 def speed(turns: Sequence[Turn]) -> dict:
     """Return how many turns a second the saved scorer rates, as the command line loads it."""
     model = empathy_scorer.load(MODEL)
-    model.hasten()
+    model.merge_adapter()
     started = time.perf_counter()
-    model.score([turn.text for turn in turns], [turn.context for turn in turns])
+    empathy_scorer.score_turns(model, turns)
     return {"turns_per_second": round(len(turns) / (time.perf_counter() - started))}
 
 
@@ -130,7 +129,7 @@ def predict_fold(turns: Sequence[Turn], held_out_B: np.ndarray, config: params.T
     rest = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if not held_out]
     mine = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if held_out]
     model = fitting.train(rest, config, seed=config.seed)
-    return model.score([turn.text for turn in mine], [turn.context for turn in mine])
+    return empathy_scorer.score_turns(model, mine)
 
 
 def folds(turns: Sequence[Turn]) -> np.ndarray:
@@ -218,4 +217,4 @@ def _cell(found: dict, form: str = ".3f") -> str:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from scipy import stats as scipy_stats
 
-from gpro_empathy import files, params, rewards, text_measures
+from gpro_empathy import entry_point, files, params, rewards, text_measures
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import loading
 from gpro_empathy.scorer import empathy_scorer
@@ -125,4 +125,4 @@ def by_conversation(rows: list[dict], model: str, name: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

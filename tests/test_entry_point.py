@@ -1,5 +1,11 @@
-"""Failures of memory and engines, raised as the real exceptions are, become one line each."""
+"""What a stage ends with: failures of memory and of engines become one line each."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
 import types
 from pathlib import Path
 
@@ -30,10 +36,12 @@ def set_params(section, **changes):
 
 
 def line_of(function, stage="train_grpo"):
-    with pytest.raises(UserError) as caught:
-        entry_point.in_one_line(stage)(function)()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    with pytest.raises(SystemExit) as caught:
+        entry_point.run_stage(function, stage)
+    line = str(caught.value)
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    return line.removeprefix("error: ")
 
 
 def engine(name, source):
@@ -49,6 +57,51 @@ def raise_(error):
 
     return stage
 
+
+# Any entry point
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("params.yaml: rollout.prompts is missing"), "error: params.yaml: rollout.prompts is missing"),
+        (OSError(errno.ENOSPC, "No space left on device", "models/x"), "error: models/x: no space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: no space left on device"),
+    ],
+)
+def test_stage_that_fails_exits_with_one_line(error, line):
+    with pytest.raises(SystemExit) as caught:
+        entry_point.run_stage(raise_(error))
+    assert caught.value.code == line
+
+
+def test_stage_that_succeeds_returns():
+    before = signal.getsignal(signal.SIGTERM)
+    entry_point.run_stage(lambda: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_stage_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
+    code = (
+        "import time\nfrom pathlib import Path\nfrom gpro_empathy import entry_point, files\n"
+        "def main():\n    with files.atomic_path(Path('out')) as temporary:\n"
+        "        temporary.mkdir()\n        time.sleep(600)\n"
+        "entry_point.run_stage(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
+    )
+    while not list(tmp_path.glob(".out-*/out")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Memory and engines
 
 GPU_FULL = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.57 GiB of which 1.10 GiB is free."
@@ -154,13 +207,13 @@ def test_an_error_of_our_own_code_that_an_engine_called_keeps_its_traceback():
     own = engine("gpro_empathy.rewards", "def score():\n    raise ValueError('reward term empathy gave nan')\n")
     unsloth = engine("unsloth.trainer", "def step(function):\n    function()\n")
     with pytest.raises(ValueError, match="gave nan"):
-        entry_point.in_one_line("train_grpo")(lambda: unsloth.step(own.score))()
+        entry_point.run_stage(lambda: unsloth.step(own.score), "train_grpo")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a mistake"), KeyError("x"), UserError("as it is")])
-def test_any_other_error_stays_what_it_is(error):
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), KeyError("x"), ZeroDivisionError()])
+def test_any_other_error_keeps_its_traceback(error):
     with pytest.raises(type(error)) as caught:
-        entry_point.in_one_line("train_grpo")(raise_(error))()
+        entry_point.run_stage(raise_(error), "train_grpo")
     assert caught.value is error
 
 

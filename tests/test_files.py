@@ -1,11 +1,4 @@
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -169,54 +162,3 @@ def test_reading_gives_back_what_json_itself_reads(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": [1, 2.5, null, "x"]}')
     assert files.read_json(path) == json.loads(path.read_text())
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (files.UserError("params.yaml: rollout.prompts is missing"), "error: params.yaml: rollout.prompts is missing"),
-        (OSError(errno.ENOSPC, "No space left on device", "models/x"), "error: models/x: no space left on device"),
-        (OSError(errno.ENOSPC, "No space left on device"), "error: no space left on device"),
-    ],
-)
-def test_stage_that_fails_exits_with_one_line(error, line):
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as caught:
-        files.run_stage(main)
-    assert caught.value.code == line
-
-
-def test_error_of_the_program_keeps_its_traceback():
-    def main():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        files.run_stage(main)
-
-
-def test_stage_that_succeeds_returns():
-    before = signal.getsignal(signal.SIGTERM)
-    files.run_stage(lambda: None)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_stage_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
-    code = (
-        "import time\nfrom pathlib import Path\nfrom gpro_empathy import files\n"
-        "def main():\n    with files.atomic_path(Path('out')) as temporary:\n"
-        "        temporary.mkdir()\n        time.sleep(600)\n"
-        "files.run_stage(main)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE
-    )
-    while not list(tmp_path.glob(".out-*/out")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
-    assert entries(tmp_path) == []

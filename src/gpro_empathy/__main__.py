@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpro_empathy import entry_point, files, params
+from gpro_empathy import entry_point, params
 from gpro_empathy.scorer import score_table
 from gpro_empathy.tools import chat
 
@@ -75,12 +75,10 @@ def _add_seed(command: argparse.ArgumentParser) -> None:
     )
 
 
-@entry_point.in_one_line("score")
 def _score(arguments: argparse.Namespace) -> None:
     score_table.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
 
 
-@entry_point.in_one_line("chat")
 def _chat(arguments: argparse.Namespace) -> None:
     def load() -> chat.Policies:
         from gpro_empathy.policy import tuned
@@ -117,7 +115,7 @@ def _load(folder: Path) -> score_table.Scorer:
 
     logging.disable_progress_bar()
     model = empathy_scorer.load(folder)
-    model.hasten()
+    model.merge_adapter()
     return model
 
 
@@ -132,4 +130,4 @@ def _publish(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -1,54 +1,115 @@
-"""What can go wrong on a GPU in the middle of a stage, as one line with its cause and the next thing to try.
+"""Run a stage: its wall time, and what goes wrong as one line with what to try next.
 
-Exceptions of torch, vLLM and Unsloth are known by their type, their words or the module that raised them, so that this
-module imports none of these. Whatever else goes wrong keeps its traceback.
+Exceptions of torch, vLLM and Unsloth are known by their type, their words or the module that raised
+them, so that this module imports none of these. Whatever else goes wrong keeps its traceback.
 """
 
-import functools
+import operator
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
-from gpro_empathy import params
+from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 
+# One file per stage with the wall time of its last run; no output of DVC, and not in git.
+WALL_TIMES = Path("work/stages")
+_STAGES = "gpro_empathy.stages."
 _LONGEST = 300
 GO_ON = "run the command again, which goes on from the newest checkpoint"
-# How torch says that memory is not enough where it has no type of its own for it: of the machine, and of the GPU.
+# How torch says that memory is not enough where it has no type of its own for it: of the machine,
+# and of the GPU.
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 _NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # The settings of a stage that bound its memory; those of GRPO depend on each other.
+_SCORER = ("train_scorer.batch_size", "train_scorer.max_tokens")
 _LESS = {
-    "train_scorer": ("batch_size", "max_tokens"), "warm_start": ("batch_size",), "train_grpo": (), "rollout": ("batch_size",)
-}  # fmt: skip
-_LESS_BY_VLLM = ("vllm_gpu_memory_utilization", "max_completion_tokens")
+    "train_scorer": _SCORER,
+    "evaluate_scorers": _SCORER,
+    "warm_start": ("warm_start.batch_size",),
+    "train_grpo": (),
+    "rollout": ("rollout.batch_size",),
+}
+# What vLLM leaves of the GPU is for the reward models.
+_LESS_BY_VLLM = ("rollout.vllm_gpu_memory_utilization", "rollout.max_completion_tokens")
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
 
-def in_one_line(stage: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Wrap the entry point of a stage, or of a command: a failure of memory or of an engine becomes a UserError.
+def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
+    """Run the entry point of a stage or a command, and note the wall time of a stage.
 
-    Any other error stays what it is.
+    What the user can mend is printed as one line, and the exit status is then 1: a UserError, a
+    full disk, and a failure of memory or of an engine. Any other error keeps its traceback.
+
+    A process that a launcher started leaves the wall time, and saying that it was interrupted, to
+    the launcher. A process that is told to end (SIGTERM), as by a launcher when another process
+    failed, removes what is half written and exits with 143.
+
+    Args:
+        stage: By whose settings a lack of memory is explained; None for those of the stage that
+            this process runs.
     """
+    launched = "LOCAL_RANK" in os.environ
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        _run(main, stage or _stage_of_this_process())
+        if not launched:
+            _note_wall_time()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(1 if launched else "interrupted; run the command again to go on")
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {place}{error.strerror.lower()}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
-    def wrap(main: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(main)
-        def wrapped(*arguments) -> None:
-            try:
-                main(*arguments)
-            except UserError:
-                raise
-            except Exception as error:  # vLLM has exceptions of every kind; what is not known is raised again
-                line = explain(error, stage)
-                if line is None:
-                    raise
-                raise UserError(line) from None
 
-        return wrapped
-
-    return wrap
+def _run(main: Callable[[], None], stage: str | None) -> None:
+    """Run an entry point; a failure of memory or of an engine becomes a UserError."""
+    try:
+        main()
+    except UserError:
+        raise
+    except Exception as error:  # vLLM has exceptions of every kind; what is not known is raised again
+        line = explain(error, stage)
+        if line is None:
+            raise
+        raise UserError(line) from None
 
 
-def explain(error: Exception, stage: str) -> str | None:
+def _leave(signum: int, frame: object) -> None:
+    """Leave by an exception, so that the `finally` of a file that is being written runs; exit as a shell would say it."""
+    sys.exit(128 + signum)
+
+
+def _stage_of_this_process() -> str | None:
+    """Return the stage that was started as `python -m gpro_empathy.stages.<name>`, or None."""
+    specification = sys.modules["__main__"].__spec__
+    name = specification.name if specification else ""
+    return name.removeprefix(_STAGES) if name.startswith(_STAGES) else None
+
+
+def _note_wall_time() -> None:
+    """Write how long this process has run, if it is a stage: a reader waits for its imports too."""
+    stage = _stage_of_this_process()
+    if stage is None:
+        return
+    import psutil
+
+    finished = time.time()
+    seconds = round(finished - psutil.Process().create_time(), 1)
+    files.write_json(WALL_TIMES / f"{stage}.json", {"finished": finished, "seconds": seconds})
+
+
+def explain(error: Exception, stage: str | None) -> str | None:
     """Return what happened and what to try, in one line, or None for an error that is none of these."""
     if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_GPU_MEMORY):
         return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller(stage)}"
@@ -62,16 +123,15 @@ def explain(error: Exception, stage: str) -> str | None:
     return f"{engine} failed{_where(error)} ({_words(error)}); {_without_engine(stage)}"
 
 
-def _smaller(stage: str) -> str:
+def _smaller(stage: str | None) -> str:
     """Return how the stage takes less memory."""
     if stage not in _LESS:
         return "close other programs and try again"
     config = params.load_all()
     if stage == "train_grpo":
         return _smaller_training(config)
-    # What vLLM leaves of the GPU is for the reward models.
     keys = _LESS_BY_VLLM if stage == "rollout" and config.rollout.engine == "vllm" else _LESS[stage]
-    named = (f"{stage}.{key} ({getattr(getattr(config, stage), key):g})" for key in keys)
+    named = (f"{key} ({operator.attrgetter(key)(config):g})" for key in keys)
     return f"close other programs, or lower {' or '.join(named)}, and run the command again"
 
 
@@ -88,7 +148,7 @@ def _smaller_training(config: params.Params) -> str:
     )
 
 
-def _without_engine(stage: str) -> str:
+def _without_engine(stage: str | None) -> str:
     """Return how to help the engine, or do without it."""
     config = params.load_all()
     if stage == "rollout":

@@ -1,67 +1,21 @@
 """Read and write the project's files: atomically, in a fixed order, with errors that name file and line."""
 
+import io
 import json
 import os
 import shutil
-import signal
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# One file per stage with the wall time of its last run; no output of DVC, and not in git.
-WALL_TIMES = Path("work/stages")
-_STAGES = "gpro_empathy.stages."
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class UserError(Exception):
     """A mistake that the user can mend: shown as one line, without a traceback."""
-
-
-def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's entry point and note its wall time; print a UserError or a full disk as one line and exit with 1.
-
-    A process that a launcher started leaves the wall time, and saying that it was interrupted, to the launcher. One that
-    is told to end (SIGTERM), as by a launcher when another process failed, removes what is half written and exits with 143.
-    """
-    launched = "LOCAL_RANK" in os.environ
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        main()
-        if not launched:
-            _note_wall_time()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(1 if launched else "interrupted; run the command again to go on")
-    except OSError as error:
-        if error.errno is None or error.strerror is None:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {place}{error.strerror.lower()}")
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _leave(signum: int, frame: object) -> None:
-    """Leave by an exception, so that the `finally` of a file that is being written runs; exit as a shell would say it."""
-    sys.exit(128 + signum)
-
-
-def _note_wall_time() -> None:
-    """Write how long this process has run, if it is a stage: imports included, they are part of what a reader waits for."""
-    specification = sys.modules["__main__"].__spec__
-    name = specification.name if specification else ""
-    if not name.startswith(_STAGES):
-        return
-    import psutil
-
-    finished = time.time()
-    seconds = round(finished - psutil.Process().create_time(), 1)
-    write_json(WALL_TIMES / f"{name.removeprefix(_STAGES)}.json", {"finished": finished, "seconds": seconds})
 
 
 @contextmanager
@@ -149,6 +103,27 @@ def read_jsonl(path: Path) -> list[dict]:
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object, got {row!r}")
     return rows
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """Read a CSV file with a header line that has at least these columns.
+
+    Raises:
+        UserError: If the file is missing, no table or without a row, or lacks a column.
+    """
+    import pandas as pd  # takes longer than all else that a command of one second needs
+
+    text = read_text(path)
+    try:
+        table = pd.read_csv(io.StringIO(text))
+    except ValueError as error:
+        raise UserError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from None
+    for column in columns:
+        if column not in table.columns:
+            raise UserError(f"{path}: column {column!r} is missing; the file has {', '.join(table.columns)}")
+    if table.empty:
+        raise UserError(f"{path}: no row below the header")
+    return table
 
 
 def _parse(text: str, path: Path, first_line: int) -> Any:

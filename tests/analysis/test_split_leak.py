@@ -1,6 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -8,7 +9,6 @@ from scipy import stats
 
 from gpro_empathy.analysis import split_leak
 from gpro_empathy.data.dialogue import LABELS, Turn
-from gpro_empathy.scorer import fitting
 
 
 def turns(lengths, name="c"):
@@ -73,30 +73,22 @@ def test_predictions_without_spread_have_no_correlation():
     [(turns([3]), turns([3])), (turns([3], "a"), turns([1, 1]))],
     ids=["split by turn", "single turns"],
 )
-def test_leak_is_not_measured_where_it_cannot_be(settings, train, test):
-    assert split_leak.measure(None, train, test, settings.train_scorer) is None
+def test_leak_is_not_measured_where_it_cannot_be(train, test):
+    assert not split_leak.is_measurable(train, test)
+    assert split_leak.is_measurable(turns([3], "a"), turns([1, 2]))
 
 
-def test_scorer_that_saw_the_conversations_is_told_from_one_that_did_not(settings):
-    """Each conversation has a word of its own, which tells all its labels."""
-    torch.set_num_threads(1)
-    rng, words = (
-        np.random.default_rng(0),
-        "dog dam mine flood fire bus farm school ship bridge storm well lamp gate hill road".split(),
-    )
-    made = []
-    for c, word in enumerate(words):
-        labels = rng.uniform(0, 2, 3)
-        made += [Turn(f"c{c}", t, word, (), *map(float, labels + rng.normal(0, 0.05, 3))) for t in range(4)]
-    config = settings.train_scorer.model_copy(
-        update={
-            "encoder": "random", "epochs": 120, "batch_size": 8, "learning_rate": 1e-2, "lora_dropout": 0.0, "lora_rank": 8,
-            "max_tokens": 8, "layers": 2,
-        }
-    )  # fmt: skip
-    train, test = made[:16], made[16:]
-    model = fitting.train(train, config, seed=0, progress=lambda line: None)
-    found = split_leak.measure(model, [*train, *turns([8] * 4, "x")], test, config)
-    assert (found["train_turns"], found["held_out_turns"], found["held_out_conversations"]) == (48, 24, 12)
-    assert found["mean"]["by_turn"] > 0.8
-    assert found["mean"]["difference"]["low"] > 0
+def test_held_out_turns_carry_every_label():
+    test = [replace(turn, polarity=None) if turn.turn % 2 else turn for turn in turns([6] * 4, "b")]
+    leaking, held_out = split_leak.split(turns([9]), test, np.random.default_rng(0))
+    _, unfiltered = split_leak.split(turns([9]), turns([6] * 4, "b"), np.random.default_rng(0))
+    assert held_out == [turn for turn in unfiltered if not turn.turn % 2]
+    assert any(turn.polarity is None for turn in leaking)
+
+
+def test_report_holds_the_sizes_and_the_comparison_of_the_held_out_turns():
+    held_out = [Turn(f"b{c}", t, "x", (), float(t), 0.5 * t, float(c)) for c in range(4) for t in range(3)]
+    label_B3 = np.array([[turn.emotion, turn.polarity, turn.empathy] for turn in held_out])
+    report = split_leak.report(turns([7]), held_out, -label_B3, label_B3, np.random.default_rng(0))
+    assert (report["train_turns"], report["held_out_turns"], report["held_out_conversations"]) == (7, 12, 4)
+    assert (report["mean"]["grouped"], report["mean"]["by_turn"]) == pytest.approx((-1.0, 1.0))

@@ -20,8 +20,12 @@ class Counter:
 
 
 def react(model):
-    before_B = model.score([turn.text for turn in TURNS], [turn.context for turn in TURNS])[:, 2]
-    return stock_phrases.reaction(model, TURNS, before_B, np.random.default_rng(0))
+    def empathy(ending):
+        return model.score([turn.text + ending for turn in TURNS], [turn.context for turn in TURNS])[:, 2]
+
+    with_ending_B = {ending: empathy(f" {ending}") for ending in stock_phrases.ENDINGS}
+    conversation_B = np.array([turn.conversation for turn in TURNS])
+    return stock_phrases.reaction(empathy(""), with_ending_B, conversation_B, np.random.default_rng(0))
 
 
 def test_reaction_is_the_mean_change_by_the_phrase_less_that_by_a_sentence_of_its_length():
@@ -49,6 +53,11 @@ def test_interval_is_over_conversations():
     error = changes.std(ddof=1) / np.sqrt(24)
     assert found["estimate"] == pytest.approx(changes.mean())
     assert [found["low"], found["high"]] == pytest.approx(changes.mean() + 2.07 * error * np.array([-1, 1]), abs=0.06)
+
+
+def test_endings_are_every_phrase_and_every_control_once():
+    assert len(stock_phrases.ENDINGS) == len(set(stock_phrases.ENDINGS))
+    assert set(stock_phrases.ENDINGS) == {text for pair in PHRASES for text in pair}
 
 
 @pytest.mark.parametrize(("phrase", "control"), PHRASES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpro_empathy.data import dialogue
+from gpro_empathy.data import dialogue, wassa
 
 CORPUS = Path(__file__).parents[2] / "data/embedded"
 # Means and standard deviations of the official train file.
@@ -28,7 +28,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def turns():
-    return dialogue.read_wassa_csv(CORPUS / "turns.csv")
+    return wassa.read_labelled(CORPUS / "turns.csv")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from peft import PeftModel
 from torch.nn import functional
 
 from gpro_empathy import entry_point, files, response_format, rewards
-from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading, sampling, tuned, vllm_engine
 from gpro_empathy.tools import gpu_memory, rehearsal_models, serve
 from gpro_empathy.training import backends, grpo_run
@@ -133,11 +132,10 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
 def test_start_that_fails_is_one_line_with_its_cause(config, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1000000")
-    start = entry_point.in_one_line("rollout")(lambda: vllm_engine.load(config.policy, config.rollout, folder))
-    with pytest.raises(UserError) as caught:
-        start()
+    with pytest.raises(SystemExit) as caught:
+        entry_point.run_stage(lambda: vllm_engine.load(config.policy, config.rollout, folder), "rollout")
     line = str(caught.value)
-    assert re.match(r"vllm failed \(.*less than requested memory for kv \(1000000\.0 GiB\)", line)
+    assert re.match(r"error: vllm failed \(.*less than requested memory for kv \(1000000\.0 GiB\)", line)
     assert line.endswith("; or set rollout.engine: transformers")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.report import provenance
 from gpro_empathy.stages import paper, record_provenance
 
@@ -50,7 +50,7 @@ def commit(root):
 
 
 def note(root, stage, finished, seconds):
-    files.write_json(root / files.WALL_TIMES / f"{stage}.json", {"finished": finished, "seconds": seconds})
+    files.write_json(root / entry_point.WALL_TIMES / f"{stage}.json", {"finished": finished, "seconds": seconds})
 
 
 def record(root):
@@ -198,7 +198,7 @@ def test_run_as_a_stage_it_notes_its_wall_time_and_a_failed_one_does_not(root):
 
 def test_what_is_no_stage_notes_no_wall_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files.run_stage(lambda: None)
+    entry_point.run_stage(lambda: None)
     assert not (tmp_path / "work").exists()
 
 

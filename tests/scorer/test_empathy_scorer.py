@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy import stats
 
-from gpro_empathy.analysis import scorer_accuracy
 from gpro_empathy.data.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer import empathy_scorer, fitting
@@ -97,6 +95,12 @@ def test_prediction_is_the_head_on_the_mean_of_token_states(overfitted):
 def test_texts_are_cut_at_the_longest_length(overfitted):
     (window,) = overfitted.encode(["word " * 100])
     assert window.tokens == 32
+
+
+def test_turns_are_scored_with_their_context_and_an_ending(context_scorer):
+    turns = [Turn("a", i, "so sad", ("my dog died", "oh no")[:i], None, None, None) for i in range(3)]
+    expected = context_scorer.score(["so sad Bye."] * 3, [turn.context for turn in turns])
+    assert (empathy_scorer.score_turns(context_scorer, turns, ending=" Bye.") == expected).all()
 
 
 def test_no_text_has_no_score(overfitted):
@@ -252,49 +256,12 @@ def test_refuses_more_layers_than_the_encoder_has():
         scorer_encoder.load("all-minilm-l6-v2", None, 7)
 
 
-# Evaluation
-
-
-def test_correlation_and_error_agree_with_scipy_over_the_labelled_turns(overfitted):
-    turns = [replace(turn, empathy=None) if i in (1, 4) else turn for i, turn in enumerate(labelled())]
-    texts = ["changed " + turn.text for turn in turns]
-    turns = [replace(turn, text=text) for turn, text in zip(turns, texts, strict=True)]
-    predicted, found = (
-        overfitted.score(texts),
-        scorer_accuracy.evaluate(turns, scorer_accuracy.score(overfitted, turns)),
-    )
-    pearsons = []
-    for column, name in enumerate(LABELS):
-        known = [i for i in range(8) if getattr(turns[i], name) is not None]
-        label = [getattr(turns[i], name) for i in known]
-        pearsons.append(stats.pearsonr(label, predicted[known, column]).statistic)
-        assert found[name]["pearson"] == pytest.approx(pearsons[-1])
-        assert found[name]["mae"] == pytest.approx(np.abs(np.array(label) - predicted[known, column]).mean())
-    assert found["turns"] == 8
-    assert found["mean_pearson"] == pytest.approx(np.mean(pearsons))
-
-
-@pytest.mark.parametrize("labels", [[None] * 3, [1.0, None, 2.0], [1.0, 1.0, 1.0]])
-def test_correlation_is_none_where_it_is_not_defined(overfitted, labels):
-    turns = [Turn("a", i, SENTENCES[i], (), float(i), 1.0 * (i % 2), label) for i, label in enumerate(labels)]
-    found = scorer_accuracy.evaluate(turns, scorer_accuracy.score(overfitted, turns))
-    assert found["empathy"]["pearson"] is None
-    assert found["mean_pearson"] is None
-    assert found["emotion"]["pearson"] is not None
-
-
-def test_evaluation_of_nothing_has_no_numbers(overfitted):
-    found = scorer_accuracy.evaluate([], scorer_accuracy.score(overfitted, []))
-    assert found["turns"] == 0
-    assert found["emotion"] == {"pearson": None, "mae": None}
-
-
 # Two scorers
 
 
 def test_two_scorers_learn_from_conversations_of_their_own(config):
     turns = [Turn(f"c{i // 3}", i % 3, "x", (), 1.0, 1.0, 1.0) for i in range(60)]
-    halves = scorer_accuracy.disjoint_halves(turns, config)
+    halves = fitting.disjoint_halves(turns, config)
     reward, audit = ({turn.conversation for turn in halves[role]} for role in ("reward", "audit"))
     assert not reward & audit
     assert (len(reward), len(audit)) == (12, 8)
@@ -304,33 +271,10 @@ def test_two_scorers_learn_from_conversations_of_their_own(config):
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
 def test_either_scorer_gets_at_least_one_conversation(config, fraction):
     turns = [Turn(f"c{i}", 0, "x", (), 1.0, 1.0, 1.0) for i in range(3)]
-    halves = scorer_accuracy.disjoint_halves(turns, quick(config, audit_fraction=fraction))
+    halves = fitting.disjoint_halves(turns, quick(config, audit_fraction=fraction))
     assert all(halves.values())
 
 
 def test_refuses_two_scorers_from_one_conversation(config):
     with pytest.raises(UserError, match="need at least 2 training conversations for two scorers, got 1"):
-        scorer_accuracy.disjoint_halves(labelled()[:2], config)
-
-
-def test_report_compares_both_scorers_on_the_held_out_turns(overfitted, config):
-    turns = labelled()
-    other = trained(turns, quick(config), seed=5)
-    splits = {"validation": turns[:4], "test": [replace(turns[4], empathy=None), *turns[5:]]}
-    halves = {"reward": turns[:4], "audit": turns[4:]}
-    scorers, rng = {"reward": overfitted, "audit": other}, np.random.default_rng(0)
-    report, table = scorer_accuracy.compare(scorers, halves, splits, "random", rng)
-    one, two = (model.score(SENTENCES[4:])[:, 2] for model in (overfitted, other))
-    assert report["agreement"]["pearson_empathy"] == pytest.approx(stats.pearsonr(one, two).statistic)
-    assert report["agreement"]["mean_absolute_difference"] == pytest.approx(np.abs(one - two).mean())
-    assert report["agreement"]["limit_high"] == pytest.approx((one - two).mean() + 1.96 * (one - two).std(ddof=1))
-    assert report["audit"]["calibration"]["by_label"][0]["bias"]["estimate"] is not None
-    assert report["audit"]["stock_phrases"] != report["reward"]["stock_phrases"]
-    assert report["reward"]["train_conversations"] == report["audit"]["train_conversations"] == 2
-    assert report["audit"]["test"] == scorer_accuracy.evaluate(
-        splits["test"], scorer_accuracy.score(other, splits["test"])
-    )
-    header, first, second = table.splitlines()[:3]
-    assert header == "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
-    assert first == f"c2,0,,{one[0]:.6f},{two[0]:.6f}"
-    assert second.startswith(f"c2,1,{turns[5].empathy:g},{one[1]:.6f}")
+        fitting.disjoint_halves(labelled()[:2], config)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from gpro_empathy.data import dialogue, turn_table
+from gpro_empathy.data import dialogue, records, wassa
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer import empathy_scorer, score_table
 
@@ -53,10 +53,6 @@ def refusal(tmp_path, content, **options):
     assert "\n" not in message
     assert not (tmp_path / "out.csv").exists()
     return message.removeprefix(f"{tmp_path}/")
-
-
-def read(content):
-    return turn_table.read(io.BytesIO(content), "t")
 
 
 # What is written
@@ -185,7 +181,7 @@ def test_five_times_the_rows_take_no_more_memory_and_keep_their_order(monkeypatc
     monkeypatch.setattr(score_table, "PAUSE", 0.0)
     peaks, notes = {}, []
     for rows in (4_000, 20_000):
-        pairs = score_table.with_contexts(turn_table.read(Made(rows), "t"), 2)
+        pairs = score_table.with_contexts(wassa.read(Made(rows), "t"), 2)
         tracemalloc.start()
         scored = score_table._reported(
             score_table.score_rows(pairs, Letters()), lambda line: notes.__setitem__(slice(None), [line])
@@ -234,7 +230,7 @@ def test_refuses(tmp_path, content, message):
 
 
 def test_refuses_a_row_without_end_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(turn_table, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(records, "LONGEST_ROW", 1000)
     assert (
         refusal(tmp_path, "text\n" + "a" * 2000) == "turns.csv, line 2: longer than 1000 bytes; is it a table of turns?"
     )
@@ -271,29 +267,9 @@ def test_failed_run_leaves_an_earlier_output_as_it_was(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "turns.csv"]
 
 
-# Readers, on tables made at random
+# Beside training
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: dialogue.normalise(text))
-names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-
-
-@effort(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(names, words), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_written_csv_is_read_back(rows, end):
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, escapechar="\\", doublequote=False, quoting=csv.QUOTE_ALL, lineterminator=end)
-    writer.writerow(["id", "text"])
-    writer.writerows(rows)
-    found = [(row.ids["id"], row.text) for row in read(text.getvalue().encode()).rows]
-    assert found == rows
-
-
-@effort(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(names | st.integers() | st.none(), words, st.lists(words)), min_size=1), st.booleans())
-def test_written_jsonl_is_read_back(rows, ascii_only):
-    lines = [json.dumps({"id": i, "text": t, "context": c}, ensure_ascii=ascii_only) for i, t, c in rows]
-    found = [(row.ids["id"], row.text, list(row.context)) for row in read("\n".join(lines).encode()).rows]
-    assert found == rows
 
 
 @effort(max_examples=60, deadline=None)
@@ -306,23 +282,10 @@ def test_scoring_sees_the_texts_and_contexts_that_training_sees(tmp_path_factory
         writer.writerows([f"{c}.{t}", c, t, value, "NULL", "", 1.3333] for t, value in enumerate(texts))
     path = tmp_path_factory.mktemp("csv") / "turns.csv"
     path.write_bytes(text.getvalue().encode())
-    turns = dialogue.read_wassa_csv(path)
-    pairs = list(score_table.with_contexts(read(path.read_bytes()), 3))
+    turns = wassa.read_labelled(path)
+    pairs = list(score_table.with_contexts(wassa.read(io.BytesIO(path.read_bytes()), "t"), 3))
     assert [dialogue.normalise(row.text) for row, _ in pairs] == [turn.text for turn in turns]
     assert [tuple(map(dialogue.normalise, context)) for _, context in pairs] == [turn.context[-3:] for turn in turns]
-
-
-@effort(max_examples=300, deadline=None)
-@given(st.binary(max_size=80) | st.text(alphabet='{}[]",:\\\n\r\0text1é', max_size=60).map(str.encode))
-def test_any_bytes_are_a_table_or_refused_in_one_line(content):
-    for head in (b"", b"id,text\n", b'{"text": "a"}\n'):
-        message = None
-        try:
-            for row in read(head + content).rows:
-                assert dialogue.normalise(row.text)
-        except UserError as error:
-            message = str(error)
-        assert message is None or (message.startswith("t") and "\n" not in message)
 
 
 # The real thing
@@ -365,9 +328,9 @@ def test_command_says_a_mistake_in_one_line_and_loads_no_model_for_it(tmp_path):
 @pytest.mark.parametrize("name", ["trac2_CONVT_train.csv", "trac2_CONVT_dev.csv"])
 def test_official_files_give_the_contexts_that_training_sees(name):
     path = Path(os.environ["WASSA_DIR"]) / name
-    turns = dialogue.read_wassa_csv(path)
+    turns = wassa.read_labelled(path)
     with path.open("rb") as stream:
-        pairs = list(score_table.with_contexts(turn_table.read(stream, name), 3))
+        pairs = list(score_table.with_contexts(wassa.read(stream, name), 3))
     assert len(pairs) == len(turns)
     for (row, context), turn in zip(pairs, turns, strict=True):
         assert (row.ids["conversation_id"], int(row.ids["turn_id"])) == (turn.conversation, turn.turn)

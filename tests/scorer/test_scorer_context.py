@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 
-import made_up
 from gpro_empathy import response_format, rewards
-from gpro_empathy.analysis import scorer_accuracy
-from gpro_empathy.data.dialogue import LABELS, Turn
-from gpro_empathy.scorer import empathy_scorer, fitting, model_card
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.scorer import empathy_scorer, fitting, scorer_card
 
 HISTORY = ("my dog died", "oh no", "he was old")
 
@@ -38,7 +36,8 @@ def test_training_learns_from_the_context_what_the_text_does_not_tell(settings):
     model = fitting.train(turns, config, seed=0, progress=lambda line: None)
     sad, dull = model.score(["i see"] * 2, [("terrible loss",), ("ok",)])
     assert (sad - dull > [2.0, 0.5, 2.0]).all()
-    assert scorer_accuracy.evaluate(turns, scorer_accuracy.score(model, turns))["mean_pearson"] > 0.9
+    label_B3 = np.array([[turn.emotion, turn.polarity, turn.empathy] for turn in turns])
+    assert np.corrcoef(empathy_scorer.score_turns(model, turns).ravel(), label_B3.ravel())[0, 1] > 0.9
 
 
 def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path):
@@ -54,13 +53,13 @@ def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path)
     assert (loaded.score(["so sad"], [HISTORY]) == context_scorer.score(["so sad"], [HISTORY])).all()
 
 
-def test_hastened_scorer_gives_nearly_the_same_scores(settings, tmp_path):
+def test_scorer_with_merged_adapter_gives_nearly_the_same_scores(settings, tmp_path):
     from conftest import randomise
 
     made = empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"}))
     randomise(made)
     before = made.score(HISTORY)
-    made.hasten()
+    made.merge_adapter()
     assert not [name for name, _ in made.named_parameters() if "lora_" in name]
     assert made.score(HISTORY) == pytest.approx(before, abs=1e-4)
 
@@ -88,24 +87,14 @@ def card(lora_rank=32, layers=None, **changes):
             "concordance_weight": 0.5, "turns": 741, "conversations": 70, "seed": 17,
         },
     } | changes  # fmt: skip
-    known = {name: {"pearson": 0.61234, "mae": 0.5} for name in LABELS} | {"turns": 9, "mean_pearson": 0.6}
-    unknown = {name: {"pearson": None, "mae": None} for name in LABELS} | {"turns": 0, "mean_pearson": None}
-    return model_card.write(settings, made_up.scorer()["reward"] | {"validation": known, "test": unknown})
+    return scorer_card.write(settings)
 
 
-def test_card_states_the_measured_numbers_and_the_settings():
+def test_card_states_the_settings_and_where_the_measured_numbers_are():
     text = card()
-    assert "| validation | 9 | 0.612 | 0.500 | 0.612 | 0.500 | 0.612 | 0.500 | 0.600 |" in text
-    assert "| test | 0 | not defined |" in text
+    assert "stand under `reward` in reports/scorer.json" in text
     assert "741 turns of 70 conversations: epochs 2, learning rates 0.0001 (encoder) and 0.001 (head), batches" in text
     assert "batches of 16, weight of the concordance in the loss 0.5, seed 17." in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1
-
-
-def test_card_states_slope_and_reaction_to_stock_phrases():
-    assert "predicted empathy (1: calibrated): 0.80 [0.50, 1.10]" in card()
-    assert "changes its Empathy by 0.40 [0.30, 0.50] on average, a neutral sentence by -0.10 [-0.20, 0.00]" in card()
 
 
 def test_card_says_what_is_read_and_what_for():
@@ -115,10 +104,3 @@ def test_card_says_what_is_read_and_what_for():
     assert "LoRA matrices and a linear head" in card()
     assert "its blocks trained further" in card(lora_rank=0)
     assert "It only audits" in card(role="audit")
-
-
-def test_evaluation_gives_the_scorer_the_context_of_every_turn(context_scorer):
-    turns = [Turn("a", i, "so sad", HISTORY[:i], float(i), 0.5 * i, float(i)) for i in range(4)]
-    found = scorer_accuracy.evaluate(turns, scorer_accuracy.score(context_scorer, turns))
-    predicted = context_scorer.score(["so sad"] * 4, [turn.context for turn in turns])[:, 2]
-    assert found["empathy"]["mae"] == pytest.approx(np.abs(predicted - np.arange(4)).mean())

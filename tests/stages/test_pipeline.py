@@ -120,6 +120,14 @@ def test_the_temperature_reruns_grpo_and_what_follows_and_nothing_before(finishe
     assert {"train_grpo", "rollout", *report} == set(ran)
 
 
+def test_a_change_of_an_evaluation_trains_no_scorer(finished: Copy):
+    path = finished.folder / "src/gpro_empathy/analysis/split_leak.py"
+    path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    ran = set(finished.repro())
+    assert "evaluate_scorers" in ran
+    assert not {"train_scorer", "train_grpo"} & ran
+
+
 def test_the_look_of_figures_reruns_figures_and_paper_alone(finished: Copy):
     finished.set("draw_figures", "font_size", 8)
     assert finished.repro() == ["draw_figures", "paper"]

@@ -221,10 +221,10 @@ def test_engine_that_does_not_start_is_one_line_of_the_stage_that_starts_it(
         "train_grpo": lambda: unsloth_engine.load(published.policy, published.train_grpo, policy_folder, 23),
     }
     for (stage, start), engine in zip(starts.items(), ("vllm", "unsloth"), strict=True):
-        with pytest.raises(UserError) as caught:
-            entry_point.in_one_line(stage)(start)()
+        with pytest.raises(SystemExit) as caught:
+            entry_point.run_stage(start, stage)
         line = str(caught.value)
-        assert line.startswith(f"{engine} failed (Engine core initialization failed); close other programs")
+        assert line.startswith(f"error: {engine} failed (Engine core initialization failed); close other programs")
         assert f"{stage}.vllm_gpu_memory_utilization (0.6)" in line
         assert "\n" not in line
 

@@ -340,7 +340,7 @@ def test_profile_of_70b_goes_together(tmp_path, server, monkeypatch):
 def started(folder, worker):
     """Start two processes of a module in `folder`, as a stage starts itself."""
     (folder / "worker.py").write_text(worker, encoding="utf-8")
-    code = "from gpro_empathy import files; from gpro_empathy.training import launch; files.run_stage(lambda: launch.launch('two_cpu', 'worker'))"
+    code = "from gpro_empathy import entry_point; from gpro_empathy.training import launch; entry_point.run_stage(lambda: launch.launch('two_cpu', 'worker'))"
     (folder / "accelerate").symlink_to(ROOT / "accelerate")
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{folder}", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -352,14 +352,14 @@ def started(folder, worker):
 @pytest.mark.slow
 def test_failing_process_ends_the_run_with_one_line_and_nothing_half_written(tmp_path):
     worker = (
-        "import os, pathlib, sys, time\nfrom gpro_empathy import files\n"
+        "import os, pathlib, sys, time\nfrom gpro_empathy import entry_point, files\n"
         "written = pathlib.Path('models/tuned')\n"
         "if os.environ['RANK'] == '1':\n"
         "    while not list(pathlib.Path().glob('models/.tuned-*/tuned')):\n        time.sleep(0.1)\n"
         "    sys.exit('error: something is missing')\n"
         "def main():\n"
         "    with files.atomic_path(written) as temporary:\n        temporary.mkdir()\n        time.sleep(600)\n"
-        "files.run_stage(main)\n"
+        "entry_point.run_stage(main)\n"
     )
     process = started(tmp_path, worker)
     _, errors = process.communicate(timeout=PATIENCE)
@@ -398,9 +398,9 @@ def test_process_that_the_kernel_ends_is_said_to_be_killed(monkeypatch, code, en
 @pytest.mark.slow
 def test_interrupted_run_ends_all_processes_and_says_so_once(tmp_path):
     worker = (
-        "import os, time\nfrom gpro_empathy import files\n"
+        "import os, time\nfrom gpro_empathy import entry_point\n"
         "def main():\n    open(f'ready{os.environ[\"RANK\"]}', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
-        "files.run_stage(main)\n"
+        "entry_point.run_stage(main)\n"
     )
     process = started(tmp_path, worker)
     while not all((tmp_path / f"ready{rank}").exists() for rank in range(2)):

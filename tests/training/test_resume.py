@@ -14,7 +14,7 @@ import time
 import pytest
 import yaml
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.data import dialogue
 from gpro_empathy.scorer import empathy_scorer
 from short_run import UTTERANCES, config  # noqa: F401  The settings of a short run, as a fixture.
@@ -56,7 +56,7 @@ def stage(folder, kill):
     packed_logprobs.log_probabilities = log_probabilities
     if kill is not None:
         die_at(kill)
-    files.run_stage(train_grpo.main)
+    entry_point.run_stage(train_grpo.main)
 
 
 def die_at(kill):

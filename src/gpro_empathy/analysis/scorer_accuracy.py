@@ -1,65 +1,67 @@
 """How good the two scorers are: against the labels, and against each other."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from gpro_empathy import params
 from gpro_empathy.analysis import scorer_reliability, stock_phrases
 from gpro_empathy.data.dialogue import LABELS, Turn
-from gpro_empathy.files import UserError
-from gpro_empathy.scorer import empathy_scorer
 
 EMPATHY = LABELS.index("empathy")
+HEADER = "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
 
 
-def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[str, list[Turn]]:
-    """Divide training turns by conversation between the reward's scorer and the audit's.
+@dataclass(frozen=True)
+class Predictions:
+    """What a scorer says of the held-out turns, label units.
 
-    Raises:
-        UserError: If there are fewer than two conversations.
+    `validation_B3` and `test_B3` are the labels of the turns of these splits; `with_ending_B` is the
+    empathy of the test turns with each of `stock_phrases.ENDINGS` appended.
     """
-    conversations = sorted({turn.conversation for turn in turns})
-    if len(conversations) < 2:
-        raise UserError(
-            f"train_scorer: need at least 2 training conversations for two scorers, got {len(conversations)}"
-        )
-    order = np.random.default_rng(config.seed).permutation(len(conversations))
-    size = min(max(1, round(config.audit_fraction * len(conversations))), len(conversations) - 1)
-    audit = {conversations[i] for i in order[:size]}
-    return {
-        "reward": [turn for turn in turns if turn.conversation not in audit],
-        "audit": [turn for turn in turns if turn.conversation in audit],
-    }
+
+    validation_B3: np.ndarray
+    test_B3: np.ndarray
+    with_ending_B: Mapping[str, np.ndarray]
 
 
-def compare(
-    scorers: Mapping[str, empathy_scorer.Scorer],
-    halves: Mapping[str, Sequence[Turn]],
+def report(
+    predictions: Mapping[str, Predictions],
+    trained_on: Mapping[str, Sequence[Turn]],
     splits: Mapping[str, Sequence[Turn]],
-    encoder: str,
     rng: np.random.Generator,
-) -> tuple[dict, str]:
-    """Return the report on both scorers, and their predictions on the test split as CSV text."""
-    report: dict = {"encoder": encoder}
-    scores_B3 = {role: score(model, splits["test"]) for role, model in scorers.items()}
-    empathy_B = {role: role_B3[:, EMPATHY] for role, role_B3 in scores_B3.items()}
-    for role, model in scorers.items():
-        report[role] = {
-            "train_turns": len(halves[role]),
-            "train_conversations": len({turn.conversation for turn in halves[role]}),
-            "validation": evaluate(splits["validation"], score(model, splits["validation"])),
-            "test": evaluate(splits["test"], scores_B3[role]),
-            "calibration": scorer_reliability.calibration(splits["test"], empathy_B[role], rng),
-            "stock_phrases": stock_phrases.reaction(model, splits["test"], empathy_B[role], rng),
+) -> dict:
+    """Return the accuracy of both scorers by role, "reward" and "audit", and their agreement.
+
+    Args:
+        predictions: By role, of the turns of `splits`.
+        trained_on: By role, the turns that the scorer learned from.
+        splits: The held-out turns, "validation" and "test".
+    """
+    test = splits["test"]
+    conversation_B = np.array([turn.conversation for turn in test])
+    result: dict = {}
+    for role, predicted in predictions.items():
+        empathy_B = predicted.test_B3[:, EMPATHY]
+        result[role] = {
+            "train_turns": len(trained_on[role]),
+            "train_conversations": len({turn.conversation for turn in trained_on[role]}),
+            "validation": evaluate(splits["validation"], predicted.validation_B3),
+            "test": evaluate(test, predicted.test_B3),
+            "calibration": scorer_reliability.calibration(test, empathy_B, rng),
+            "stock_phrases": stock_phrases.reaction(empathy_B, predicted.with_ending_B, conversation_B, rng),
         }
-    reward_B, audit_B = empathy_B["reward"], empathy_B["audit"]
-    report["agreement"] = agreement(reward_B, audit_B)
-    lines = ["conversation,turn,label_empathy,predicted_empathy,audit_empathy"]
-    for turn, reward, audit in zip(splits["test"], reward_B, audit_B, strict=True):
+    reward_B, audit_B = (predictions[role].test_B3[:, EMPATHY] for role in ("reward", "audit"))
+    return result | {"agreement": agreement(reward_B, audit_B)}
+
+
+def table(turns: Sequence[Turn], reward_B: np.ndarray, audit_B: np.ndarray) -> str:
+    """Return the label and both predictions of empathy of every turn, as CSV."""
+    lines = [HEADER]
+    for turn, reward, audit in zip(turns, reward_B, audit_B, strict=True):
         label = "" if turn.empathy is None else f"{turn.empathy:g}"
         lines.append(f"{turn.conversation},{turn.turn},{label},{reward:.6f},{audit:.6f}")
-    return report, "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
@@ -79,11 +81,6 @@ def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
         "limit_low": float(difference_B.mean()) - reach,
         "limit_high": float(difference_B.mean()) + reach,
     }
-
-
-def score(model: empathy_scorer.Scorer, turns: Sequence[Turn]) -> np.ndarray:
-    """Return a scorer's labels of turns, each read with its context, shape (B, 3), label units."""
-    return model.score([turn.text for turn in turns], [turn.context for turn in turns])
 
 
 def evaluate(turns: Sequence[Turn], predicted_B3: np.ndarray) -> dict:

@@ -69,8 +69,11 @@ def _reliability(
 
 def _by_level(values: Sequence[float | None]) -> dict[str, list[int]]:
     """Return the rows of each whole level, rounded half up, in its order; a row without a value is in none."""
-    level = {i: int(value + 0.5) for i, value in enumerate(values) if value is not None}
-    return {str(k): [i for i, own in level.items() if own == k] for k in sorted(set(level.values()))}
+    level_of_row = {i: int(value + 0.5) for i, value in enumerate(values) if value is not None}
+    return {
+        str(level): [i for i, row_level in level_of_row.items() if row_level == level]
+        for level in sorted(set(level_of_row.values()))
+    }
 
 
 def _by_words(words: Sequence[int]) -> dict[str, list[int]]:

@@ -1,15 +1,13 @@
-"""How a scorer reacts to a stock phrase that is appended to any text: can the reward be had by a habit of speech?"""
+"""How a scorer reacts to an appended stock phrase: can the reward be had by a habit of speech?"""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 import numpy as np
 
 from gpro_empathy.analysis import estimates
-from gpro_empathy.data.dialogue import LABELS, Turn
 
-EMPATHY = LABELS.index("empathy")
-# A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text longer.
+# A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text
+# longer.
 PHRASES = (
     ("I'm so sorry to hear that.", "The bus leaves at nine today."),
     ("My heart goes out to you.", "The bus leaves at nine today."),
@@ -17,29 +15,27 @@ PHRASES = (
     ("I can only imagine.", "The shop opens early."),
     ("You are not alone.", "The shop opens early."),
 )
+# Every phrase and every control sentence once: what a scorer must rate each turn with.
+ENDINGS = tuple(dict.fromkeys(sum(PHRASES, ())))
 
 
-class Scorer(Protocol):
-    """What is needed of a scorer; see `scorer.Scorer`."""
-
-    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]]) -> np.ndarray: ...
-
-
-def reaction(model: Scorer, turns: Sequence[Turn], before_B: np.ndarray, rng: np.random.Generator) -> dict:
+def reaction(
+    before_B: np.ndarray,
+    with_ending_B: Mapping[str, np.ndarray],
+    conversation_B: np.ndarray,
+    rng: np.random.Generator,
+) -> dict:
     """Return the mean change in empathy, label units, when a phrase or its control is appended to every turn.
 
-    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and their `difference`.
+    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and
+    their `difference`.
 
     Args:
-        before_B: The scorer's empathy of the turns as they are, shape (B,), label units.
+        before_B: A scorer's empathy of the turns as they are, shape (B,), label units.
+        with_ending_B: For each of ENDINGS its empathy of the turns with that ending, shape (B,).
+        conversation_B: The conversation of each turn; intervals resample whole ones.
     """
-    contexts = [turn.context for turn in turns]
-    conversation_B = np.array([turn.conversation for turn in turns])
-
-    def empathy(ending: str) -> np.ndarray:
-        return model.score([turn.text + ending for turn in turns], contexts)[:, EMPATHY]
-
-    change_B = {ending: empathy(f" {ending}") - before_B for ending in dict.fromkeys(sum(PHRASES, ()))}
+    change_B = {ending: with_ending_B[ending] - before_B for ending in ENDINGS}
 
     def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> dict:
         parts = {"change": phrase_B, "control_change": control_B, "difference": phrase_B - control_B}

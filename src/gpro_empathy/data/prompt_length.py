@@ -1,4 +1,8 @@
-"""Count the tokens of a chat prompt without loading torch: transformers' tokenizers bring it along."""
+"""Count the tokens of a chat prompt without loading torch.
+
+The tokenizers of transformers import it, whatever USE_TORCH says, and with it seconds that the
+stage has no use for.
+"""
 
 import json
 from collections.abc import Callable

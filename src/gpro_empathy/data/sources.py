@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gpro_empathy import files, params, response_format
-from gpro_empathy.data import dialogue
+from gpro_empathy.data import dialogue, wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
 
@@ -26,15 +26,47 @@ def load(config: params.Prepare) -> dict[str, list[Turn]]:
     if config.source == "wassa_csv":
         return _wassa(config, rng)
     if config.source == "embedded":
-        turns = dialogue.read_wassa_csv(Path(config.embedded_folder) / "turns.csv")
+        turns = wassa.read_labelled(Path(config.embedded_folder) / "turns.csv")
     else:
-        turns, has_conversations = dialogue.read_hub(config.hub_dataset, config.hub_revision)
+        turns, has_conversations = read_hub(config.hub_dataset, config.hub_revision)
         if not has_conversations and not by_turn:
             raise UserError(
                 f"prepare.hub_dataset {config.hub_dataset!r} has no columns conversation_id and turn_id, so turns of one "
                 "conversation would stand in train and test; set prepare.split to by_turn to accept that leak"
             )
     return dialogue.split(turns, **shares, by_turn=by_turn, rng=rng)
+
+
+def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
+    """Read turns from a data set on the Hugging Face hub, and tell whether it names conversations.
+
+    A data set without conversation and turn ids gives every turn a conversation of its own.
+
+    Raises:
+        UserError: If the data set cannot be reached, has no text column, or a label is out of range.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(dataset, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"prepare.hub_dataset {dataset!r}: cannot load it ({reason}); check the name, the network and HF_TOKEN, "
+            "or set prepare.source to embedded"
+        ) from None
+    records = [dict(row) for name in sorted(loaded) for row in loaded[name]]
+    columns = list(records[0]) if records else []
+    if "text" not in columns:
+        raise UserError(f"prepare.hub_dataset {dataset!r}: no column text; it has {', '.join(columns) or 'none'}")
+    has_conversations = {"conversation_id", "turn_id"} <= set(columns)
+    rows = []
+    for number, record in enumerate(records, start=1):
+        values = {key: "" if value is None else str(value) for key, value in record.items()}
+        if not has_conversations:
+            values |= {"conversation_id": str(number), "turn_id": "0"}
+        rows.append(wassa.parse_row(f"{dataset}, line {number}", values, list(values)))
+    return wassa.labelled_turns(rows, dataset), has_conversations
 
 
 def describe(config: params.Prepare) -> str:
@@ -54,7 +86,7 @@ def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[d
     """
     folder = Path(config.embedded_folder)
     path = folder / "demonstrations.jsonl"
-    texts = {turn.key: turn.text for turn in dialogue.read_wassa_csv(folder / "turns.csv")}
+    texts = {turn.key: turn.text for turn in wassa.read_labelled(folder / "turns.csv")}
     allowed = {turn.key for turn in train} if config.source == "embedded" else set(texts)
     result = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
@@ -78,13 +110,11 @@ def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[T
     if config.wassa_train_csv is None:
         raise UserError("prepare.wassa_train_csv: give the path of the official train file, or set prepare.source")
     by_turn = config.split == "by_turn"
-    train = dialogue.read_wassa_csv(Path(config.wassa_train_csv))
+    train = wassa.read_labelled(Path(config.wassa_train_csv))
     if config.wassa_dev_csv is None:
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
         return dialogue.split(train, **shares, by_turn=by_turn, rng=rng)
     # All ids of the dev file also occur in train, for other conversations.
-    dev = [
-        replace(t, conversation=f"dev-{t.conversation}") for t in dialogue.read_wassa_csv(Path(config.wassa_dev_csv))
-    ]
+    dev = [replace(t, conversation=f"dev-{t.conversation}") for t in wassa.read_labelled(Path(config.wassa_dev_csv))]
     parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by_turn=by_turn, rng=rng)
     return parts | {"test": dev}

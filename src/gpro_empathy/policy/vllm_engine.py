@@ -87,7 +87,7 @@ def load(config: params.Policy, rollout: params.Rollout, folder: Path):
     """Start vLLM in this process with the base of a converted policy; arguments as `engine_arguments`.
 
     Raises:
-        UserError: If vLLM is not installed. How it fails to start, module `failures` puts into words.
+        UserError: If vLLM is not installed. How it fails to start, module `entry_point` puts into words.
     """
     # From a process of the engine's own the cause of a failure would not come back.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.stages import paper
 
 ARCHIVE = Path("tmp/arxiv.tar.gz")
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

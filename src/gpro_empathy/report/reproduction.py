@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.files import UserError
 from gpro_empathy.report import repository
 from gpro_empathy.report.tolerances import NOT_COMPARED, RULES, Rule, rule_of
@@ -164,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

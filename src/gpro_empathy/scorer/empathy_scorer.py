@@ -2,7 +2,7 @@
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text normalised;
 or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with
-context_turns above 0 reads a turn after those before it; see `scorer_input`.
+context_turns above 0 reads a turn after those before it; see module `windows`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gpro_empathy import files, params
-from gpro_empathy.data.dialogue import LABELS
+from gpro_empathy.data.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer import encoder as scorer_encoder
 from gpro_empathy.scorer import windows as scorer_windows
@@ -79,8 +79,8 @@ class Scorer(nn.Module):
             scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
         return scores_B3
 
-    def hasten(self) -> None:
-        """Fold the LoRA matrices into the encoder.
+    def merge_adapter(self) -> None:
+        """Fold the LoRA matrices, if there are any, into the encoder.
 
         Scores come faster and differ in their last digits; the scorer can no longer be trained or saved.
         """
@@ -117,10 +117,19 @@ class Ensemble:
         """Return the labels of texts, as `Scorer.score`."""
         return np.mean([member.score(texts, contexts) for member in self.members], axis=0)
 
-    def hasten(self) -> None:
-        """Make every member faster, as `Scorer.hasten`."""
+    def merge_adapter(self) -> None:
+        """Make every member faster, as `Scorer.merge_adapter`."""
         for member in self.members:
-            member.hasten()
+            member.merge_adapter()
+
+
+def score_turns(scorer: Scorer | Ensemble, turns: Sequence[Turn], *, ending: str = "") -> np.ndarray:
+    """Return a scorer's labels of turns, each read with its context, shape (B, 3), label units.
+
+    Args:
+        ending: Appended to the text of every turn.
+    """
+    return scorer.score([turn.text + ending for turn in turns], [turn.context for turn in turns])
 
 
 def build(config: params.TrainScorer) -> Scorer:
@@ -141,19 +150,19 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
         temporary.mkdir()
         if isinstance(scorer, Ensemble):
             names = [str(number) for number in range(len(scorer.members))]
-            for name, member, own in zip(names, scorer.members, settings["members"], strict=True):
-                save(member, temporary / name, own)
+            for name, member, member_settings in zip(names, scorer.members, settings["members"], strict=True):
+                save(member, temporary / name, member_settings)
             files.write_json(temporary / SETTINGS, EXPECTED | {"members": names})
         else:
             trained = scorer_encoder.save(scorer.encoder, temporary)
             save_file({name: value.contiguous() for name, value in _head(scorer).items()}, temporary / HEAD)
-            own = {
+            known = {
                 "layers": scorer.encoder.config.num_hidden_layers,
                 "max_tokens": scorer.max_tokens,
                 "context_turns": scorer.context_turns,
                 "trained": trained,
             }
-            files.write_json(temporary / SETTINGS, EXPECTED | own | settings)
+            files.write_json(temporary / SETTINGS, EXPECTED | known | settings)
         if card is not None:
             files.write_text(temporary / "README.md", card)
 

@@ -20,6 +20,26 @@ SECONDS_BETWEEN_LINES = 20
 RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
 
 
+def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[str, list[Turn]]:
+    """Divide training turns by conversation between the reward's scorer and the audit's.
+
+    Raises:
+        UserError: If there are fewer than two conversations.
+    """
+    conversations = sorted({turn.conversation for turn in turns})
+    if len(conversations) < 2:
+        raise UserError(
+            f"train_scorer: need at least 2 training conversations for two scorers, got {len(conversations)}"
+        )
+    order = np.random.default_rng(config.seed).permutation(len(conversations))
+    size = min(max(1, round(config.audit_fraction * len(conversations))), len(conversations) - 1)
+    audit = {conversations[i] for i in order[:size]}
+    return {
+        "reward": [turn for turn in turns if turn.conversation not in audit],
+        "audit": [turn for turn in turns if turn.conversation in audit],
+    }
+
+
 def train(
     turns: Sequence[Turn], config: params.TrainScorer, *, seed: int, progress: Callable[[str], None] = print
 ) -> empathy_scorer.Scorer:
@@ -47,7 +67,7 @@ def train(
 
 
 def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:
-    """Return what `scorer.save` stores of a training: the encoder, what it reads, and how it was trained on what."""
+    """Return what `empathy_scorer.save` stores of a training: the encoder, what it reads, and how it was trained on what."""
     return {
         **{name: getattr(config, name) for name in ("encoder", "revision", "max_tokens", "context_turns")},
         "training": {

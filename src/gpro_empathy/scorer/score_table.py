@@ -12,9 +12,9 @@ from typing import BinaryIO, Protocol, TextIO
 import numpy as np
 
 from gpro_empathy import files
-from gpro_empathy.data import dialogue, turn_table
+from gpro_empathy.data import records, wassa
 from gpro_empathy.data.dialogue import COLUMNS
-from gpro_empathy.data.turn_table import Row, Table
+from gpro_empathy.data.wassa import Row, Table
 from gpro_empathy.files import UserError
 
 STANDARD = "-"
@@ -27,7 +27,7 @@ CONVERSATION, TURN = ("conversation_id", "conversation"), ("turn_id", "turn")
 
 
 class Scorer(Protocol):
-    """What scoring needs of a scorer; see `scorer.Scorer`."""
+    """What scoring needs of a scorer; see `empathy_scorer.Scorer`."""
 
     context_turns: int
 
@@ -48,9 +48,9 @@ def score_file(source: str, target: str, load: Callable[[], Scorer], note: Calla
     """
     check_target(source, target)
     with _open(source) as stream:
-        table = turn_table.read(stream, "standard input" if source == STANDARD else source)
+        table = wassa.read(stream, "standard input" if source == STANDARD else source)
         if table.unknown_columns:
-            note(f"columns that are neither read nor written: {dialogue.show(table.unknown_columns)}")
+            note(f"columns that are neither read nor written: {records.show(table.unknown_columns)}")
         model = load()
         if model.context_turns and "context" not in table.columns and not _names(table, CONVERSATION):
             note("no column conversation_id or context: every turn is scored without context")
@@ -95,9 +95,7 @@ def with_contexts(table: Table, turns: int) -> Iterator[tuple[Row, tuple[str, ..
     finished: set[str] = set()
     current, number, history = None, None, ()
     for row in table.rows:
-        name = "" if row.ids[conversation] is None else str(row.ids[conversation]).strip()
-        if not name:
-            raise UserError(f"{row.place}: column {conversation} is empty; a turn must belong to a conversation")
+        name = row.conversation(conversation)
         if name != current:
             if name in finished:
                 raise UserError(
@@ -115,14 +113,12 @@ def with_contexts(table: Table, turns: int) -> Iterator[tuple[Row, tuple[str, ..
 def _next_number(row: Row, column: str | None, before: int | None) -> int | None:
     if column is None:
         return None
-    value = str(row.ids[column]).strip()
-    if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise UserError(f"{row.place}: column {column} must be a whole number, got {value[:60]!r}")
-    if before is not None and int(value) <= before:
+    number = row.turn_number(column)
+    if before is not None and number <= before:
         raise UserError(
-            f"{row.place}: column {column}: turn {value} stands after turn {before} of its conversation; sort the rows"
+            f"{row.place}: column {column}: turn {number} stands after turn {before} of its conversation; sort the rows"
         )
-    return int(value)
+    return number
 
 
 def score_rows(pairs: Iterable[tuple[Row, tuple[str, ...]]], model: Scorer) -> Iterator[tuple[Row, np.ndarray]]:

@@ -127,8 +127,8 @@ def _stretches(
     """Yield runs of rows that follow each other in one conversation."""
     rows: list[int] = []
     for row, context in enumerate(contexts):
-        goes_on = rows and context and context == (*contexts[row - 1], texts[row - 1])[-context_turns:]
-        if rows and not goes_on:
+        continues = rows and context and context == (*contexts[row - 1], texts[row - 1])[-context_turns:]
+        if rows and not continues:
             yield tuple(rows)
             rows = []
         rows.append(row)

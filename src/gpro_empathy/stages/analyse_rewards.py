@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import csv_table, files, params
+from gpro_empathy import entry_point, files, params
 from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
@@ -41,7 +41,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     groups, reference = (
-        csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"]),
+        files.read_csv(root / GROUPS, ["seed", "step", "group", "sample"]),
         files.read_json(root / REFERENCE),
     )
     try:
@@ -102,12 +102,12 @@ def glance(analysis: dict) -> dict[str, dict[str, float]]:
     start = analysis["starting_policy"]
     return {
         name: {
-            "start": found["means"][start],
-            "tuned": found["means"]["tuned"],
-            "difference": found["difference"],
-            "p_holm": found["p_holm"],
+            "start": comparison["means"][start],
+            "tuned": comparison["means"]["tuned"],
+            "difference": comparison["difference"],
+            "p_holm": comparison["p_holm"],
         }
-        for name, found in analysis["metrics"].items()
+        for name, comparison in analysis["metrics"].items()
     }
 
 
@@ -117,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

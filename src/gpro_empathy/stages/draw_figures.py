@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpro_empathy import csv_table, files, params
+from gpro_empathy import entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.report import figures
 
@@ -35,9 +35,9 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
-    log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
-    groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
-    predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
+    log = files.read_csv(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
+    groups = files.read_csv(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
+    predictions = files.read_csv(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
     try:
         responses = response_table.responses(files.read_jsonl(root / ROLLOUTS))
     except ValueError as error:
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

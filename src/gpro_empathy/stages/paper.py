@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 
 MAIN = Path("paper/main.tex")
 BUILD = Path("paper/build")
@@ -103,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -9,7 +9,7 @@ Writes  data/prepared/<split>.jsonl         turns
 
 from pathlib import Path
 
-from gpro_empathy import files, params, response_format
+from gpro_empathy import entry_point, files, params, response_format
 from gpro_empathy.data import dialogue, prompt_length, sources
 
 POLICY = Path("models/policy")
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

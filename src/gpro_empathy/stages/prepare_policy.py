@@ -5,7 +5,7 @@ Writes  models/policy/   tokenizer, and weights as safetensors unless they come 
 
 from pathlib import Path
 
-from gpro_empathy import files, params
+from gpro_empathy import entry_point, params
 from gpro_empathy.policy import loading
 
 POLICY = Path("models/policy")
@@ -17,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.report import provenance, repository
 
 GRAPH = Path("dvc.yaml")
@@ -45,12 +45,14 @@ def run(root: Path = Path()) -> None:
     graph, lock = _yaml(root / GRAPH), _yaml(root / LOCK) if (root / LOCK).is_file() else {}
     stages = above(graph, STAGE)
     records = {
-        name: files.read_json(path) for name in stages if (path := root / files.WALL_TIMES / f"{name}.json").is_file()
+        name: files.read_json(path)
+        for name in stages
+        if (path := root / entry_point.WALL_TIMES / f"{name}.json").is_file()
     }
     known = files.read_json(root / KNOWN) if (root / KNOWN).is_file() else {}
     seconds, known = provenance.wall_times(stages, records, lock, known)
     commit, changes = state(graph, root)
-    found = {
+    record = {
         "commit": commit,
         "changed": changes,
         "params_sha256": hashlib.sha256((root / PARAMS).read_bytes()).hexdigest(),
@@ -61,10 +63,10 @@ def run(root: Path = Path()) -> None:
         "stages": seconds,
     }
     files.write_json(root / KNOWN, known)
-    files.write_json(root / RECORD, found)
+    files.write_json(root / RECORD, record)
     with files.atomic_path(root / SECTION) as folder:
         folder.mkdir()
-        (folder / "provenance.tex").write_text(provenance.report(found, LINKS), encoding="utf-8", newline="\n")
+        (folder / "provenance.tex").write_text(provenance.report(record, LINKS), encoding="utf-8", newline="\n")
 
 
 def above(graph: dict, name: str) -> list[str]:
@@ -100,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

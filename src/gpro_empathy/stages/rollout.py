@@ -22,7 +22,6 @@ PROMPTS = Path("data/prepared/prompts_test.jsonl")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 
 
-@entry_point.in_one_line("rollout")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
@@ -43,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -26,7 +26,6 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
-@entry_point.in_one_line("train_grpo")
 def main() -> None:
     """Run the stage."""
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
@@ -76,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

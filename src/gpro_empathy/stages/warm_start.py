@@ -18,7 +18,6 @@ ADAPTER = Path("models/warm_start")
 REPORT = Path("reports/warm_start.json")
 
 
-@entry_point.in_one_line("warm_start")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.WarmStart), params.load(params.Policy)
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

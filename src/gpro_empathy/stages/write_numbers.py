@@ -11,7 +11,7 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 
 from pathlib import Path
 
-from gpro_empathy import csv_table, files, params
+from gpro_empathy import entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, scorer_section
 from gpro_empathy.report import macros as report_macros
@@ -84,8 +84,8 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
         analysis=files.read_json(root / REPORTS / "reward_analysis.json"),
         settings=files.read_json(root / TRAINING / "settings.json"),
-        log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
-        timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
+        log=files.read_csv(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
+        timing=files.read_csv(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
         gpus=gpu_table.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )
@@ -97,10 +97,10 @@ def read_benchmark(path: Path) -> dict:
     Raises:
         UserError: If the file is missing or malformed.
     """
-    found = files.read_json(path)
-    if not isinstance(found, dict) or not {"dev", "folds"} <= set(found):
+    benchmark = files.read_json(path)
+    if not isinstance(benchmark, dict) or not {"dev", "folds"} <= set(benchmark):
         raise files.UserError(f"{path}: has no 'dev' and 'folds'; restore it with `git checkout -- {BENCHMARK}`")
-    return found
+    return benchmark
 
 
 def check(defined: set[str], used: set[str]) -> None:
@@ -123,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

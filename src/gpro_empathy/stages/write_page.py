@@ -8,7 +8,7 @@ Writes  reports/index.html              travels with the folder reports/, whose 
 
 from pathlib import Path
 
-from gpro_empathy import files
+from gpro_empathy import entry_point, files
 from gpro_empathy.report import web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

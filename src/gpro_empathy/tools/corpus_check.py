@@ -6,10 +6,10 @@
 import argparse
 from pathlib import Path
 
-from gpro_empathy import files, params
+from gpro_empathy import entry_point, params
 from gpro_empathy.analysis import scorer_accuracy
-from gpro_empathy.data import dialogue
-from gpro_empathy.scorer import fitting
+from gpro_empathy.data import dialogue, wassa
+from gpro_empathy.scorer import empathy_scorer, fitting
 
 # One pass in batches of 32 is enough for a scorer of ordinary accuracy, and quick.
 SETTINGS = {"epochs": 1, "batch_size": 32}
@@ -22,12 +22,12 @@ def main() -> None:
     folder = parser.parse_args().folder
     config = params.load(params.TrainScorer).model_copy(update=SETTINGS)
     corpus = Path(params.load(params.Prepare).embedded_folder) / "turns.csv"
-    model = fitting.train(dialogue.read_wassa_csv(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
+    model = fitting.train(wassa.read_labelled(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
     for name, path in (("official dev", folder / "trac2_CONVT_dev.csv"), ("embedded corpus", corpus)):
-        turns = dialogue.read_wassa_csv(path)
-        result = scorer_accuracy.evaluate(turns, scorer_accuracy.score(model, turns))
+        turns = wassa.read_labelled(path)
+        result = scorer_accuracy.evaluate(turns, empathy_scorer.score_turns(model, turns))
         print(name + ": " + ", ".join(f"{label} r = {result[label]['pearson']:.3f}" for label in dialogue.LABELS))
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

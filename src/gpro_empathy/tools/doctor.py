@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from gpro_empathy import files, installed, machine, params
+from gpro_empathy import entry_point, files, installed, machine, params
 from gpro_empathy.files import UserError
 from gpro_empathy.tools import hub_access, preflight
 from gpro_empathy.training import launch
@@ -128,4 +128,4 @@ def _line(name: str, wanted: preflight.Need) -> str:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from huggingface_hub import ModelCardData
 
-from gpro_empathy import packaged_models, params, response_format
+from gpro_empathy import model_card, packaged_models, params, response_format
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.policy import tuned
 
@@ -36,8 +36,8 @@ def write(
         data: reports/data.json.
         analysis: reports/reward_analysis.json.
     """
-    sections = [
-        f"# {repo.split('/')[1]}",
+    text = model_card.render(
+        repo.split("/")[1],
         _about(found),
         "## How to ask it\n\n" + _usage(repo, hub_base(found), config),
         "## Metrics\n\n" + _metrics(found, analysis),
@@ -48,8 +48,8 @@ def write(
         "without becoming kinder or more helpful, and the answers can be wrong or hurtful. The model is for research. It "
         "is not for use with people in distress without the oversight of qualified people, and no help in a crisis.",
         "## Licence\n\n" + _licence(hub_base(found)),
-    ]
-    return f"---\n{_metadata(found, config, data).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    )
+    return f"---\n{_metadata(found, config, data).to_yaml()}\n---\n\n{text}"
 
 
 def _metadata(found: tuned.Tuned, config: params.Params, data: Mapping) -> ModelCardData:
@@ -108,24 +108,24 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 def _metrics(found: tuned.Tuned, analysis: Mapping) -> str:
     start, seeds = analysis["starting_policy"], analysis["training_seeds"]
     several = f", the spread between the seeds {', '.join(map(str, seeds))} included" if len(seeds) > 1 else ""
+    header = ["metric", "starting", "tuned", "difference", "p", f"seed {found.seed} alone"]
     rows = [_metric(name, found.seed, start, analysis["metrics"][name]) for name in analysis["metric_order"]]
     return (
         f"On {analysis['prompts']} held-out prompts of {analysis['conversations']} conversations. Difference: tuned less "
         f"starting policy ({metric_names.POLICY_LABELS[start]}), by prompt, with its {100 * analysis['confidence']:g} % "
         f"interval{several}; p is corrected for all metrics of the table. The second scorer was never seen in training.\n\n"
-        f"| metric | starting | tuned | difference | p | seed {found.seed} alone |\n|---|---|---|---|---|---|\n"
-        + "\n".join(rows)
+        + model_card.table(header, rows)
     )
 
 
-def _metric(name: str, seed: int, start: str, values: Mapping) -> str:
+def _metric(name: str, seed: int, start: str, values: Mapping) -> list[str]:
     digits, means = metric_names.digits(name), values["means"]
     numbers = [f"{means[start]:.{digits}f}", f"{means['tuned']:.{digits}f}"]
     low, high = f"{values['low']:.{digits}f}", f"{values['high']:.{digits}f}"
     p = f"{values['p_holm']:.3f}" if values["p_holm"] >= 0.001 else "< 0.001"
     own = f"{values['by_seed'][str(seed)]:+.{digits}f}"
     difference = f"{values['difference']:+.{digits}f} [{low}, {high}]"
-    return "| " + " | ".join([metric_names.label_with_unit(name), *numbers, difference, p, own]) + " |"
+    return [metric_names.label_with_unit(name), *numbers, difference, p, own]
 
 
 def _data(config: params.Params, data: Mapping) -> str:

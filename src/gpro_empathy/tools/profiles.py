@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from ruamel.yaml import YAML
 
-from gpro_empathy import files, params
+from gpro_empathy import entry_point, files, params
 from gpro_empathy.files import UserError
 
 PROFILES = Path("profiles")
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -23,8 +23,7 @@ def task(name: str, arguments: tuple, folder: Path) -> None:
     os.chdir(folder)
     started = time.perf_counter()
     with Watch() as watch:
-        # Of train and rollout the stage itself says what to lower.
-        files.run_stage(entry_point.in_one_line("rehearsal")(lambda: TASKS[name](*arguments)))
+        entry_point.run_stage(lambda: TASKS[name](*arguments), STAGES.get(name))
     files.write_json(
         Path("tasks") / f"{name}.json", {"seconds": time.perf_counter() - started, "peak_gib": watch.peak_gib()}
     )
@@ -173,3 +172,5 @@ def farthest(one: list[float], other: list[float]) -> float:
 
 
 TASKS = {"build": build, "scorer": scorer, "train": train, "rollout": rollout, "reload": reload}
+# The stage that a task runs, by whose settings a lack of memory is explained.
+STAGES = {"train": "train_grpo", "rollout": "rollout"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from gpro_empathy import files, machine, params
+from gpro_empathy import entry_point, files, machine, params
 from gpro_empathy.files import UserError
 from gpro_empathy.report import gpu_table
 from gpro_empathy.tools import (
@@ -233,4 +233,4 @@ def _computed(profile: str) -> list[str]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    files.run_stage(main)
+    entry_point.run_stage(main)

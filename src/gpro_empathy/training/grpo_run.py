@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import calibration, distributed, files, params, response_format, rewards
+from gpro_empathy import calibration, distributed, files, model_card, params, response_format, rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading, sampling
 from gpro_empathy.training import backends, grpo_trainer, training_log
@@ -180,19 +180,19 @@ def _with_seed(results: Sequence[Result], name: str) -> list[dict]:
 def card(run: Run, result: Result) -> str:
     """Return the adapter's model card."""
     first, last = result.log[0], result.log[-1]
-    terms = "".join(
-        f"| {name} (raw) | {first[f'{name}_raw']:.3f} | {last[f'{name}_raw']:.3f} |\n"
+    terms = [
+        (f"{name} (raw)", f"{first[f'{name}_raw']:.3f}", f"{last[f'{name}_raw']:.3f}")
         for name in sorted(run.rewards.terms)
-    )
+    ]
     base = "the base in 4 bits (NF4)" if run.policy.load_in_4bit else "the unquantised base"
-    return (
-        f"# {run.policy.model}, trained by GRPO to answer with empathy\n\n"
+    return model_card.render(
+        f"{run.policy.model}, trained by GRPO to answer with empathy",
         f"LoRA of rank {run.policy.lora_rank} on {base}, "
         f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses, "
-        f"seed {run.seed}.\n\n"
-        f"| training batch mean | step {first['step']} | step {last['step']} |\n|---|---|---|\n{terms}\n"
-        "The comparison on held-out prompts, with intervals, is in reports/reward_analysis.json. A research model: an automatic "
-        "score is not empathy, and it is not for use with people in distress.\n"
+        f"seed {run.seed}.",
+        model_card.table(["training batch mean", f"step {first['step']}", f"step {last['step']}"], terms),
+        "The comparison on held-out prompts, with intervals, is in reports/reward_analysis.json. "
+        + model_card.POLICY_LIMITS,
     )
 
 

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpro_empathy import params
+from gpro_empathy import model_card, params
 from gpro_empathy import response_format as chat
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading
@@ -66,11 +66,11 @@ def train(
 
 def card(policy_config: params.Policy, config: params.WarmStart, losses: Sequence[float]) -> str:
     """Return the adapter's model card."""
-    return (
-        f"# Warm start of {policy_config.model}\n\n"
+    return model_card.render(
+        f"Warm start of {policy_config.model}",
         f"LoRA of rank {policy_config.lora_rank}, trained on up to {config.demonstrations} synthetic demonstrations of the "
         f"response format ({config.epochs} epochs, learning rate {config.learning_rate:g}); loss from {losses[0]:.3f} to "
-        f"{losses[-1]:.3f} nats per token. A research model: not for use with people in distress.\n"
+        f"{losses[-1]:.3f} nats per token. {model_card.POLICY_LIMITS}",
     )
 
 

@@ -1,0 +1,191 @@
+"""Tables of turns in the layout of the WASSA CONV-turn task: rows to score, labelled turns.
+
+A table is CSV or JSON lines with the same names as keys; see `records`. What the label columns
+mean: see `dialogue`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpro_empathy.data import dialogue, records
+from gpro_empathy.data.dialogue import COLUMNS, LABELS, RANGES, Turn
+from gpro_empathy.files import UserError
+
+MISSING = {"", "null", "nan", "none", "unknown"}
+# Names of turns in the official files (id, person_id_1, ...) and in this project's own
+# (conversation, turn).
+ID_COLUMN = re.compile(r"id|.+_id(_\d+)?|speaker|conversation|turn")
+# What a column may hold beside names; anything else is reported as not understood.
+OTHER_COLUMNS = {"text", "context", *LABELS, *COLUMNS.values(), "SelfDisclosure"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One turn as it stands in the table; context is None where the table has no such column.
+
+    `place` is the table and the line, as messages name it; `values` are all values by column, as
+    they were read.
+    """
+
+    place: str
+    values: Mapping[str, Any]
+    ids: dict[str, str | int | float | bool | None]
+    text: str
+    context: tuple[str, ...] | None
+
+    def conversation(self, column: str) -> str:
+        """Return the name of the turn's conversation, from the column that holds it.
+
+        Raises:
+            UserError: If it is empty.
+        """
+        name = "" if self.ids[column] is None else str(self.ids[column]).strip()
+        if not name:
+            raise UserError(f"{self.place}: column {column} is empty; a turn must belong to a conversation")
+        return name
+
+    def turn_number(self, column: str) -> int:
+        """Return the turn's number in its conversation, from the column that holds it.
+
+        Raises:
+            UserError: If it is no whole number.
+        """
+        value = str(self.ids[column])
+        if not re.fullmatch("[0-9]{1,18}", value.strip()):
+            raise UserError(f"{self.place}: column {column} must be a whole number, got {value[:60]!r}")
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its format (csv or jsonl), columns, and rows, which can be gone through once."""
+
+    format: str
+    columns: list[str]
+    rows: Iterator[Row]
+
+    @property
+    def id_columns(self) -> list[str]:
+        """Return the columns that name a turn or its speaker."""
+        return [column for column in self.columns if ID_COLUMN.fullmatch(column)]
+
+    @property
+    def unknown_columns(self) -> list[str]:
+        """Return the columns whose meaning is not known."""
+        return [c for c in self.columns if not ID_COLUMN.fullmatch(c) and c not in OTHER_COLUMNS]
+
+
+def read(stream: BinaryIO, name: str) -> Table:
+    """Begin to read a table of turns, of whose columns only text must be there.
+
+    Its columns are read now, its rows as they are asked for. Labels are not looked at.
+
+    Raises:
+        UserError: If there is no text column or no row, or as `records.read`. While rows are read:
+            if one has no text; names line and column.
+    """
+    kind, columns, placed = records.read(stream, name)
+    repeated = [column for column in columns if columns.count(column) > 1]
+    if repeated:
+        raise UserError(f"{name}: column {repeated[0]!r} stands in the header more than once")
+    _require(["text"], columns, name)
+    first = next(placed, None)
+    if first is None:
+        raise UserError(f"{name}: no rows after the header")
+    return Table(kind, columns, (parse_row(place, values, columns) for place, values in chain([first], placed)))
+
+
+def read_labelled(path: Path) -> list[Turn]:
+    """Read labelled turns from a file in the layout of the official files (train, dev or test).
+
+    Labels may be missing ("NULL", or no column at all, as in the test file). Conversation ids
+    repeat between files.
+
+    Raises:
+        UserError: As `read`, and if a column is missing, an id or a label is not a number, or a
+            label is out of range; names the column and the line in which the row begins.
+    """
+    try:
+        with path.open("rb") as stream:
+            table = read(stream, str(path))
+            needed = ["conversation_id", "turn_id"]
+            if set(COLUMNS.values()) & set(table.columns):  # a misspelt column must not pass for one without labels
+                needed += COLUMNS.values()
+            _require(needed, table.columns, str(path))
+            return labelled_turns(table.rows, str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check its path, in params.yaml or on the command line") from None
+
+
+def labelled_turns(rows: Iterable[Row], name: str) -> list[Turn]:
+    """Return the labelled turns of rows in their order, each with the texts before it.
+
+    Raises:
+        UserError: As `read_labelled`, and if a turn stands in more than one row.
+    """
+    return dialogue.link([_turn(row) for row in rows], name)
+
+
+def parse_row(place: str, values: Mapping[str, Any], columns: list[str]) -> Row:
+    """Return one row of a table with these columns.
+
+    Raises:
+        UserError: If a column that its first row has is missing, or a value is none that the column
+            may hold.
+    """
+    missing = [
+        column for column in columns if column not in values and (ID_COLUMN.fullmatch(column) or column == "text")
+    ]
+    if missing:
+        raise UserError(f"{place}: column {missing[0]} is missing, which the first row has")
+    text = values["text"]
+    if not isinstance(text, str):
+        raise UserError(f"{place}: column text must be a text, got {json.dumps(text)[:60]}")
+    if not dialogue.normalise(text):
+        raise UserError(f"{place}: column text is empty; delete the row or fill it in")
+    ids = {column: values[column] for column in columns if ID_COLUMN.fullmatch(column)}
+    for column, value in ids.items():
+        if isinstance(value, dict | list):
+            raise UserError(f"{place}: column {column} must be a text or a number, got {json.dumps(value)[:60]}")
+        if isinstance(value, str) and not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise UserError(f"{place}: column {column} holds half a character (a lone surrogate)")
+    return Row(place, values, ids, text, _context(place, values["context"]) if "context" in values else None)
+
+
+def _context(place: str, value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{place}: column context must be a text or a list of texts, got {json.dumps(value)[:60]}")
+    return tuple(text for text in texts if text.strip())
+
+
+def _require(needed: Iterable[str], columns: list[str], name: str) -> None:
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        raise UserError(f"{name}: no column {', '.join(missing)}; the columns are {records.show(columns) or 'none'}")
+
+
+def _turn(row: Row) -> Turn:
+    labels = {name: _label(row.place, name, row.values.get(COLUMNS[name])) for name in LABELS}
+    conversation, turn = row.conversation("conversation_id"), row.turn_number("turn_id")
+    return Turn(conversation, turn, dialogue.normalise(row.text), (), **labels)
+
+
+def _label(place: str, name: str, value: object) -> float | None:
+    column, (low, high) = COLUMNS[name], RANGES[name]
+    text = "" if value is None else str(value)
+    if text.strip().lower() in MISSING:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        raise UserError(f"{place}: column {column} must be a number or NULL, got {text[:60]!r}") from None
+    if not (math.isfinite(number) and low <= number <= high):
+        raise UserError(f"{place}: column {column} must be between {low:g} and {high:g}, got {text[:60]!r}")
+    return number

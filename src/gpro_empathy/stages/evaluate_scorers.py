@@ -1,0 +1,79 @@
+"""Measure how good the two empathy scorers are, and what a split by turn would have pretended.
+
+Reads   data/prepared/{train,validation,test}.jsonl
+        models/scorer/, models/audit_scorer/   the reward's scorer, and the one that only audits
+Writes  reports/scorer.json                    accuracy, calibration, stock phrases, leak of a split
+        reports/scorer_predictions.csv         label and both predictions of every test turn
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gpro_empathy import entry_point, files, params
+from gpro_empathy.analysis import scorer_accuracy, split_leak, stock_phrases
+from gpro_empathy.analysis.scorer_accuracy import EMPATHY, Predictions
+from gpro_empathy.data import dialogue
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.scorer import empathy_scorer, fitting
+
+PREPARED = Path("data/prepared")
+FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
+REPORT = Path("reports/scorer.json")
+PREDICTIONS = Path("reports/scorer_predictions.csv")
+
+
+def main() -> None:
+    """Run the stage."""
+    config = params.load(params.TrainScorer)
+    splits = {name: dialogue.read_turns(PREPARED / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    trained_on = fitting.disjoint_halves(splits["train"], config)
+    scorers = {role: empathy_scorer.load(folder) for role, folder in FOLDERS.items()}
+    for scorer in scorers.values():
+        scorer.merge_adapter()
+    predictions = {role: predict(scorer, splits) for role, scorer in scorers.items()}
+    report = scorer_accuracy.report(predictions, trained_on, splits, np.random.default_rng(config.seed))
+    report |= {
+        "encoder": config.encoder,
+        "leak": measure_leak(scorers["reward"], trained_on["reward"], splits["test"], config),
+    }
+    files.write_json(REPORT, report)
+    empathy_B = {role: predicted.test_B3[:, EMPATHY] for role, predicted in predictions.items()}
+    files.write_text(PREDICTIONS, scorer_accuracy.table(splits["test"], empathy_B["reward"], empathy_B["audit"]))
+
+
+def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]]) -> Predictions:
+    """Return what a scorer says of the held-out turns, as they are and with stock phrases."""
+    return Predictions(
+        empathy_scorer.score_turns(scorer, splits["validation"]),
+        empathy_scorer.score_turns(scorer, splits["test"]),
+        {
+            ending: empathy_scorer.score_turns(scorer, splits["test"], ending=f" {ending}")[:, EMPATHY]
+            for ending in stock_phrases.ENDINGS
+        },
+    )
+
+
+def measure_leak(
+    scorer: empathy_scorer.Scorer, train: Sequence[Turn], test: Sequence[Turn], config: params.TrainScorer
+) -> dict | None:
+    """Train a scorer that saw turns of the test conversations, and compare it with the reward's.
+
+    Returns None where that cannot be measured.
+
+    Args:
+        scorer, train: The reward's scorer and the turns that it was trained on.
+    """
+    if not split_leak.is_measurable(train, test):
+        return None
+    rng = np.random.default_rng(config.seed)
+    leaking, held_out = split_leak.split(train, test, rng)
+    print(f"scorer of a split by turn: {len(leaking)} turns")
+    leaking_scorer = fitting.train(leaking, config, seed=config.seed)
+    grouped_B3, leaking_B3 = (empathy_scorer.score_turns(model, held_out) for model in (scorer, leaking_scorer))
+    return split_leak.report(leaking, held_out, grouped_B3, leaking_B3, rng)
+
+
+if __name__ == "__main__":
+    entry_point.run_stage(main)
