@@ -54,13 +54,13 @@ def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path)
     assert (loaded.score(["so sad"], [HISTORY]) == context_scorer.score(["so sad"], [HISTORY])).all()
 
 
-def test_hastened_scorer_gives_nearly_the_same_scores(settings, tmp_path):
+def test_scorer_with_its_adapter_merged_gives_nearly_the_same_scores(settings, tmp_path):
     from conftest import randomise
 
     made = empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"}))
     randomise(made)
     before = made.score(HISTORY)
-    made.hasten()
+    made.merge_adapter()
     assert not [name for name, _ in made.named_parameters() if "lora_" in name]
     assert made.score(HISTORY) == pytest.approx(before, abs=1e-4)
 

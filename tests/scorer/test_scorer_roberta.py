@@ -83,12 +83,12 @@ def test_lora_is_on_query_key_value_and_both_dense_layers_of_every_block(model):
     assert all("lora_" in name or name.startswith("head.") for name in trained)
 
 
-def test_saved_and_loaded_roberta_gives_the_same_scores_and_hastened_nearly_the_same(model, turns, config, tmp_path):
+def test_saved_and_loaded_roberta_gives_the_same_scores_and_merged_nearly_the_same(model, turns, config, tmp_path):
     empathy_scorer.save(model, tmp_path / "scorer", fitting.describe(turns, config, seed=0))
     loaded = empathy_scorer.load(tmp_path / "scorer")
     before = score(model, turns)
     assert score(loaded, turns) == pytest.approx(before, abs=1e-6)
-    loaded.hasten()
+    loaded.merge_adapter()
     assert score(loaded, turns) == pytest.approx(before, abs=1e-4)
 
 

@@ -52,7 +52,7 @@ def test_whole_encoder_is_saved_and_gives_the_same_scores(model, turns, config, 
     assert set(load_file(tmp_path / "scorer/encoder/model.safetensors")) == set(model.encoder.state_dict())
     loaded = empathy_scorer.load(tmp_path / "scorer")
     assert (loaded.score(TEXTS) == model.score(TEXTS)).all()
-    loaded.hasten()
+    loaded.merge_adapter()
     assert loaded.score(TEXTS) == pytest.approx(model.score(TEXTS), abs=1e-4)
 
 
@@ -113,7 +113,7 @@ def test_ensemble_scores_the_mean_of_its_members_and_is_saved_with_them(model, t
     assert (loaded.score(TEXTS, contexts) == both.score(TEXTS, contexts)).all()
     assert (tmp_path / "both/README.md").read_text() == "# card\n"
     assert json.loads((tmp_path / "both/1/scorer.json").read_text())["training"]["lora_rank"] == 4
-    loaded.hasten()
+    loaded.merge_adapter()
     assert loaded.score(TEXTS, contexts) == pytest.approx(mean, abs=1e-4)
 
 

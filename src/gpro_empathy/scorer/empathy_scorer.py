@@ -79,7 +79,7 @@ class Scorer(nn.Module):
             scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
         return scores_B3
 
-    def hasten(self) -> None:
+    def merge_adapter(self) -> None:
         """Fold the LoRA matrices into the encoder.
 
         Scores come faster and differ in their last digits; the scorer can no longer be trained or saved.
@@ -117,10 +117,10 @@ class Ensemble:
         """Return the labels of texts, as `Scorer.score`."""
         return np.mean([member.score(texts, contexts) for member in self.members], axis=0)
 
-    def hasten(self) -> None:
-        """Make every member faster, as `Scorer.hasten`."""
+    def merge_adapter(self) -> None:
+        """Merge the LoRA matrices of every member, as `Scorer.merge_adapter`."""
         for member in self.members:
-            member.hasten()
+            member.merge_adapter()
 
 
 def build(config: params.TrainScorer) -> Scorer:

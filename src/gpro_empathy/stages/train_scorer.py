@@ -38,7 +38,7 @@ def main() -> None:
     rng = np.random.default_rng(config.seed)
     fast = copy.deepcopy(scorers)  # what is saved keeps its LoRA matrices
     for model in fast.values():
-        model.hasten()
+        model.merge_adapter()
     report, predictions = scorer_accuracy.compare(fast, halves, splits, config.encoder, rng)
     report["leak"] = split_leak.measure(fast["reward"], halves["reward"], splits["test"], config)
     for number, (role, turns) in enumerate(halves.items()):
