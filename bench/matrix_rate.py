@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gpro_empathy.policy.frozen_linear import FrozenLinear
+from gpro_empathy.policy.cpu_decoder import FrozenLinear
 
 SECONDS = 0.1  # each product is repeated for at least so long
 SQUARE = 2048

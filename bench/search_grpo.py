@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 
 from gpro_empathy import entry_point, files, params, rewards, text_measures
 from gpro_empathy.data import dialogue
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters, loading
 from gpro_empathy.scorer import empathy_scorer
 from gpro_empathy.stages import rollout, train_grpo
 from gpro_empathy.training import grpo_run, rollouts
@@ -66,7 +66,7 @@ def measure(config: params.Params) -> dict:
     base = loading.load_base(config.policy, train_grpo.POLICY)
     tokenizer = loading.load_tokenizer(train_grpo.POLICY)
     run = grpo_run.Run(
-        model=loading.add_lora(base, config.policy, loading.adapter_in(train_grpo.WARM_START)),
+        model=loading.add_lora(base, config.policy, adapters.adapter_in(train_grpo.WARM_START)),
         tokenizer=tokenizer,
         rewards=rewards.load(config.rewards, train_grpo.SCORER),
         train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
@@ -80,7 +80,7 @@ def measure(config: params.Params) -> dict:
         result = grpo_run.train(run, Path(folder) / "checkpoints", inputs=[])
         seconds = time.perf_counter() - started
         tuned = Path(folder) / "tuned"
-        loading.save_adapter(run.model, tuned, "")
+        adapters.save_with_card(run.model, tuned, "")
         rows = sampled(config, run, tuned, result.reference)
     return {"train_seconds": round(seconds), **comparison(rows)}
 
@@ -90,7 +90,7 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
     model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
     turns = rollouts.choose_prompts(dialogue.read_turns(VALIDATION), config.rollout)
     samples = rollouts.sample_policies(
-        loading.load_base(config.policy, train_grpo.POLICY),
+        rollouts.LocalPolicies(loading.load_base(config.policy, train_grpo.POLICY), config.rollout),
         run.tokenizer,
         {("warm_start", None): train_grpo.WARM_START, ("tuned", 0): tuned},
         turns,

@@ -12,7 +12,7 @@ from timed_step import Bench
 
 from gpro_empathy import files, params, response_format, rewards
 from gpro_empathy.data import sources
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
 from gpro_empathy.scorer import empathy_scorer
 
@@ -24,11 +24,11 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
     """Load what both trainers are given; also return from where the policy starts, in words."""
     config = settings.policy.model_copy(update={"backend": "transformers"})
     folder = POLICY
-    if not (folder / loading.SOURCE).is_file() or files.read_json(folder / loading.SOURCE)["name"] != config.model:
+    if not (folder / adapters.SOURCE).is_file() or files.read_json(folder / adapters.SOURCE)["name"] != config.model:
         folder = scratch / "policy"
         if not folder.is_dir():
-            loading.convert(config, folder)
-    adapter = loading.adapter_in(WARM_START) if folder == POLICY else None
+            conversion.convert(config, folder)
+    adapter = adapters.adapter_in(WARM_START) if folder == POLICY else None
     model = loading.add_lora(loading.load_base(config, folder), config, adapter)
     scorer_folder = SCORER
     if quick or not SCORER.is_dir():

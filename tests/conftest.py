@@ -45,11 +45,11 @@ def policy_folder(tiny_policy, tmp_path_factory):
     """Convert the tiny policy once; return its folder."""
     import torch
 
-    from gpro_empathy.policy import loading
+    from gpro_empathy.policy import conversion
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models") / "policy"
-    loading.convert(tiny_policy, folder)
+    conversion.convert(tiny_policy, folder)
     return folder
 
 

@@ -16,8 +16,8 @@ def write_run(root, config, *, seeds):
 
 def write_adapter(config, base, folder, seed):
     """Write an adapter with random LoRA matrices for a converted policy."""
-    from gpro_empathy.policy import loading
+    from gpro_empathy.policy import adapters, loading
 
     model = loading.add_lora(loading.load_base(config, base), config, None)
     randomise(model, seed=seed, scale=0.5)
-    loading.save_adapter(model, folder, "card")
+    adapters.save_with_card(model, folder, "card")

@@ -81,16 +81,16 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _chat(arguments: argparse.Namespace) -> None:
     def load() -> chat.Policies:
-        from gpro_empathy.policy import tuned
+        from gpro_empathy.policy import adapters
 
         config = params.load_all()
-        found = tuned.find(arguments.seed, config.policy)
+        found = adapters.find_tuned(arguments.seed, config.policy)
         from transformers.utils import logging
 
         from gpro_empathy.tools import answering
 
         logging.disable_progress_bar()
-        logging.set_verbosity_error()  # it says at length that it dequantises, as `policy.load_base` wants it to
+        logging.set_verbosity_error()  # it says at length that it dequantises, as `loading.load_base` wants it to
         return answering.Policies(config, found)
 
     for stream in (sys.stdin, sys.stdout):
@@ -100,11 +100,11 @@ def _chat(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from gpro_empathy.policy import tuned
+    from gpro_empathy.policy import adapters
     from gpro_empathy.tools import serve
 
     config = params.load_all()
-    serve.run(tuned.find(arguments.seed, config.policy), config, arguments.port, arguments.extra)
+    serve.run(adapters.find_tuned(arguments.seed, config.policy), config, arguments.port, arguments.extra)
 
 
 def _load(folder: Path) -> score_table.Scorer:

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from gpro_empathy import files, machine
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters, loading
 from gpro_empathy.report import gpu_table
 from gpro_empathy.response_format import messages
 from gpro_empathy.tools import (
@@ -279,9 +279,9 @@ def trained(lora, tiny_policy, policy_folder, settings, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/policy").symlink_to(policy_folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "save_adapter", loading.save_adapter)
+    monkeypatch.setattr(adapters, "save_with_card", adapters.save_with_card)
     rehearsal_tasks.observe_saving()
-    loading.save_adapter(lora, Path("models/tuned/seed-1"), "")
+    adapters.save_with_card(lora, Path("models/tuned/seed-1"), "")
     return lora
 
 
@@ -294,13 +294,13 @@ def test_adapter_read_back_gives_the_log_probabilities_that_were_trained(trained
 
 def test_adapter_that_is_not_what_was_trained_is_told(trained, tiny_policy, policy_folder):
     other = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None)
-    loading.adapters.save(other, Path("models/tuned/seed-1"))
+    adapters.save(other, Path("models/tuned/seed-1"))
     with pytest.raises(UserError, match="it is not what was trained"):
         rehearsal_tasks.reload()
 
 
 def test_training_that_changes_nothing_is_told(trained, tiny_policy, policy_folder):
-    loading.save_adapter(
+    adapters.save_with_card(
         loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None),
         Path("models/tuned/seed-1"),
         "",

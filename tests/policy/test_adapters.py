@@ -5,12 +5,12 @@ import yaml
 
 from gpro_empathy import files
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import adapters, loading
+from gpro_empathy.policy import adapters, conversion, loading, random_model
 
 
 @pytest.fixture
 def saved(lora, policy_folder, tmp_path):
-    loading.save_adapter(lora, tmp_path / "adapter", "", base=policy_folder)
+    adapters.save_with_card(lora, tmp_path / "adapter", "", base=policy_folder)
     return tmp_path / "adapter"
 
 
@@ -38,9 +38,9 @@ def test_adapter_of_another_shape_is_refused_naming_the_matrix(
     saved, tiny_policy, policy_folder, tmp_path, monkeypatch
 ):
     (saved / adapters.SOURCE).unlink()
-    inner = loading.LlamaConfig
-    monkeypatch.setattr(loading, "LlamaConfig", lambda **values: inner(**values | {"intermediate_size": 48}))
-    loading.convert(tiny_policy, tmp_path / "other")
+    inner = random_model.LlamaConfig
+    monkeypatch.setattr(random_model, "LlamaConfig", lambda **values: inner(**values | {"intermediate_size": 48}))
+    conversion.convert(tiny_policy, tmp_path / "other")
     with pytest.raises(UserError, match=r"its model\.layers\.0\.mlp\.\w+\.weight is .*64.*, that of random .*48"):
         adapters.check_base(saved, tmp_path / "other")
 
@@ -54,15 +54,15 @@ def test_adapter_of_another_shape_is_refused_naming_the_matrix(
 )
 def test_adapter_of_a_deeper_or_shallower_base_is_refused(layers, words, saved, tiny_policy, tmp_path, monkeypatch):
     (saved / adapters.SOURCE).unlink()
-    inner = loading.LlamaConfig
-    monkeypatch.setattr(loading, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": layers}))
-    loading.convert(tiny_policy, tmp_path / "other")
+    inner = random_model.LlamaConfig
+    monkeypatch.setattr(random_model, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": layers}))
+    conversion.convert(tiny_policy, tmp_path / "other")
     with pytest.raises(UserError, match=words):
         adapters.check_base(saved, tmp_path / "other")
 
 
 def test_a_folder_without_an_adapter_is_passed_over(policy_folder, tmp_path):
-    loading.check_adapters([tmp_path], policy_folder)
+    adapters.check_adapters([tmp_path], policy_folder)
 
 
 @pytest.mark.parametrize(("stage", "place"), [("train_grpo", "warm_start"), ("rollout", "tuned/seed-23")])
@@ -70,7 +70,7 @@ def test_stage_refuses_an_adapter_of_another_base_before_it_loads_a_model(
     stage, place, lora, settings, tiny_policy, policy_folder, tmp_path, monkeypatch
 ):
     other = copy_of(policy_folder, tmp_path / "other", name="another/base")
-    loading.save_adapter(lora, tmp_path / "models" / place, "", base=other)
+    adapters.save_with_card(lora, tmp_path / "models" / place, "", base=other)
     (tmp_path / "models/policy").symlink_to(policy_folder)
     values = settings.model_copy(update={"policy": tiny_policy}).model_dump()
     files.write_text(tmp_path / "params.yaml", yaml.safe_dump(values))

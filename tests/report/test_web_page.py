@@ -284,7 +284,9 @@ def test_tables_hold_the_numbers_of_the_analysis(analysis):
     assert all(len(row) == len(table["header"]) for table in (declared, audit, levels) for row in table["rows"])
 
 
-@pytest.mark.parametrize("module", ["stages.write_page", "stages.record_provenance", "report.reproduction", "report.arxiv"])
+@pytest.mark.parametrize(
+    "module", ["stages.write_page", "stages.record_provenance", "report.reproduction", "report.arxiv"]
+)
 def test_what_needs_no_torch_does_not_import_it(module):
     code = f"import sys, gpro_empathy.{module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

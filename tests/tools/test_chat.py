@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import conversion
 from gpro_empathy.scorer import empathy_scorer
 from gpro_empathy.tools import chat
 from run_folder import write_adapter, write_run
@@ -182,7 +182,7 @@ def folder(settings, tiny_policy, tmp_path_factory):
         }
     )
     write_run(root, config, seeds=[23, 24])
-    loading.convert(config.policy, root / "models/policy")
+    conversion.convert(config.policy, root / "models/policy")
     for number, place in enumerate(("warm_start", "tuned/seed-23", "tuned/seed-24")):
         write_adapter(config.policy, root / "models/policy", root / "models" / place, number)
     encoder = config.train_scorer.model_copy(update={"encoder": "random"})
@@ -195,13 +195,13 @@ def folder(settings, tiny_policy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policies(folder):
-    from gpro_empathy.policy import tuned
+    from gpro_empathy.policy import adapters
     from gpro_empathy.tools import answering
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = params.load_all()
-        yield answering.Policies(config, tuned.find(None, config.policy))
+        yield answering.Policies(config, adapters.find_tuned(None, config.policy))
 
 
 def texts(rows):
@@ -214,7 +214,7 @@ def test_policies_answer_as_the_rollouts_do(folder, policies, settings):
     from peft import PeftModel
 
     from gpro_empathy import response_format
-    from gpro_empathy.policy import sampling
+    from gpro_empathy.policy import decoding, loading, sampling
 
     found = policies.respond("My dog  died\x07 last night.", compare=True)
     assert [(r["model"], r["seed"], r["prompt"]) for r in found] == [
@@ -224,10 +224,10 @@ def test_policies_answer_as_the_rollouts_do(folder, policies, settings):
     for r, place in zip(found, ("tuned/seed-23", "warm_start"), strict=True):
         base = loading.load_base(config.policy, folder / "models/policy")
         model = PeftModel.from_pretrained(base, str(folder / "models" / place)).eval()
-        how = sampling.sampling(tokenizer, 12, config.rollout.temperature, config.rollout.top_p)
+        how = sampling.for_tokenizer(tokenizer, 12, config.rollout.temperature, config.rollout.top_p)
         uniform = np.random.default_rng([config.rollout.seed, 0]).random((1, 12))
         ids = loading.prompt_ids(tokenizer, response_format.messages("My dog died last night."))
-        tokens = sampling.decode(model, [ids], 1, how, torch.from_numpy(uniform))[0]
+        tokens = decoding.decode(model, [ids], 1, how, torch.from_numpy(uniform))[0]
         assert r["text"] == tokenizer.decode(tokens, skip_special_tokens=True)
         assert r["completion_tokens"] == len(tokens)
     assert found[0]["text"] != found[1]["text"]
@@ -268,34 +268,34 @@ def test_command_without_models_says_what_to_run(tmp_path, settings):
 
 
 def test_adapter_of_another_base_is_refused_by_its_name_and_by_its_shapes(folder, tmp_path, monkeypatch):
-    from gpro_empathy.policy import tuned
+    from gpro_empathy.policy import adapters, random_model
 
     shutil.copytree(folder, tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     config = params.load_all().policy
     other = {"model": None, "name": "other/model", "revision": None}
-    files.write_json(tuned.ADAPTERS / "seed-23/source.json", other)
+    files.write_json(adapters.TUNED / "seed-23/source.json", other)
     with pytest.raises(
         UserError, match=r"seed-23: an adapter of other/model, and the policy is random; run `dvc repro`"
     ):
-        tuned.find(None, config)
-    (tuned.ADAPTERS / "seed-23/source.json").unlink()
-    inner = loading.LlamaConfig
+        adapters.find_tuned(None, config)
+    (adapters.TUNED / "seed-23/source.json").unlink()
+    inner = random_model.LlamaConfig
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": 3}))
-        loading.convert(config, tuned.POLICY)
+        patch.setattr(random_model, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": 3}))
+        conversion.convert(config, adapters.POLICY)
     with pytest.raises(
         UserError, match=r"seed-23: an adapter of another base: it has no matrices for model\.layers\.2"
     ):
-        tuned.find(None, config)
+        adapters.find_tuned(None, config)
     with pytest.raises(UserError, match=r"policy\.model is x, but models/policy holds random"):
-        tuned.find(None, config.model_copy(update={"model": "x"}))
+        adapters.find_tuned(None, config.model_copy(update={"model": "x"}))
     shutil.rmtree("models/tuned")
-    files.write_json(tuned.SETTINGS, {"model": "random", "seeds": [23]})
+    files.write_json(adapters.SETTINGS, {"model": "random", "seeds": [23]})
     with pytest.raises(
         UserError, match=r"models/tuned/seed-23/adapter_config\.json: no such file; run `make reproduce`"
     ):
-        tuned.find(None, config)
+        adapters.find_tuned(None, config)
 
 
 def command(folder, *arguments, text):

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from gpro_empathy import files, params, response_format
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import tuned
+from gpro_empathy.policy import adapters
 from gpro_empathy.tools import lineage, policy_card, publish
 from run_folder import write_run
 
@@ -53,7 +53,7 @@ def make_run(root, config, data=DATA):
     files.write_json(root / "models/policy/source.json", source)
     adapter = root / "models/tuned/seed-23"
     files.write_json(adapter / "adapter_config.json", {"base_model_name_or_path": None, "peft_type": "LORA", "r": 32})
-    save_file({"x.q_proj.lora_A.weight": np.ones((32, 4), np.float32)}, adapter / tuned.WEIGHTS)
+    save_file({"x.q_proj.lora_A.weight": np.ones((32, 4), np.float32)}, adapter / adapters.WEIGHTS)
     files.write_json(root / "reports/data.json", data)
     files.write_json(root / "reports/reward_analysis.json", ANALYSIS)
     write_lock(root)
@@ -93,15 +93,15 @@ def refusal(repo="jane/empathy", **options):
 def test_dry_run_writes_and_shows_the_folder_and_pushes_nothing(run, capsys):
     publish.run("jane/empathy", None, push=False)
     folder = run / "tmp/publish"
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "adapter_config.json", tuned.WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "adapter_config.json", adapters.WEIGHTS]
     adapter = files.read_json(folder / "adapter_config.json")
     assert adapter == {
         "base_model_name_or_path": policy_card.HUB_SMOLLM2, "revision": None, "peft_type": "LORA", "r": 32
     }  # fmt: skip
-    assert load_file(folder / tuned.WEIGHTS)["x.q_proj.lora_A.weight"].sum() == 128
+    assert load_file(folder / adapters.WEIGHTS)["x.q_proj.lora_A.weight"].sum() == 128
     out = capsys.readouterr().out
     assert (folder / "README.md").read_text() in out
-    assert f"  {tuned.WEIGHTS:<28} {(folder / tuned.WEIGHTS).stat().st_size:>12,} bytes\n" in out
+    assert f"  {adapters.WEIGHTS:<28} {(folder / adapters.WEIGHTS).stat().st_size:>12,} bytes\n" in out
     assert out.endswith(
         "`make publish REPO=jane/empathy PUSH=1` pushes tmp/publish to https://huggingface.co/jane/empathy\n"
     )
@@ -179,10 +179,10 @@ def test_refuses_to_push_without_a_token(run):
 
 
 def test_refuses_where_there_is_no_adapter(run):
-    (run / "models/tuned/seed-23" / tuned.WEIGHTS).unlink()
+    (run / "models/tuned/seed-23" / adapters.WEIGHTS).unlink()
     assert (
         refusal()
-        == f"models/tuned/seed-23/{tuned.WEIGHTS}: no such file; run `make reproduce`, which trains the policy"
+        == f"models/tuned/seed-23/{adapters.WEIGHTS}: no such file; run `make reproduce`, which trains the policy"
     )
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from gpro_empathy import response_format
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import tuned
+from gpro_empathy.policy import adapters
 from gpro_empathy.tools import serve
 from run_folder import write_run
 
 ROOT = Path(__file__).parents[2]
 PINNED = json.loads((ROOT / "tests/pinned_signatures.json").read_text(encoding="utf-8"))
-LLAMA = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 33, "meta-llama/L", "meta-llama/L", "abc")
-LOCAL = tuned.Tuned(24, tuned.ADAPTERS / "seed-24", 32, "smollm2-135m-instruct", None, None)
+LLAMA = adapters.Tuned(23, adapters.TUNED / "seed-23", 33, "meta-llama/L", "meta-llama/L", "abc")
+LOCAL = adapters.Tuned(24, adapters.TUNED / "seed-24", 32, "smollm2-135m-instruct", None, None)
 
 
 def test_options_are_those_of_the_pinned_vllm(settings):
@@ -61,7 +61,7 @@ def test_answers_may_be_as_long_as_in_the_rollouts(settings):
 
 
 def test_refuses_a_rank_beyond_what_vllm_takes(settings):
-    huge = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 513, "x", None, None)
+    huge = adapters.Tuned(23, adapters.TUNED / "seed-23", 513, "x", None, None)
     with pytest.raises(UserError, match="a LoRA rank of 513 is more than vLLM takes, 512"):
         serve.command(huge, settings, 8000)
 
@@ -88,7 +88,7 @@ def folder(tmp_path, settings):
     files.write_json(tmp_path / "models/policy/source.json", source)
     adapter = tmp_path / "models/tuned/seed-23"
     files.write_json(adapter / "adapter_config.json", {"r": 32})
-    save_file({"x.q_proj.lora_A.weight": np.zeros((32, 4), np.float32)}, adapter / tuned.WEIGHTS)
+    save_file({"x.q_proj.lora_A.weight": np.zeros((32, 4), np.float32)}, adapter / adapters.WEIGHTS)
     return tmp_path
 
 
@@ -119,10 +119,16 @@ def test_command_prints_the_full_line_and_hands_it_to_vllm(folder, settings):
     process = start(folder, "--port", "8001", "--", "--enforce-eager", gpu=True, vllm=code)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    found = tuned.Tuned(23, tuned.ADAPTERS / "seed-23", 32, "", None, None)
+    found = adapters.Tuned(23, adapters.TUNED / "seed-23", 32, "", None, None)
     expected = serve.command(found, settings, 8001, ["--enforce-eager"])
     assert shlex.split(out.splitlines()[0]) == expected
     assert json.loads(out.splitlines()[-1]) == expected[1:]
+
+
+def test_server_is_told_to_report_no_use(folder, monkeypatch):
+    monkeypatch.delenv("VLLM_NO_USAGE_STATS")
+    process = start(folder, gpu=True, vllm="import os; print(os.environ['VLLM_NO_USAGE_STATS'])")
+    assert process.communicate(timeout=120)[0].splitlines()[-1] == "1"
 
 
 def test_server_that_fails_is_one_line_with_the_next_thing_to_try(folder):

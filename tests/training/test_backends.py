@@ -18,7 +18,7 @@ from conftest import ROOT, randomise
 from gpro_empathy import calibration, entry_point, files, params
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading, vllm_engine
+from gpro_empathy.policy import adapters, loading, vllm_engine
 from gpro_empathy.policy import sampling as policy_sampling
 from gpro_empathy.tools import profiles
 from gpro_empathy.training import backends, grpo_trainer, rollouts, unsloth_engine
@@ -135,13 +135,16 @@ def test_fewer_responses_in_a_forward_pass_are_possible_down_to_a_group_or_one(
     assert published.train_grpo.model_copy(update=update).can_take_fewer(backend) is fewer
 
 
-def test_departures_from_the_published_settings_are_named(published):
+def test_settings_that_are_overridden_are_named(published):
     asked = values(published)
     args = types.SimpleNamespace(**asked)
     expected = ["completions_per_forward 1 -> 3", "warmup_ratio 0.1 -> warmup_steps 25"]
-    assert grpo_trainer.departures(published.train_grpo, asked, args) == expected
+    assert grpo_trainer.overridden_settings(published.train_grpo, asked, args) == expected
     args.scale_rewards = False  # as Unsloth does for the loss dr_grpo
-    assert grpo_trainer.departures(published.train_grpo, asked, args) == [*expected, "scale_rewards group -> False"]
+    assert grpo_trainer.overridden_settings(published.train_grpo, asked, args) == [
+        *expected,
+        "scale_rewards group -> False",
+    ]
 
 
 # Arguments against the pinned signatures
@@ -272,10 +275,12 @@ class Engine:
 
 def test_rollout_by_vllm_gives_the_same_rows_with_the_adapter_as_a_request(vllm, settings, tokenizer):
     turns = [Turn(f"c{i}", i, text, (), None, None, None) for i, text in enumerate(["My dog died.", "he left"])]
-    config = settings.rollout.model_copy(update={"samples_per_prompt": 3, "max_completion_tokens": 8})
+    config = settings.rollout.model_copy(
+        update={"engine": "vllm", "samples_per_prompt": 3, "max_completion_tokens": 8, "batch_size": 1}
+    )
     engine = Engine(tokenizer.eos_token_id)
     folders = {("warm_start", None): Path("warm"), ("tuned", 23): Path("tuned")}
-    found = rollouts.sample_policies_by_vllm(engine, tokenizer, folders, turns, config)
+    found = rollouts.sample_policies(rollouts.VllmPolicies(engine), tokenizer, folders, turns, config)
     assert [(s.model, s.seed, s.turn.key, s.sample) for s in found] == [
         (*key, turn.key, k)
         for key, n in ((("base", None), 1), *((f, 3) for f in folders))
@@ -296,8 +301,48 @@ def test_rollout_by_vllm_gives_the_same_rows_with_the_adapter_as_a_request(vllm,
 
 def test_seeds_of_vllm_follow_the_generator(vllm):
     how = policy_sampling.Sampling(1.0, 1.0, 8, (2,), 0)
-    found = [vllm_engine.sample(Engine(2).generate, [[5, 6]], 2, how, np.random.default_rng(s)) for s in (1, 1, 2)]
+    sampler = vllm_engine.VllmSampler(Engine(2).generate)
+    found = [sampler.sample([[5, 6]], 2, how, np.random.default_rng(s)) for s in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
+
+
+def test_server_samples_with_the_weights_of_the_moment_and_is_brought_every_prompt_once():
+    """A stand-in for TRL's side of the server, which takes a prompt once for each of its responses."""
+    calls = []
+
+    def generate(prompts, images, num_generations):
+        calls.append((prompts, images, num_generations))
+        return prompts, [[*ids, number] for number, ids in enumerate(prompts)], None, None
+
+    generation = types.SimpleNamespace(sync_weights=lambda: calls.append("weights sent"), generate=generate)
+    sampler = backends.ServerSampler(types.SimpleNamespace(vllm_generation=generation))
+    how = policy_sampling.Sampling(1.0, 1.0, 8, (2,), 0)
+    responses = sampler.sample([[5, 6], [7]], 2, how, np.random.default_rng(0))
+    assert calls == ["weights sent", ([[5, 6], [5, 6], [7], [7]], None, 2)]
+    assert responses == [[5, 6, 0], [5, 6, 1], [7, 2], [7, 3]]
+
+
+def test_other_processes_bring_the_server_no_prompt(monkeypatch):
+    monkeypatch.setattr("gpro_empathy.distributed.is_main", lambda: False)
+    monkeypatch.setattr("gpro_empathy.distributed.from_main", lambda make: [[9]])  # what the main process got
+    brought = []
+    generation = types.SimpleNamespace(
+        sync_weights=lambda: None, generate=lambda prompts, *_, **__: brought.append(prompts) or (None, [], None, None)
+    )
+    sampler = backends.ServerSampler(types.SimpleNamespace(vllm_generation=generation))
+    assert sampler.sample([[5]], 1, None, np.random.default_rng(0)) == [[9]]
+    assert brought == [[]]
+
+
+def test_unsloth_samples_by_its_vllm_with_the_adapter_of_the_moment_or_by_the_model_itself():
+    plain = types.SimpleNamespace()
+    assert isinstance(backends.Unsloth.sampler(plain), unsloth_engine.UnslothSampler)
+    loaded = []
+    beside = types.SimpleNamespace(
+        vllm_engine=object(), fast_generate=None, load_lora=lambda folder, load_tensors: loaded.append(load_tensors)
+    )
+    assert isinstance(backends.Unsloth.sampler(beside), vllm_engine.VllmSampler)
+    assert loaded == [True]
 
 
 # Starting policies
@@ -307,7 +352,7 @@ def test_seeds_of_vllm_follow_the_generator(vllm):
 def test_warm_start_is_what_both_backends_start_from(
     backend, lora, tiny_policy, settings, policy_folder, tmp_path, monkeypatch
 ):
-    loading.save_adapter(lora, tmp_path / "warm", "")
+    adapters.save_with_card(lora, tmp_path / "warm", "")
     config = tiny_policy.model_copy(update={"backend": backend})
     # Unsloth loads its model on a GPU alone; what fills it with the adapter is run on the same model of transformers.
     monkeypatch.setattr(
@@ -356,7 +401,7 @@ def test_vllm_beside_trl_reads_the_revision_that_was_fetched(tiny_policy, settin
 
 
 def test_refuses_an_adapter_of_another_rank(lora, base, tiny_policy, policy_folder, tmp_path):
-    loading.save_adapter(lora, tmp_path / "warm", "")
+    adapters.save_with_card(lora, tmp_path / "warm", "")
     wider = tiny_policy.model_copy(update={"lora_rank": 8})
     model = loading.add_lora(loading.load_base(tiny_policy, policy_folder), wider, None)
     with pytest.raises(

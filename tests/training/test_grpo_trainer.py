@@ -15,7 +15,7 @@ from trl import GRPOTrainer
 from gpro_empathy import files, rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.response_format import messages, parse_response
-from gpro_empathy.training import grpo_run, grpo_trainer, training_log
+from gpro_empathy.training import checkpoints, grpo_report, grpo_run, grpo_trainer, training_log
 from short_run import (  # noqa: F401  The settings and models of a short run, as fixtures.
     GROUP,
     UTTERANCES,
@@ -284,7 +284,7 @@ def test_trainer_of_a_backend_with_its_own_engine_keeps_them_too_and_times_its_s
 def test_settings_in_effect_are_those_that_were_set(make_run, reward_model, tmp_path):
     run = make_run()
     trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
-    assert grpo_trainer.departures(run.config, grpo_run._trl_values(run, tmp_path), trainer.args) == []
+    assert grpo_trainer.overridden_settings(run.config, grpo_run._trl_values(run, tmp_path), trainer.args) == []
 
 
 # Down-sampling
@@ -480,7 +480,7 @@ def test_run_logs_one_row_a_step(result):
 @pytest.mark.parametrize(("difference", "warned"), [(0.02, False), (1.09, True)])
 def test_samples_of_other_weights_than_the_trained_ones_are_told(difference, warned, capsys):
     recorder = types.SimpleNamespace(means={3: {"well_formed": 0.5}}, reward_seconds=0.0)
-    log = training_log.Log(recorder, None, lambda: None, lambda step: None)
+    log = training_log.Log(recorder, None)
     logs = {"reward": 1.0, "completions/mean_length": 9.0, training_log.DIFFERENCE: difference}
     log.on_log(types.SimpleNamespace(max_steps=4), types.SimpleNamespace(global_step=3), None, logs)
     assert log.rows[0]["sampler_difference"] == difference
@@ -524,7 +524,7 @@ def test_run_tells_its_effective_settings(result):
 
 
 def test_reports_hold_the_run_and_no_clock_but_in_timing(result, tmp_path):
-    grpo_run.write_reports([result, dataclasses.replace(result, seed=24)], tmp_path / "training")
+    grpo_report.write_reports([result, dataclasses.replace(result, seed=24)], tmp_path / "training")
     names = {"log.csv", "timing.csv", "groups.csv", "samples.jsonl", "reference.json", "settings.json"}
     assert {path.name for path in (tmp_path / "training").iterdir()} == names
     rows = list(csv.DictReader(io.StringIO((tmp_path / "training/log.csv").read_text())))
@@ -537,7 +537,7 @@ def test_reports_hold_the_run_and_no_clock_but_in_timing(result, tmp_path):
 
 
 def test_card_shows_the_raw_rewards_of_the_first_and_the_last_step(result, finished):
-    card = grpo_run.card(finished["run"], result)
+    card = grpo_report.card(finished["run"], result)
     row = f"| empathy (raw) | {result.log[0]['empathy_raw']:.3f} | {result.log[1]['empathy_raw']:.3f} |"
     assert row in card
 
@@ -548,7 +548,7 @@ def test_card_shows_the_raw_rewards_of_the_first_and_the_last_step(result, finis
 def test_card_says_in_what_format_the_base_was(result, finished, load_in_4bit, base):
     run = finished["run"]
     run = dataclasses.replace(run, policy=run.policy.model_copy(update={"load_in_4bit": load_in_4bit}))
-    assert base in grpo_run.card(run, result)
+    assert base in grpo_report.card(run, result)
 
 
 def test_two_runs_with_one_seed_are_equal_to_the_last_bit(result, finished, make_run, tmp_path):
@@ -608,21 +608,21 @@ def test_run_that_was_cut_off_after_its_last_checkpoint_only_finishes(make_run, 
 
 def test_checkpoints_of_other_settings_or_inputs_are_not_gone_on_from(make_run, tmp_path):
     """The checkpoint is made up: reading it would fail."""
-    checkpoints, data = tmp_path / "work", tmp_path / "data"
+    work, data = tmp_path / "work", tmp_path / "data"
     data.mkdir()
     (data / "prompts.jsonl").write_text("one\n")
     run = make_run()
     mark = grpo_run._fingerprint(run, [data])
     for change in ("settings", "inputs", "nothing"):
-        (checkpoints / "checkpoint-1").mkdir(parents=True)
-        (checkpoints / "checkpoint-1/run.json").write_text("{}")
-        files.write_text(checkpoints / "fingerprint.txt", mark + "\n")
+        (work / "checkpoint-1").mkdir(parents=True)
+        (work / "checkpoint-1/run.json").write_text("{}")
+        files.write_text(work / "fingerprint.txt", mark + "\n")
         other = make_run(learning_rate=0.5) if change == "settings" else run
         (data / "prompts.jsonl").write_text("two\n" if change == "inputs" else "one\n")
-        found = grpo_run._newest_checkpoint(checkpoints, grpo_run._fingerprint(other, [data]))
-        assert found == (checkpoints / "checkpoint-1" if change == "nothing" else None)
-        assert (checkpoints / "checkpoint-1").exists() == (change == "nothing")
-        grpo_run.forget(checkpoints)
+        newest = checkpoints.newest(work, grpo_run._fingerprint(other, [data]))
+        assert newest == (work / "checkpoint-1" if change == "nothing" else None)
+        assert (work / "checkpoint-1").exists() == (change == "nothing")
+        checkpoints.forget(work)
 
 
 def test_checkpoint_that_was_not_written_whole_is_passed_over(tmp_path):
@@ -631,7 +631,7 @@ def test_checkpoint_that_was_not_written_whole_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}/run.json").write_text("{}")
-    assert grpo_run._newest_checkpoint(tmp_path, "mark") == tmp_path / "checkpoint-10"
+    assert checkpoints.newest(tmp_path, "mark") == tmp_path / "checkpoint-10"
 
 
 def test_reference_statistics_are_those_of_the_raw_terms_that_are_calibrated(make_run):

@@ -9,6 +9,8 @@ from gpro_empathy import response_format, rewards, text_measures
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading, sampling
+from gpro_empathy.policy.adapters import save_with_card
+from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.training import rollouts
 
 TURNS = [
@@ -35,13 +37,13 @@ def adapters(tiny_policy, policy_folder, tmp_path):
     for seed, name in enumerate(("warm_start", "tuned")):
         model = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None)
         randomise(model, seed=seed, scale=0.5)
-        loading.save_adapter(model, tmp_path / name, "")
+        save_with_card(model, tmp_path / name, "")
         folders[name, 23 if name == "tuned" else None] = tmp_path / name
     return folders
 
 
 def sampled(base, tokenizer, adapters, config, turns=TURNS):
-    return rollouts.sample_policies(base, tokenizer, adapters, turns, config)
+    return rollouts.sample_policies(rollouts.LocalPolicies(base, config), tokenizer, adapters, turns, config)
 
 
 def texts(samples, model):
@@ -98,13 +100,13 @@ def test_each_policy_is_the_base_with_its_own_adapter_alone(
     config = config.model_copy(update={"temperature": 1.0})
     found = sampled(base, tokenizer, adapters, config)
     tokens = [loading.prompt_ids(tokenizer, response_format.messages(turn.text)) for turn in TURNS]
-    how = sampling.sampling(tokenizer, config.max_completion_tokens, 1.0, 0.95)
+    how = sampling.for_tokenizer(tokenizer, config.max_completion_tokens, 1.0, 0.95)
     for (name, _), folder in ((("base", None), None), *adapters.items()):
         model = loading.load_base(tiny_policy, policy_folder)
         if folder is not None:
             model = loading.add_lora(model, tiny_policy, folder)
         count = 1 if name == "base" else 2
-        ids = sampling.sample(model.eval(), tokens, 2, how, np.random.default_rng(29))[:: 2 // count]
+        ids = DecoderSampler(model).sample(tokens, 2, how, np.random.default_rng(29))[:: 2 // count]
         own = [sample for sample in found if sample.model == name]
         assert [sample.completion_tokens for sample in own] == [len(response) for response in ids]
         assert texts(found, name) == [tokenizer.decode(response, skip_special_tokens=True) for response in ids]

@@ -4,7 +4,7 @@ Rollouts use an engine of vLLM's own and not the one that Unsloth shares with tr
 NF4 as it loads them (package vllm-bnb-plugin), keeps no second model for the backward pass, needs none of Unsloth's
 patches, and takes the folders of adapters as they are. It applies LoRA matrices in the format of the base weights.
 
-Seeds: module `generation` draws one uniform number per token, vLLM takes one seed per response. Either way the numbers of a
+Seeds: module `decoding` draws one uniform number per token, vLLM takes one seed per response. Either way the numbers of a
 response are fixed before decoding starts by rollout.seed and its place alone, and are the same for every policy; the
 responses of the two engines differ. In GRPO's own sampling vLLM has one seed for all, so that a resumed run draws anew.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters
 from gpro_empathy.policy.sampling import Sampling
 
 # Its LoRA kernels take 16 bits alone, whatever policy.dtype is.
@@ -32,7 +32,7 @@ def weights(folder: Path) -> Path:
     Raises:
         UserError: If a hub model cannot be fetched.
     """
-    source = files.read_json(folder / loading.SOURCE)
+    source = files.read_json(folder / adapters.SOURCE)
     if source["model"] is None:
         return folder
     from huggingface_hub import snapshot_download
@@ -113,28 +113,28 @@ def sampling_arguments(how: Sampling, seed: int) -> dict:
     }
 
 
-def sample(
-    generate: Callable,
-    prompts: Sequence[Sequence[int]],
-    samples_per_prompt: int,
-    how: Sampling,
-    rng: np.random.Generator,
-    adapter=None,
-) -> list[list[int]]:
-    """Sample responses to prompts; arguments and result as `generation.sample`.
+class VllmSampler:
+    """Samples by vLLM.
 
     Args:
         generate: The method of a vllm.LLM.
-        rng: Gives the seed of each response.
         adapter: A LoRA request; None for the base.
     """
-    from vllm import SamplingParams
 
-    requests = [{"prompt_token_ids": list(ids)} for ids in prompts for _ in range(samples_per_prompt)]
-    seeds = rng.integers(2**31, size=len(requests)).tolist()
-    each = [SamplingParams(**sampling_arguments(how, seed)) for seed in seeds]
-    outputs = generate(requests, sampling_params=each, use_tqdm=False, lora_request=adapter)
-    return [list(output.outputs[0].token_ids) for output in outputs]
+    def __init__(self, generate: Callable, adapter=None) -> None:
+        self._generate, self._adapter = generate, adapter
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: Sampling, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """Sample as `Sampler.sample`; `rng` gives the seed of each response."""
+        from vllm import SamplingParams
+
+        requests = [{"prompt_token_ids": list(ids)} for ids in prompts for _ in range(samples_per_prompt)]
+        seeds = rng.integers(2**31, size=len(requests)).tolist()
+        each = [SamplingParams(**sampling_arguments(how, seed)) for seed in seeds]
+        outputs = self._generate(requests, sampling_params=each, use_tqdm=False, lora_request=self._adapter)
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
 
 def adapter_request(name: str, number: int, folder: Path):

@@ -6,14 +6,14 @@ Writes  models/policy/   tokenizer, and weights as safetensors unless they come 
 from pathlib import Path
 
 from gpro_empathy import entry_point, params
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import conversion
 
 POLICY = Path("models/policy")
 
 
 def main() -> None:
     """Run the stage."""
-    loading.convert(params.load(params.Policy), POLICY)
+    conversion.convert(params.load(params.Policy), POLICY)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.data import dialogue
-from gpro_empathy.policy import loading, vllm_engine
+from gpro_empathy.policy import adapters, loading, vllm_engine
 from gpro_empathy.training import rollouts
 
 POLICY = Path("models/policy")
@@ -25,19 +25,18 @@ ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 def main() -> None:
     """Run the stage."""
     config, policy_config = params.load(params.Rollout), params.load(params.Policy)
-    adapters = {("warm_start", None): WARM_START} if loading.adapter_in(WARM_START) else {}
+    folders = {("warm_start", None): WARM_START} if adapters.adapter_in(WARM_START) else {}
     for seed in files.read_json(SETTINGS)["seeds"]:
-        adapters[("tuned", seed)] = TUNED / f"seed-{seed}"
-    loading.check_adapters(list(adapters.values()), POLICY)
+        folders[("tuned", seed)] = TUNED / f"seed-{seed}"
+    adapters.check_adapters(list(folders.values()), POLICY)
     model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     tokenizer = loading.load_tokenizer(POLICY)
     if config.engine == "vllm":
-        engine = vllm_engine.load(policy_config, config, POLICY)
-        sampled = rollouts.sample_policies_by_vllm(engine, tokenizer, adapters, turns, config)
+        policies = rollouts.VllmPolicies(vllm_engine.load(policy_config, config, POLICY))
     else:
-        base = loading.load_base(policy_config, POLICY)
-        sampled = rollouts.sample_policies(base, tokenizer, adapters, turns, config)
+        policies = rollouts.LocalPolicies(loading.load_base(policy_config, POLICY), config)
+    sampled = rollouts.sample_policies(policies, tokenizer, folders, turns, config)
     files.write_jsonl(ROLLOUTS, rollouts.score(sampled, model, audit))
 
 

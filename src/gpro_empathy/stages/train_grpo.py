@@ -40,10 +40,10 @@ def main() -> None:
 
     from gpro_empathy import rewards
     from gpro_empathy.data import dialogue
-    from gpro_empathy.policy import loading
-    from gpro_empathy.training import backends, grpo_run
+    from gpro_empathy.policy import adapters, loading
+    from gpro_empathy.training import backends, checkpoints, grpo_report, grpo_run
 
-    loading.check_adapters([WARM_START], POLICY)
+    adapters.check_adapters([WARM_START], POLICY)
     tokenizer = loading.load_tokenizer(POLICY)
     with distributed.whole_models():
         reward_model = rewards.load(rewards_config, SCORER)
@@ -51,11 +51,11 @@ def main() -> None:
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
     )
-    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, loading.adapter_in(WARM_START))
+    backend = backends.KINDS[policy_config.backend](policy_config, config, POLICY, adapters.adapter_in(WARM_START))
     results: list[grpo_run.Result] = []
-    with files.atomic_path(ADAPTERS) if distributed.is_main() else nullcontext() as adapters:
+    with files.atomic_path(ADAPTERS) if distributed.is_main() else nullcontext() as tuned:
         if distributed.is_main():
-            adapters.mkdir()
+            tuned.mkdir()
         for seed in config.seeds:
             model = backend.start(seed)
             run = grpo_run.Run(
@@ -66,11 +66,11 @@ def main() -> None:
             inputs = [POLICY, WARM_START, SCORER, PROMPTS]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if distributed.is_main():
-                card = grpo_run.card(run, results[-1])
-                loading.save_adapter(model, adapters / f"seed-{seed}", card, results[-1].weights, base=POLICY)
+                card = grpo_report.card(run, results[-1])
+                adapters.save_with_card(model, tuned / f"seed-{seed}", card, results[-1].weights, base=POLICY)
     if distributed.is_main():
-        grpo_run.write_reports(results, REPORTS)
-        grpo_run.forget(CHECKPOINTS)
+        grpo_report.write_reports(results, REPORTS)
+        checkpoints.forget(CHECKPOINTS)
     distributed.end()
 
 

@@ -9,7 +9,7 @@ Writes  models/warm_start/                  the adapter, or nothing but a note w
 from pathlib import Path
 
 from gpro_empathy import entry_point, files, params
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters, loading
 from gpro_empathy.training import sft
 
 POLICY = Path("models/policy")
@@ -29,7 +29,7 @@ def main() -> None:
     demonstrations = files.read_jsonl(DEMONSTRATIONS)
     base = loading.load_base(policy_config, POLICY)
     model, losses = sft.train(base, loading.load_tokenizer(POLICY), demonstrations, config, policy_config)
-    loading.save_adapter(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
+    adapters.save_with_card(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
     used = min(config.demonstrations, len(demonstrations))
     summary = {"enabled": True, "demonstrations": used, "loss_first": losses[0], "loss_last": losses[-1]}
     files.write_json(REPORT, summary)

@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from gpro_empathy import params, response_format
 from gpro_empathy.data import dialogue
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading, sampling, tuned
-from gpro_empathy.policy.cpu_decoder import decoder_of
+from gpro_empathy.policy import adapters, loading, sampling
+from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.training import rollouts
 
 WARM_START = Path("models/warm_start")
@@ -28,21 +27,21 @@ class Policies:
     policies that answer the same message get the same ones.
     """
 
-    def __init__(self, config: params.Params, found: tuned.Tuned) -> None:
+    def __init__(self, config: params.Params, tuned: adapters.Tuned) -> None:
         """Load the models.
 
         Raises:
             UserError: If one of them is missing or cannot be loaded.
         """
         self._config, self._messages = config, 0
-        self._tokenizer = loading.load_tokenizer(tuned.POLICY)
+        self._tokenizer = loading.load_tokenizer(adapters.POLICY)
         self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE)
-        base = loading.load_base(config.policy, tuned.POLICY)
-        self._tuned = ("tuned", found.seed)
-        self._model = PeftModel.from_pretrained(base, str(found.adapter), adapter_name=rollouts.label(*self._tuned))
+        base = loading.load_base(config.policy, adapters.POLICY)
+        self._tuned = ("tuned", tuned.seed)
+        self._model = PeftModel.from_pretrained(base, str(tuned.adapter), adapter_name=rollouts.label(*self._tuned))
         self._model.eval()
         self._start = ("base", None)
-        if loading.adapter_in(WARM_START):
+        if adapters.adapter_in(WARM_START):
             self._start = ("warm_start", None)
             self._model.load_adapter(str(WARM_START), adapter_name=rollouts.label(*self._start))
 
@@ -52,10 +51,10 @@ class Policies:
         Raises:
             UserError: If there is none.
         """
-        found = tuned.find(seed, self._config.policy)
+        tuned = adapters.find_tuned(seed, self._config.policy)
         name = rollouts.label("tuned", seed)
         if name not in self._model.peft_config:
-            self._model.load_adapter(str(found.adapter), adapter_name=name)
+            self._model.load_adapter(str(tuned.adapter), adapter_name=name)
         self._tuned = ("tuned", seed)
 
     def respond(self, message: str, compare: bool, on_token: Callable[[str, int], None] | None = None) -> list[dict]:
@@ -79,24 +78,23 @@ class Policies:
             )
         self._messages += 1
         keys = [self._tuned, self._start] if compare else [self._tuned]
-        return rollouts.score([self._sample(key, turn, ids, on_token) for key in keys], self._rewards, self._audit)
+        samples = [sample for key in keys for sample in self._sample(key, turn, ids, on_token)]
+        return rollouts.score(samples, self._rewards, self._audit)
 
-    def _sample(self, key, turn, ids, on_token) -> rollouts.Sample:
+    def _sample(self, key, turn, ids, on_token) -> list[rollouts.Sample]:
         config, name = self._config.rollout, rollouts.label(*key)
-        how = sampling.sampling(self._tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
-        uniform = np.random.default_rng([config.seed, turn.turn]).random((1, how.max_tokens))
+        how = sampling.for_tokenizer(self._tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
+        rng = np.random.default_rng([config.seed, turn.turn])
         report = None if on_token is None else lambda step, _: on_token(name, step + 1)
         with self._speaking(key) as model:
-            tokens = sampling.decode(model, [ids], 1, how, torch.from_numpy(uniform), report)[0]
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        finish = "stop" if tokens[-1] in how.eos_ids else "length"
-        return rollouts.Sample(turn, *key, 0, text, len(ids), len(tokens), finish)
+            responses = DecoderSampler(model, on_token=report).sample([ids], 1, how, rng)
+        return rollouts.samples(key, [turn], [ids], responses, how, self._tokenizer)
 
     @contextmanager
     def _speaking(self, key: tuple[str, int | None]) -> Iterator[PreTrainedModel]:
         if key[0] == "base":
             with self._model.disable_adapter():
-                yield decoder_of(self._model)
+                yield self._model
             return
         self._model.set_adapter(rollouts.label(*key))
-        yield decoder_of(self._model)
+        yield self._model

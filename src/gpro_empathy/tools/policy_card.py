@@ -7,14 +7,14 @@ from huggingface_hub import ModelCardData
 
 from gpro_empathy import model_card, packaged_models, params, response_format
 from gpro_empathy.analysis import metric_names
-from gpro_empathy.policy import tuned
+from gpro_empathy.policy import adapters
 
 # The model on the hub whose weights the packaged ones are, rounded to Q4_1.
 HUB_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _LLAMA_3 = re.compile(r"\bLlama-(3\.[1-3])\b")
 
 
-def hub_base(found: tuned.Tuned) -> str | None:
+def hub_base(found: adapters.Tuned) -> str | None:
     """Return the id of the base on the hub; None for the random model of the tests, which is not there."""
     return HUB_SMOLLM2 if found.base == packaged_models.SMOLLM2 else found.hub_model
 
@@ -26,7 +26,7 @@ def llama_version(base: str) -> str | None:
 
 
 def write(
-    repo: str, found: tuned.Tuned, config: params.Params, settings: Mapping, data: Mapping, analysis: Mapping
+    repo: str, found: adapters.Tuned, config: params.Params, settings: Mapping, data: Mapping, analysis: Mapping
 ) -> str:
     """Return the card as Markdown with the hub's metadata.
 
@@ -52,7 +52,7 @@ def write(
     return f"---\n{_metadata(found, config, data).to_yaml()}\n---\n\n{text}"
 
 
-def _metadata(found: tuned.Tuned, config: params.Params, data: Mapping) -> ModelCardData:
+def _metadata(found: adapters.Tuned, config: params.Params, data: Mapping) -> ModelCardData:
     base = hub_base(found)
     llama = llama_version(base)
     licence = "apache-2.0" if base == HUB_SMOLLM2 else f"llama{llama}" if llama else None
@@ -68,7 +68,7 @@ def _metadata(found: tuned.Tuned, config: params.Params, data: Mapping) -> Model
     )
 
 
-def _about(found: tuned.Tuned) -> str:
+def _about(found: adapters.Tuned) -> str:
     base, llama = hub_base(found), llama_version(hub_base(found))
     lines = [
         f"LoRA matrices for {base}, trained by GRPO (Shao et al. 2024, arXiv:2402.03300) to answer a single message with "
@@ -105,7 +105,7 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 ```"""
 
 
-def _metrics(found: tuned.Tuned, analysis: Mapping) -> str:
+def _metrics(found: adapters.Tuned, analysis: Mapping) -> str:
     start, seeds = analysis["starting_policy"], analysis["training_seeds"]
     several = f", the spread between the seeds {', '.join(map(str, seeds))} included" if len(seeds) > 1 else ""
     header = ["metric", "starting", "tuned", "difference", "p", f"seed {found.seed} alone"]
@@ -144,7 +144,7 @@ def _data(config: params.Params, data: Mapping) -> str:
     return f"{origin} Split {split}: {sizes}.{leak}"
 
 
-def _settings(found: tuned.Tuned, config: params.Params, settings: Mapping) -> str:
+def _settings(found: adapters.Tuned, config: params.Params, settings: Mapping) -> str:
     weights = ", ".join(f"{name} {weight:g}" for name, weight in sorted(config.rewards.weights.items()))
     terms = [f"training seed {found.seed}", f"LoRA rank {config.policy.lora_rank}, alpha {config.policy.lora_alpha:g}"]
     terms += [

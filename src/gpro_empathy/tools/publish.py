@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import tuned
+from gpro_empathy.policy import adapters
 from gpro_empathy.tools import lineage, policy_card
 
 FOLDER = Path("tmp/publish")
@@ -30,7 +30,7 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
     """
     check_name(repo)
     config = params.load_all()
-    found = tuned.find(seed, config.policy)
+    found = adapters.find_tuned(seed, config.policy)
     base = policy_card.hub_base(found)
     if base is None:
         raise UserError(
@@ -38,7 +38,7 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
         )
     if policy_card.llama_version(base) and not repo.split("/")[1].startswith("Llama"):
         raise UserError(f"REPO={repo}: the licence of {base} wants a name that begins with Llama: {_suggestion(repo)}")
-    lineage.check(STAGES, [tuned.ADAPTERS, *(REPORTS / n for n in MEASURED)], config.model_dump(mode="json"))
+    lineage.check(STAGES, [adapters.TUNED, *(REPORTS / n for n in MEASURED)], config.model_dump(mode="json"))
     if push and get_token() is None:
         raise UserError("no Hugging Face token is found; set HF_TOKEN or run `hf auth login`")
     write(repo, found, config, base)
@@ -65,7 +65,7 @@ def check_name(repo: str) -> None:
         raise UserError(f"REPO={repo}: give owner/name, e.g. REPO=jane/empathy-lora")
 
 
-def write(repo: str, found: tuned.Tuned, config: params.Params, base: str) -> None:
+def write(repo: str, found: adapters.Tuned, config: params.Params, base: str) -> None:
     """Write what is pushed to tmp/publish, atomically: the adapter, which names its base here, the card and a notice."""
     settings, data, analysis = (
         files.read_json(REPORTS / name) for name in ("training/settings.json", "data.json", "reward_analysis.json")
@@ -73,7 +73,7 @@ def write(repo: str, found: tuned.Tuned, config: params.Params, base: str) -> No
     card = policy_card.write(repo, found, config, settings, data, analysis)
     with files.atomic_path(FOLDER) as folder:
         folder.mkdir()
-        shutil.copyfile(found.adapter / tuned.WEIGHTS, folder / tuned.WEIGHTS)
+        shutil.copyfile(found.adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)
         adapter = files.read_json(found.adapter / "adapter_config.json")
         adapter |= {"base_model_name_or_path": base, "revision": found.revision}
         files.write_json(folder / "adapter_config.json", adapter)

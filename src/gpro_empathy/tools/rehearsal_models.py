@@ -21,7 +21,7 @@ from transformers import (
 
 from gpro_empathy import files, params, response_format
 from gpro_empathy.data import dialogue
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import adapters, conversion, loading, random_model
 from gpro_empathy.scorer import empathy_scorer
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
@@ -57,7 +57,7 @@ def build_policy(architecture: dict, name: str, folder: Path) -> None:
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    files.write_json(folder / loading.SOURCE, {"model": None, "revision": None, "name": name})
+    files.write_json(folder / adapters.SOURCE, {"model": None, "revision": None, "name": name})
 
 
 def build_encoder(architecture: dict, kind: type, folder: Path) -> None:
@@ -82,14 +82,14 @@ def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
 
 def full_tokenizer(size: int) -> PreTrainedTokenizerFast:
     """Return the small tokenizer with made-up words beside its own, so that every id of `size` is a token with a text."""
-    small = loading.small_tokenizer()
+    small = random_model.tokenizer()
     state = json.loads(small.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     letters = ("".join(part) for part in itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=4))
     while len(vocabulary) < size:
         vocabulary.setdefault(f"\u0120{next(letters)}", len(vocabulary))
     tokenizer = Tokenizer.from_str(json.dumps(state))
-    return loading.for_chat(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
+    return conversion.for_chat(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
 
 
 def longest_turns(tokenizer: PreTrainedTokenizerFast, count: int, tokens: int) -> list[dialogue.Turn]:

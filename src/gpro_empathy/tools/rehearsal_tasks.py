@@ -92,14 +92,14 @@ def train() -> None:
 
 
 def observe_saving() -> None:
-    """Let `policy.save_adapter` note the log-probabilities of what it saves."""
+    """Let `adapters.save_with_card` note the log-probabilities of what it saves."""
     config = params.load(params.Policy)
     if config.backend == "unsloth":
         os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
         unsloth_engine.prepare(config)
-    from gpro_empathy.policy import loading
+    from gpro_empathy.policy import adapters
 
-    save = loading.save_adapter
+    save = adapters.save_with_card
 
     def observed(model, *args, **kwargs):
         noted = {"trained": log_probabilities(model)}
@@ -108,7 +108,7 @@ def observe_saving() -> None:
         files.write_json(TRAINED, noted)
         return save(model, *args, **kwargs)
 
-    loading.save_adapter = observed
+    adapters.save_with_card = observed
 
 
 def rollout() -> None:

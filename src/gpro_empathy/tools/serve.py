@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 from gpro_empathy import machine, params, response_format
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import tuned, vllm_engine
+from gpro_empathy.policy import adapters, vllm_engine
 
 # The name of the tuned policy in requests.
 NAME = "empathy"
 
 
-def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
+def command(found: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command line of `vllm serve`, in the options of vLLM 0.30.0.
 
     The base is quantised to NF4 as it is loaded where the adapter was trained so. Prompts and responses are bounded, and
@@ -34,7 +34,7 @@ def command(found: tuned.Tuned, config: params.Params, port: int, extra: Sequenc
         "max_new_tokens": rollout.max_completion_tokens, "temperature": rollout.temperature, "top_p": rollout.top_p
     }  # fmt: skip
     return [
-        "vllm", "serve", found.hub_model or str(tuned.POLICY),
+        "vllm", "serve", found.hub_model or str(adapters.POLICY),
         *(["--revision", found.revision] if found.revision else []),
         "--tensor-parallel-size", str(rollout.vllm_gpus),
         "--enable-lora",
@@ -57,7 +57,7 @@ def request(port: int) -> str:
     return shlex.join(["curl", url, "-H", "Content-Type: application/json", "-d", json.dumps(body)])
 
 
-def run(found: tuned.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> None:
+def run(found: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> None:
     """Print the command line and start the server; return when it is stopped.
 
     Raises:

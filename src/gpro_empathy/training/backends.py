@@ -14,10 +14,11 @@ import torch
 from peft import PeftModel
 from trl import GRPOTrainer
 
-from gpro_empathy import params
+from gpro_empathy import distributed, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading, sampling, vllm_engine
-from gpro_empathy.policy.cpu_decoder import decoder_of
+from gpro_empathy.policy import loading, vllm_engine
+from gpro_empathy.policy.decoding import DecoderSampler
+from gpro_empathy.policy.sampling import Sampler, Sampling
 from gpro_empathy.training import grpo_trainer, launch, unsloth_engine
 
 
@@ -33,14 +34,8 @@ class Backend(Protocol):
         """Return the starting policy; LoRA matrices that no adapter gives are drawn from `seed`."""
 
     @staticmethod
-    def sample(
-        model: PeftModel,
-        prompts: Sequence[Sequence[int]],
-        samples_per_prompt: int,
-        how: sampling.Sampling,
-        rng: np.random.Generator,
-    ) -> list[list[int]]:
-        """Sample from the policy as it is; arguments and result as `generation.sample`."""
+    def sampler(model: PeftModel) -> Sampler:
+        """Return what samples from the policy as it is at this moment."""
 
     @staticmethod
     def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
@@ -64,13 +59,9 @@ class Transformers:
         return model
 
     @staticmethod
-    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
-        """Sample by module `generation`."""
-        was_training = model.training
-        model.eval()
-        responses = sampling.sample(decoder_of(model), prompts, samples_per_prompt, how, rng)
-        model.train(was_training)
-        return responses
+    def sampler(model: PeftModel) -> Sampler:
+        """Return a decoder of this package."""
+        return DecoderSampler(model)
 
     @staticmethod
     def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
@@ -107,12 +98,12 @@ class Unsloth:
         return self._model
 
     @staticmethod
-    def sample(model, prompts, samples_per_prompt, how, rng) -> list[list[int]]:
-        """Sample by vLLM, with the LoRA matrices as they are at this moment, or without it by the model itself."""
+    def sampler(model: PeftModel) -> Sampler:
+        """Return vLLM with the LoRA matrices as they are at this moment, or without it the model itself."""
         if not unsloth_engine.has_vllm(model):
-            return unsloth_engine.generate(model, prompts, samples_per_prompt, how, rng)
+            return unsloth_engine.UnslothSampler(model)
         adapter = model.load_lora(str(unsloth_engine.WORK / "adapter"), load_tensors=True)
-        return vllm_engine.sample(model.fast_generate, prompts, samples_per_prompt, how, rng, adapter)
+        return vllm_engine.VllmSampler(model.fast_generate, adapter)
 
     @staticmethod
     def trainer(config: params.TrainGrpo) -> tuple[type[GRPOTrainer], dict]:
@@ -122,3 +113,23 @@ class Unsloth:
 
 
 KINDS: dict[str, type[Backend]] = {"transformers": Transformers, "unsloth": Unsloth}
+
+
+class ServerSampler:
+    """Samples by the vLLM server of a trainer, which is sent the weights as they are at this moment."""
+
+    def __init__(self, trainer: GRPOTrainer) -> None:
+        self._generation = trainer.vllm_generation
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: Sampling, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """Sample as `Sampler.sample`, by the trainer's settings and the server's random numbers.
+
+        Every process must call it, and the responses of all come back to each.
+        """
+        self._generation.sync_weights()
+        # The server takes the prompts of all processes together, so that the main one brings them all.
+        rows = [list(ids) for ids in prompts for _ in range(samples_per_prompt)] if distributed.is_main() else []
+        _, responses, _, _ = self._generation.generate(rows, None, num_generations=samples_per_prompt)
+        return distributed.from_main(lambda: responses)

@@ -1,10 +1,6 @@
-"""One GRPO run: reference statistics, training with checkpoints to go on from, and what is reported of it."""
+"""One GRPO run: reference statistics, training with checkpoints to go on from, and what it leaves."""
 
-import csv
-import hashlib
-import io
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +9,16 @@ import datasets
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import calibration, distributed, files, model_card, params, response_format, rewards
+from gpro_empathy import calibration, distributed, files, params, response_format, rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading, sampling
-from gpro_empathy.training import backends, grpo_trainer, training_log
+from gpro_empathy.training import backends, checkpoints, grpo_trainer, training_log
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
 SAMPLE_PROMPTS = 3
-# Columns that stand first in every table; the others follow in alphabetical order.
-LEADING = ("seed", "step", "group", "sample")
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,8 @@ class Run:
 class Result:
     """What a run leaves.
 
-    `log`, `timing`, `groups` and `samples` are rows by step; `reference` is (mean, sd) by term; `weights` are those of the
-    whole model by name, where it is sharded among processes, else None.
+    `log`, `timing`, `groups` and `samples` are rows by step; `reference` is (mean, sd) by term;
+    `weights` are those of the whole model by name, where it is sharded among processes, else None.
     """
 
     seed: int
@@ -60,9 +54,9 @@ class Result:
 
 
 def train(
-    run: Run, checkpoints: Path, inputs: Sequence[Path], reference: dict[str, tuple[float, float]] | None = None
+    run: Run, folder: Path, inputs: Sequence[Path], reference: dict[str, tuple[float, float]] | None = None
 ) -> Result:
-    """Train `run.model`, going on from the newest checkpoint if one was made from these `inputs` and settings.
+    """Train `run.model`, going on from the newest checkpoint in `folder` of the same settings and `inputs`.
 
     Args:
         reference: Statistics of the starting policy, (mean, sd) by term; measured where they are not given.
@@ -75,43 +69,68 @@ def train(
             f"train_grpo.prompts_per_step is {run.config.prompts_per_step}, but there are {len(run.train_prompts)} prompts"
         )
     torch.manual_seed(run.seed)
-    checkpoint = distributed.from_main(lambda: _newest_checkpoint(checkpoints, _fingerprint(run, inputs)))
-    kept = files.read_json(checkpoint / "run.json") if checkpoint else None
-    if kept:
-        reference = {name: tuple(statistics) for name, statistics in kept["reference"].items()}
-    samples = kept["samples"] if kept else []
+    checkpoint = distributed.from_main(lambda: checkpoints.newest(folder, _fingerprint(run, inputs)))
     recorder = training_log.Recorder(run.rewards, run.config.num_generations)
-    trainer = _trainer(run, recorder, checkpoints)
-
-    def begin() -> None:
-        nonlocal reference
-        reference = reference or measure_reference(run, trainer)
-        recorder.model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
-        if not samples:
-            samples.extend(sample_responses(run, 0, trainer))
-
-    def keep(step: int) -> None:
-        samples.extend(sample_responses(run, step, trainer))
-        if distributed.is_main():
-            state = {"reference": reference, "samples": samples}
-            files.write_json(checkpoints / f"checkpoint-{step}" / "run.json", state)
-
-    log = training_log.Log(recorder, trainer, begin, keep)
+    trainer = _trainer(run, recorder, folder)
+    log = training_log.Log(recorder, trainer)
+    record = Record(run, trainer, log, reference)
+    trainer.add_callback(record)  # before the log, whose clock starts once the reference statistics are there
     trainer.add_callback(log)
     if checkpoint:
-        log.restore(checkpoint)
+        record.restore(checkpoint)
         # Beside TRL's copy for the KL divergence, transformers would leave the trained adapter where it started.
         adapters.restore(run.model, checkpoint)
         distributed.say(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
-    distributed.say(f"GRPO: {json.dumps(settings, sort_keys=True)}")
-    changed = grpo_trainer.departures(run.config, _trl_values(run, checkpoints), trainer.args)
-    distributed.say(f"GRPO settings, as set -> in effect: {'; '.join(changed) or 'all as set'}")
+    _say_settings(run, trainer, settings, folder)
     weights = None
     if len(log.rows) < run.config.steps:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if distributed.are_sharded() else None
-    return Result(run.seed, log.rows, log.timing, recorder.groups, samples, reference, settings, weights)
+    return Result(run.seed, log.rows, log.timing, recorder.groups, record.samples, record.reference, settings, weights)
+
+
+class Record(TrainerCallback):
+    """What a run does beside its steps: statistics of the starting policy, samples, and what a checkpoint keeps.
+
+    With it a run that was interrupted ends with the same files as one that was not.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        trainer: GRPOTrainer,
+        log: training_log.Log,
+        reference: dict[str, tuple[float, float]] | None,
+    ) -> None:
+        self.run, self.trainer, self.log = run, trainer, log
+        self.reference = reference
+        self.samples: list[dict] = []
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        """Measure and sample the starting policy, unless that was done before."""
+        # Not before the training begins: only then are sharded weights where a vLLM server is sent them from.
+        self.reference = self.reference or measure_reference(self.run, self.trainer)
+        self.log.recorder.model = rewards.with_reference(self.run.rewards, rewards.reference_json(self.reference))
+        if not self.samples:
+            self.samples += sample_responses(self.run, 0, self.trainer)
+
+    def on_save(self, args, state, control, **_) -> None:
+        """Keep everything beside the weights in the checkpoint that was just written."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if distributed.is_main():
+            files.write_json(checkpoint / checkpoints.LOG, self.log.state())
+        self.samples += sample_responses(self.run, state.global_step, self.trainer)
+        if distributed.is_main():
+            kept = {"reference": self.reference, "samples": self.samples}
+            files.write_json(checkpoint / checkpoints.RUN, kept)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take over what `on_save` kept."""
+        kept = files.read_json(checkpoint / checkpoints.RUN)
+        self.reference = {name: tuple(statistics) for name, statistics in kept["reference"].items()}
+        self.samples = kept["samples"]
+        self.log.restore(files.read_json(checkpoint / checkpoints.LOG))
 
 
 def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str, tuple[float, float]]:
@@ -158,79 +177,29 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
     }
 
 
-def write_reports(results: Sequence[Result], folder: Path) -> None:
-    """Write the log, timing, groups and samples of the runs, one after the other with their seeds, to `folder`, atomically.
-
-    Reference statistics and settings are those of the first: all runs share them.
-    """
-    with files.atomic_path(folder) as temporary:
-        temporary.mkdir()
-        for name in ("log", "timing", "groups"):
-            files.write_text(temporary / f"{name}.csv", _csv(_with_seed(results, name)))
-        files.write_jsonl(temporary / "samples.jsonl", _with_seed(results, "samples"))
-        files.write_json(temporary / "reference.json", rewards.reference_json(results[0].reference))
-        seeds = [result.seed for result in results]
-        files.write_json(temporary / "settings.json", results[0].settings | {"seeds": seeds})
-
-
-def _with_seed(results: Sequence[Result], name: str) -> list[dict]:
-    return [{"seed": result.seed} | row for result in results for row in getattr(result, name)]
-
-
-def card(run: Run, result: Result) -> str:
-    """Return the adapter's model card."""
-    first, last = result.log[0], result.log[-1]
-    terms = [
-        (f"{name} (raw)", f"{first[f'{name}_raw']:.3f}", f"{last[f'{name}_raw']:.3f}")
-        for name in sorted(run.rewards.terms)
-    ]
-    base = "the base in 4 bits (NF4)" if run.policy.load_in_4bit else "the unquantised base"
-    return model_card.render(
-        f"{run.policy.model}, trained by GRPO to answer with empathy",
-        f"LoRA of rank {run.policy.lora_rank} on {base}, "
-        f"{run.config.steps} GRPO steps of {run.config.prompts_per_step} prompts x {run.config.num_generations} responses, "
-        f"seed {run.seed}.",
-        model_card.table(["training batch mean", f"step {first['step']}", f"step {last['step']}"], terms),
-        "The comparison on held-out prompts, with intervals, is in reports/reward_analysis.json. "
-        + model_card.POLICY_LIMITS,
-    )
-
-
-def forget(checkpoints: Path) -> None:
-    """Delete the checkpoints of a run that is complete."""
-    # First what makes them count: a run that is killed here must not find half of a checkpoint and go on from it.
-    for mark in checkpoints.rglob("fingerprint.txt"):
-        mark.unlink()
-    shutil.rmtree(checkpoints, ignore_errors=True)
-
-
 def _respond(
     run: Run, utterances: Sequence[str], rng: np.random.Generator, trainer: GRPOTrainer | None = None
 ) -> list[str]:
     """Return one response to each utterance, the same in every process, by the trainer's server where it has one."""
-    tokens = [loading.prompt_ids(run.tokenizer, response_format.messages(utterance)) for utterance in utterances]
+    prompts = [loading.prompt_ids(run.tokenizer, response_format.messages(utterance)) for utterance in utterances]
+    how = sampling.for_tokenizer(
+        run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p
+    )
     if trainer is not None and run.config.vllm_mode == "server":
-        engine = trainer.vllm_generation
-        engine.sync_weights()
-        # The server takes the prompts of all processes together, so that the main one brings them all.
-        _, responses, _, _ = engine.generate(tokens if distributed.is_main() else [], None, num_generations=1)
+        responses = backends.ServerSampler(trainer).sample(prompts, 1, how, rng)
     else:
-        how = sampling.sampling(
-            run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p
-        )
-        sample = backends.KINDS[run.policy.backend].sample
-        responses = distributed.from_main(lambda: sample(run.model, tokens, 1, how, rng))
-    responses = distributed.from_main(lambda: responses)
+        backend = backends.KINDS[run.policy.backend]
+        responses = distributed.from_main(lambda: backend.sampler(run.model).sample(prompts, 1, how, rng))
     return [run.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
 
-def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GRPOTrainer:
+def _trainer(run: Run, recorder: training_log.Recorder, folder: Path) -> GRPOTrainer:
     kind, extra = backends.KINDS[run.policy.backend].trainer(run.config)
     dataset = datasets.Dataset.from_list([{"prompt": response_format.messages(text)} for text in _in_order(run)])
     trainer = kind(
         model=run.model,
         reward_funcs=recorder.functions(),
-        args=grpo_trainer.checked_config(_trl_values(run, checkpoints)),
+        args=grpo_trainer.checked_config(_trl_values(run, folder)),
         train_dataset=dataset,
         processing_class=run.tokenizer,
         **extra,
@@ -239,8 +208,8 @@ def _trainer(run: Run, recorder: training_log.Recorder, checkpoints: Path) -> GR
     return trainer
 
 
-def _trl_values(run: Run, checkpoints: Path) -> dict[str, object]:
-    return grpo_trainer.trl_values(run.config, run.rewards.config, run.policy, run.seed, checkpoints)
+def _trl_values(run: Run, folder: Path) -> dict[str, object]:
+    return grpo_trainer.trl_values(run.config, run.rewards.config, run.policy, run.seed, folder)
 
 
 def _in_order(run: Run) -> list[str]:
@@ -256,37 +225,10 @@ def _in_order(run: Run) -> list[str]:
 
 
 def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
-    """Return a hash of everything that decides the run: settings and input files."""
-    digest = hashlib.sha256()
-    for section in (run.config, run.policy, run.rewards.config):
-        # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
-        left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
-        digest.update(section.model_dump_json(exclude=left_out).encode())
-    digest.update(str(run.seed).encode())
-    for folder in inputs:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(f"{path.relative_to(folder)}\n".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return checkpoints.fingerprint((run.config, run.policy, run.rewards.config), run.seed, inputs)
 
 
-def _newest_checkpoint(checkpoints: Path, fingerprint: str) -> Path | None:
-    """Return the newest whole checkpoint of this very run, after deleting those of any other."""
-    mark = checkpoints / "fingerprint.txt"
-    if not mark.is_file() or files.read_text(mark).strip() != fingerprint:
-        forget(checkpoints)
-        files.write_text(mark, fingerprint + "\n")
-        return None
-    whole = [path.parent for path in checkpoints.glob("checkpoint-*/run.json")]  # run.json is written last
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _csv(rows: Sequence[dict]) -> str:
-    text = io.StringIO()
-    # Not in the order of the first row: rows that a checkpoint kept come back with their keys sorted.
-    columns = sorted(rows[0], key=lambda name: (LEADING.index(name) if name in LEADING else len(LEADING), name))
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _say_settings(run: Run, trainer: GRPOTrainer, settings: dict, folder: Path) -> None:
+    distributed.say(f"GRPO: {json.dumps(settings, sort_keys=True)}")
+    changed = grpo_trainer.overridden_settings(run.config, _trl_values(run, folder), trainer.args)
+    distributed.say(f"GRPO settings, as set -> in effect: {'; '.join(changed) or 'all as set'}")

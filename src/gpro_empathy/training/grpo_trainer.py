@@ -1,7 +1,7 @@
 """Group Relative Policy Optimization (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300) of the policy.
 
 TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one machine: sampling
-(module `generation`) and log-probabilities (module `grouped`). With an engine of its own, such as vLLM, TRL's trainer
+(module `decoding`) and log-probabilities (module `packed_logprobs`). With an engine of its own, such as vLLM, TRL's trainer
 runs as it is.
 """
 
@@ -16,9 +16,9 @@ from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import distributed, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import sampling
-from gpro_empathy.policy.cpu_decoder import decoder_of
+from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.policy.loading import compute_dtype
+from gpro_empathy.policy.sampling import Sampling
 from gpro_empathy.training import packed_logprobs
 
 
@@ -100,24 +100,26 @@ def trl_values(
     return values
 
 
-def departures(grpo: params.TrainGrpo, asked: dict[str, object], args: GRPOConfig) -> list[str]:
+def overridden_settings(grpo: params.TrainGrpo, asked: dict[str, object], args: GRPOConfig) -> list[str]:
     """Return "name set -> name in effect" for each setting that the installed TRL or Unsloth has in another form.
 
     Args:
         asked: What was handed to GRPOConfig.
         args: The trainer's, which Unsloth may have changed.
     """
-    found = []
+    overridden = []
     if args.per_device_train_batch_size != grpo.completions_per_forward:
-        found.append(f"completions_per_forward {grpo.completions_per_forward} -> {args.per_device_train_batch_size}")
+        overridden.append(
+            f"completions_per_forward {grpo.completions_per_forward} -> {args.per_device_train_batch_size}"
+        )
     if grpo.warmup_ratio:
-        found.append(f"warmup_ratio {grpo.warmup_ratio:g} -> warmup_steps {args.warmup_steps:g}")
+        overridden.append(f"warmup_ratio {grpo.warmup_ratio:g} -> warmup_steps {args.warmup_steps:g}")
     for name, value in sorted(asked.items()):
         effective = getattr(args, name)
         effective = getattr(effective, "value", effective)
         if name not in ("report_to", "output_dir") and effective != value:
-            found.append(f"{name} {value} -> {effective}")
-    return found
+            overridden.append(f"{name} {value} -> {effective}")
+    return overridden
 
 
 def checked_config(values: dict) -> GRPOConfig:
@@ -171,7 +173,7 @@ class GroupTrainer(EngineTrainer):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         started = time.perf_counter()
-        how = sampling.Sampling(
+        how = Sampling(
             temperature=self.args.temperature,
             top_p=self.args.top_p,
             max_tokens=self.args.max_completion_length,
@@ -179,13 +181,10 @@ class GroupTrainer(EngineTrainer):
             pad_id=self._tokenizer.pad_token_id,
         )
         rng = np.random.default_rng([self.args.seed, self.state.global_step])
-        self.model.eval()
-        decoder = decoder_of(self.accelerator.unwrap_model(self.model))
-        # The numbers of the whole step, of which this process takes the rows of its own prompts.
-        size, own = len(prompt_ids), distributed.index() * len(prompt_ids)
-        uniform_BT = torch.from_numpy(rng.random((size * distributed.count(), how.max_tokens))[own : own + size])
-        completions = sampling.decode(decoder, prompt_ids[::num_generations], num_generations, how, uniform_BT)
-        self.model.train()
+        # The numbers are those of the whole step: the processes before this one take theirs first.
+        rng.random((distributed.index() * len(prompt_ids), how.max_tokens))
+        sampler = DecoderSampler(self.accelerator.unwrap_model(self.model))
+        completions = sampler.sample(prompt_ids[::num_generations], num_generations, how, rng)
         self.generation_seconds += time.perf_counter() - started
         return completions, None
 
@@ -202,7 +201,7 @@ class GroupTrainer(EngineTrainer):
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """Do a forward and a backward pass, and before an update average the gradients over the processes."""
         loss = super().training_step(*args, **kwargs)
-        # DistributedDataParallel averages only what went through its own forward pass, which `grouped` goes past.
+        # DistributedDataParallel averages only what went through its own forward pass, which `packed_logprobs` goes past.
         if distributed.count() > 1 and self.accelerator.sync_gradients:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:

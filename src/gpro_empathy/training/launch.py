@@ -110,23 +110,23 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(f"train_grpo.launcher {name}: there is no {path}; there are {known}, and none")
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        found = load_config_from_file(str(path)).to_dict()
-        _check_keys(found)
+        configuration = load_config_from_file(str(path)).to_dict()
+        _check_keys(configuration)
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: accelerate cannot read it: {' '.join(str(error).split())}") from None
-    # Each process turns on what policy.dtype stands for by itself (bf16 in grpo.trl_values), on whichever machine and
+    # Each process turns on what policy.dtype stands for by itself (bf16 in grpo_trainer.trl_values), on whichever machine and
     # however it was started. It cannot turn off what the launcher turned on.
-    if found.get("mixed_precision") not in (None, "no"):
+    if configuration.get("mixed_precision") not in (None, "no"):
         raise UserError(
-            f"{path}: mixed_precision is {found['mixed_precision']}, which would hold whatever policy.dtype says; set it "
+            f"{path}: mixed_precision is {configuration['mixed_precision']}, which would hold whatever policy.dtype says; set it "
             'to "no", and policy.dtype to what you want'
         )
-    return found
+    return configuration
 
 
 def _check_keys(configuration: dict) -> None:

@@ -1,12 +1,11 @@
 """Rollouts: responses of each policy to the same test prompts, with every reward of every response."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +13,8 @@ from gpro_empathy import files, params, response_format, rewards, text_measures
 from gpro_empathy.data.dialogue import LABELS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading, sampling, vllm_engine
-from gpro_empathy.policy.cpu_decoder import decoder_of
+from gpro_empathy.policy.decoding import DecoderSampler
+from gpro_empathy.policy.sampling import Sampler
 from gpro_empathy.scorer import empathy_scorer
 
 
@@ -47,7 +47,7 @@ def choose_prompts(turns: Sequence[Turn], config: params.Rollout) -> list[Turn]:
 
 
 def sample_policies(
-    base: PreTrainedModel,
+    sampler_of: Callable[[str, Path | None], Sampler],
     tokenizer: PreTrainedTokenizerBase,
     adapters: Mapping[tuple[str, int | None], Path],
     turns: Sequence[Turn],
@@ -57,40 +57,50 @@ def sample_policies(
 
     All policies get the same random numbers. A base model that was warm-started is described and not compared: it gives
     one response to a prompt, and config.samples_per_prompt only where it is the starting policy itself.
+
+    Args:
+        sampler_of: Gives the sampler of an adapter by its label and folder, which is None for the base:
+            `LocalPolicies`, or `VllmPolicies`.
     """
-    model: PreTrainedModel | PeftModel = base
-    count = _base_samples(adapters, config)
-    result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config, count)
-    for key, folder in adapters.items():
-        name = label(*key)
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-        model.set_adapter(name)
-        result += _sample(decoder_of(model.eval()), key, tokenizer, turns, config, config.samples_per_prompt)
-    return result
-
-
-def sample_policies_by_vllm(
-    engine,
-    tokenizer: PreTrainedTokenizerBase,
-    adapters: Mapping[tuple[str, int | None], Path],
-    turns: Sequence[Turn],
-    config: params.Rollout,
-) -> list[Sample]:
-    """Sample as `sample_policies` does, by a vllm.LLM that holds the base; the policies that are compared get the same seeds."""
-    tokens = _tokens(tokenizer, turns)
-    how = _sampling(tokenizer, config)
+    policies = [(("base", None), None), *adapters.items()]
     result: list[Sample] = []
-    for number, (key, folder) in enumerate([(("base", None), None), *adapters.items()]):
-        request = vllm_engine.adapter_request(label(*key), number, folder) if folder else None
-        rng = np.random.default_rng(config.seed)
-        print(f"rollout {label(*key)}: {len(turns)} prompts by vLLM", flush=True)
+    for key, folder in policies:
         count = config.samples_per_prompt if folder else _base_samples(adapters, config)
-        responses = vllm_engine.sample(engine.generate, tokens, count, how, rng, request)
-        result += _samples(key, turns, tokens, responses, how, tokenizer)
+        result += _sample(sampler_of(label(*key), folder), key, tokenizer, turns, config, count)
     return result
+
+
+class LocalPolicies:
+    """Samplers of policies that share one base model in this process; each is good until the next is asked for."""
+
+    def __init__(self, base: PreTrainedModel, config: params.Rollout) -> None:
+        self._model: PreTrainedModel | PeftModel = base
+        self._drawn_per_prompt = config.samples_per_prompt
+
+    def __call__(self, name: str, adapter: Path | None) -> Sampler:
+        """Return the sampler of an adapter, or of the base, which must come first."""
+        if isinstance(self._model, PeftModel):
+            self._model.load_adapter(str(adapter), adapter_name=name)
+            self._model.set_adapter(name)
+        elif adapter is not None:
+            self._model = PeftModel.from_pretrained(self._model, str(adapter), adapter_name=name)
+            self._model.set_adapter(name)
+        return DecoderSampler(self._model.eval(), self._drawn_per_prompt)
+
+
+class VllmPolicies:
+    """Samplers of policies whose base a vllm.LLM holds, with the adapters as LoRA requests."""
+
+    def __init__(self, engine) -> None:
+        self._engine, self._adapters = engine, 0
+
+    def __call__(self, name: str, adapter: Path | None) -> Sampler:
+        """Return the sampler of an adapter, or of the base."""
+        if adapter is None:
+            return vllm_engine.VllmSampler(self._engine.generate)
+        self._adapters += 1
+        request = vllm_engine.adapter_request(name, self._adapters, adapter)
+        return vllm_engine.VllmSampler(self._engine.generate, request)
 
 
 def label(name: str, seed: int | None) -> str:
@@ -99,14 +109,14 @@ def label(name: str, seed: int | None) -> str:
 
 
 def load_scorers(
-    config: params.Rewards, own: Path, audit: Path, reference: Path
+    config: params.Rewards, scorer: Path, audit: Path, reference: Path
 ) -> tuple[rewards.RewardModel, empathy_scorer.Scorer | empathy_scorer.Ensemble]:
     """Load the reward model, with its own scorer and the training's reference statistics, and the scorer that audits it.
 
     Raises:
         UserError: If one of them is missing or cannot be loaded.
     """
-    model = rewards.with_reference(rewards.load(config, own), files.read_json(reference))
+    model = rewards.with_reference(rewards.load(config, scorer), files.read_json(reference))
     return model, empathy_scorer.load(audit)
 
 
@@ -116,17 +126,17 @@ def score(
     """Return one row per response with all its scores; batch calibration is over each policy's responses."""
     rows: list[dict] = []
     for key in dict.fromkeys((sample.model, sample.seed) for sample in samples):
-        own = [sample for sample in samples if (sample.model, sample.seed) == key]
-        responses = [response_format.parse_response(sample.text) for sample in own]
-        scores = model.score([sample.turn.text for sample in own], responses)
-        contexts = [(sample.turn.text,) for sample in own]
+        of_policy = [sample for sample in samples if (sample.model, sample.seed) == key]
+        responses = [response_format.parse_response(sample.text) for sample in of_policy]
+        scores = model.score([sample.turn.text for sample in of_policy], responses)
+        contexts = [(sample.turn.text,) for sample in of_policy]
         audit_B = audit.score([response.answer for response in responses], contexts)[:, LABELS.index("empathy")]
         columns = {f"{term}_raw": values for term, values in scores.raw.items()}
         for term in model.reference:
             columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}
         columns |= {"combined_batch": scores.combined_batch, "combined_reference": scores.combined_reference}
         columns["audit_empathy_raw"] = audit_B
-        for index, (sample, response) in enumerate(zip(own, responses, strict=True)):
+        for index, (sample, response) in enumerate(zip(of_policy, responses, strict=True)):
             row = _describe(sample, response)
             rows.append(row | {column: float(values[index]) for column, values in columns.items()})
     return rows
@@ -161,37 +171,49 @@ def _base_samples(adapters: Mapping[tuple[str, int | None], Path], config: param
     return 1 if ("warm_start", None) in adapters else config.samples_per_prompt
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[int]]:
-    return [loading.prompt_ids(tokenizer, response_format.messages(turn.text)) for turn in turns]
-
-
-def _sampling(tokenizer: PreTrainedTokenizerBase, config: params.Rollout) -> sampling.Sampling:
-    return sampling.sampling(tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
-
-
-def _sample(model, key, tokenizer, turns, config, count) -> list[Sample]:
-    tokens, how = _tokens(tokenizer, turns), _sampling(tokenizer, config)
+def _sample(
+    sampler: Sampler,
+    key: tuple[str, int | None],
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    config: params.Rollout,
+    count: int,
+) -> list[Sample]:
+    prompts = [loading.prompt_ids(tokenizer, response_format.messages(turn.text)) for turn in turns]
+    how = sampling.for_tokenizer(tokenizer, config.max_completion_tokens, config.temperature, config.top_p)
     rng = np.random.default_rng(config.seed)
-    uniform = torch.from_numpy(rng.random((len(turns), config.samples_per_prompt, how.max_tokens))[:, :count])
+    # vLLM makes batches by itself.
+    batch_size = len(turns) if config.engine == "vllm" else config.batch_size
     result: list[Sample] = []
     started = time.perf_counter()
-    for start in range(0, len(turns), config.batch_size):
-        part = slice(start, start + config.batch_size)
-        responses = sampling.decode(model, tokens[part], count, how, uniform[part].reshape(-1, how.max_tokens))
-        result += _samples(key, turns[part], tokens[part], responses, how, tokenizer)
-        done = min(start + config.batch_size, len(turns))
+    for start in range(0, len(turns), batch_size):
+        part = slice(start, start + batch_size)
+        responses = sampler.sample(prompts[part], count, how, rng)
+        result += samples(key, turns[part], prompts[part], responses, how, tokenizer)
+        done = min(start + batch_size, len(turns))
         left = (time.perf_counter() - started) / done * (len(turns) - done)
         print(f"rollout {label(*key)}: {done}/{len(turns)} prompts, {left:.0f} s left", flush=True)
     return result
 
 
-def _samples(key, turns, tokens, responses, how: sampling.Sampling, tokenizer) -> list[Sample]:
-    """Describe responses, as many to each turn, turn by turn."""
+def samples(
+    key: tuple[str, int | None],
+    turns: Sequence[Turn],
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    how: sampling.Sampling,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Sample]:
+    """Describe the responses of a policy, as many to each turn, turn by turn.
+
+    Args:
+        prompts, responses: Their token ids, ragged.
+    """
     result = []
     for index, ids in enumerate(responses):
         row, number = divmod(index, len(responses) // len(turns))
         text = tokenizer.decode(ids, skip_special_tokens=True)
         # vLLM may stop at an end token of the model's that is not the tokenizer's.
         finish = "length" if len(ids) == how.max_tokens and ids[-1] not in how.eos_ids else "stop"
-        result.append(Sample(turns[row], *key, number, text, len(tokens[row]), len(ids), finish))
+        result.append(Sample(turns[row], *key, number, text, len(prompts[row]), len(ids), finish))
     return result

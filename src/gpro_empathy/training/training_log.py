@@ -3,14 +3,13 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from gpro_empathy import distributed, files
+from gpro_empathy import distributed
 from gpro_empathy.response_format import parse_response
 from gpro_empathy.rewards import RewardModel, Scores
 
@@ -40,8 +39,8 @@ class Recorder:
                 self._batch = completions
                 self._scores = self._score(prompts, completions, trainer_state.global_step + 1)
             chosen = self._scores.batch if self.model.config.calibration == "batch" else self._scores.reference
-            own = distributed.index() * len(completions)
-            return chosen[name][own : own + len(completions)].tolist()
+            first = distributed.index() * len(completions)
+            return chosen[name][first : first + len(completions)].tolist()
 
         reward.__name__ = name
         return reward
@@ -50,10 +49,10 @@ class Recorder:
         started = time.perf_counter()
         utterances = [prompt[-1]["content"] for prompt in prompts]
         responses = [parse_response(completion[0]["content"]) for completion in completions]
-        own = self.model.raw(utterances, responses)
+        raw_of_process = self.model.raw(utterances, responses)
         well_formed = np.array([float(response.well_formed) for response in responses])
-        parts = distributed.gather((own, well_formed))
-        scores = self.model.combine({name: np.concatenate([raw[name] for raw, _ in parts]) for name in own})
+        parts = distributed.gather((raw_of_process, well_formed))
+        scores = self.model.combine({name: np.concatenate([raw[name] for raw, _ in parts]) for name in raw_of_process})
         columns = {f"{name}_raw": values for name, values in scores.raw.items()}
         columns |= {f"{name}_batch": values for name, values in scores.batch.items() if name in self.model.reference}
         columns |= {f"{name}_reference": v for name, v in scores.reference.items() if name in self.model.reference}
@@ -98,10 +97,8 @@ _TOO_DIFFERENT = 0.2
 class Log(TrainerCallback):
     """One row per step, from TRL's metrics and the recorder's, printed as it comes, with the time left."""
 
-    def __init__(
-        self, recorder: Recorder, trainer: GRPOTrainer, on_begin: Callable[[], None], on_save: Callable[[int], None]
-    ) -> None:
-        self.recorder, self.trainer, self.on_begin, self.on_save_step = recorder, trainer, on_begin, on_save
+    def __init__(self, recorder: Recorder, trainer: GRPOTrainer) -> None:
+        self.recorder, self.trainer = recorder, trainer
         self.rows: list[dict] = []
         self.timing: list[dict] = []
         self._started = time.perf_counter()
@@ -118,8 +115,7 @@ class Log(TrainerCallback):
         self._update_seconds += _now() - self._update_started
 
     def on_train_begin(self, args, state, control, **_) -> None:
-        """Do what must come before the first step, and start the clock."""
-        self.on_begin()
+        """Start the clock."""
         self._started, self._first_step = time.perf_counter(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
@@ -140,16 +136,12 @@ class Log(TrainerCallback):
                 "the trainer, which rounding does not explain: vLLM may hold other weights; see docs/scaling.md on its server"
             )
 
-    def on_save(self, args, state, control, **_) -> None:
-        """Keep log and scores beside the checkpoint, so that a resumed run ends with the same files."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if distributed.is_main():
-            files.write_json(folder / "log.json", {"rows": self.rows, "timing": self.timing, **self.recorder.state()})
-        self.on_save_step(state.global_step)
+    def state(self) -> dict:
+        """Return what a checkpoint must keep, so that a resumed run ends with the same files."""
+        return {"rows": self.rows, "timing": self.timing, **self.recorder.state()}
 
-    def restore(self, folder: Path) -> None:
-        """Take over what `on_save` kept."""
-        state = files.read_json(folder / "log.json")
+    def restore(self, state: dict) -> None:
+        """Take over what a checkpoint kept."""
         self.rows, self.timing = state["rows"], state["timing"]
         self.recorder.restore(state)
 

@@ -7,15 +7,12 @@ where train_grpo.vllm_mode is none, it samples with the trained model.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpro_empathy import calibration, files, params
 from gpro_empathy.files import UserError
-
-if TYPE_CHECKING:
-    from gpro_empathy.policy.sampling import Sampling
+from gpro_empathy.policy.sampling import Sampling
 
 # Where Unsloth keeps the code that it generates, and the description of the adapter that vLLM samples with.
 WORK = Path("work/unsloth")
@@ -37,9 +34,6 @@ def prepare(config: params.Policy) -> None:
             "train_grpo.vllm_mode: none"
         )
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(WORK))
-    # Both report their use over the network if not told otherwise.
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import unsloth  # noqa: F401  its import patches the others
     except ImportError as error:
@@ -81,7 +75,7 @@ def responses_at_once(grpo: params.TrainGrpo) -> int:
 
 
 def lora_arguments(config: params.Policy, seed: int) -> dict:
-    """Return the arguments of FastLanguageModel.get_peft_model: the LoRA matrices of policy.add_lora."""
+    """Return the arguments of FastLanguageModel.get_peft_model: the LoRA matrices of `loading.add_lora`."""
     from gpro_empathy.policy import loading
 
     return {
@@ -122,33 +116,40 @@ def has_vllm(model) -> bool:
     return getattr(model, "vllm_engine", None) is not None
 
 
-def generate(
-    model, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: "Sampling", rng: np.random.Generator
-) -> list[list[int]]:
-    """Sample with the model itself; arguments and result as `generation.sample`."""
-    import torch
-    from unsloth import FastLanguageModel
+class UnslothSampler:
+    """Samples with a model of Unsloth itself, where it has no vLLM beside it."""
 
-    rows = [list(ids) for ids in prompts for _ in range(samples_per_prompt)]
-    width = max(map(len, rows))
-    ids_BT = torch.tensor([[how.pad_id] * (width - len(row)) + row for row in rows], device=model.device)
-    mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    torch.manual_seed(int(rng.integers(2**31)))
-    FastLanguageModel.for_inference(model)
-    with torch.no_grad():
-        whole_BT = model.generate(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            do_sample=True,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            top_k=0,
-            max_new_tokens=how.max_tokens,
-            eos_token_id=list(how.eos_ids),
-            pad_token_id=how.pad_id,
-        )
-    FastLanguageModel.for_training(model)
-    return cut(whole_BT[:, width:].tolist(), how.eos_ids)
+    def __init__(self, model) -> None:
+        self._model = model
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: Sampling, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """Sample as `Sampler.sample`; `rng` gives torch's seed for all responses together."""
+        import torch
+        from unsloth import FastLanguageModel
+
+        model = self._model
+        rows = [list(ids) for ids in prompts for _ in range(samples_per_prompt)]
+        width = max(map(len, rows))
+        ids_BT = torch.tensor([[how.pad_id] * (width - len(row)) + row for row in rows], device=model.device)
+        mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+        torch.manual_seed(int(rng.integers(2**31)))
+        FastLanguageModel.for_inference(model)
+        with torch.no_grad():
+            whole_BT = model.generate(
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                do_sample=True,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                top_k=0,
+                max_new_tokens=how.max_tokens,
+                eos_token_id=list(how.eos_ids),
+                pad_token_id=how.pad_id,
+            )
+        FastLanguageModel.for_training(model)
+        return cut(whole_BT[:, width:].tolist(), how.eos_ids)
 
 
 def cut(responses: list[list[int]], eos_ids: Sequence[int]) -> list[list[int]]:
@@ -178,15 +179,15 @@ def restart(model, adapter: Path | None, seed: int) -> None:
             layer.reset_lora_parameters(adapters.NAME, init_lora_weights=True)
 
 
-def _check(found: dict, wanted, adapter: Path) -> None:
+def _check(stated: dict, wanted, adapter: Path) -> None:
     for name in ("r", "lora_alpha"):
-        if found[name] != getattr(wanted, name):
+        if stated[name] != getattr(wanted, name):
             raise UserError(
-                f"{adapter / 'adapter_config.json'}: {name} is {found[name]:g}, but the policy has "
+                f"{adapter / 'adapter_config.json'}: {name} is {stated[name]:g}, but the policy has "
                 f"{getattr(wanted, name):g}; run `dvc repro warm_start`"
             )
-    if set(found["target_modules"]) != set(wanted.target_modules):
+    if set(stated["target_modules"]) != set(wanted.target_modules):
         raise UserError(
-            f"{adapter / 'adapter_config.json'}: the adapter is of the layers {', '.join(sorted(found['target_modules']))}, "
+            f"{adapter / 'adapter_config.json'}: the adapter is of the layers {', '.join(sorted(stated['target_modules']))}, "
             f"but the policy's are {', '.join(sorted(wanted.target_modules))}; run `dvc repro warm_start`"
         )
