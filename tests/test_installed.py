@@ -59,3 +59,22 @@ def test_whole_lock_is_used_beside_a_driver_unless_another_is_asked_for(monkeypa
     assert installed.lock_in_use() == installed.SUBSET
     monkeypatch.setenv("LOCK", "other.lock")
     assert installed.lock_in_use() == Path("other.lock")
+
+
+def test_versions_are_read_as_text_or_refused_with_the_package(tmp_path):
+    path = tmp_path / "versions.yaml"
+    path.write_text("torch: 2.13.0\nscipy: '2.10'\n")
+    assert installed.recorded(path) == {"torch": "2.13.0", "scipy": "2.10"}
+    path.write_text("torch: 2.13.0\nscipy: 2.10\n")
+    with pytest.raises(UserError, match=r"versions\.yaml: the version of scipy is 2\.1; write it in quotes"):
+        installed.recorded(path)
+    for text, problem in (("torch: [", "not YAML"), ("", "no packages with their versions"), ("torch", "no packages")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"versions.yaml: {problem}.*; restore it with `git checkout"):
+            installed.recorded(path)
+
+
+def test_packages_that_are_not_installed_are_in_no_other_version():
+    present = {"torch": "2.13.0+cpu", "scipy": "1.18.0"}
+    wanted = {"scipy": "1.17.1", "torch": "2.13.0", "vllm": "0.30.0"}
+    assert installed.unrecorded(wanted, present) == ["scipy is 1.18.0 (versions.yaml has 1.17.1)"]

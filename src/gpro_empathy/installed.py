@@ -1,4 +1,8 @@
-"""Are the installed packages those of the lock file? Read from their metadata; nothing is imported."""
+"""Are the installed packages those of the lock file, and of versions.yaml? Read from their metadata; nothing is imported.
+
+`make setup` installs what the lock file pins. versions.yaml repeats its versions of those packages that decide numbers,
+as parameters of the stages that use them, so that results of other versions are stale to DVC.
+"""
 
 import os
 import re
@@ -7,11 +11,18 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+import yaml
 from packaging.markers import Marker
 
 from gpro_empathy import files
 
 WHOLE, SUBSET = Path("requirements.lock"), Path("requirements-cpu.lock")
+VERSIONS = Path("versions.yaml")
+# What to do where packages have other versions than in versions.yaml.
+REMEDY = (
+    "run `rm -rf .venv && make setup` for the pinned packages, or `make versions` and `dvc repro` to make stale results anew "
+    "with the installed ones"
+)
 _LISTED = 4
 # CUDA's driver ABI: the oldest driver of each major release (NVIDIA, CUDA Compatibility, minor version compatibility).
 DRIVERS = {12: "525", 13: "580"}
@@ -43,18 +54,54 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+def public(version: str) -> str:
+    """Return a version without the name of its build: 2.13.0+cpu is 2.13.0."""
+    return version.partition("+")[0]
+
+
+def differences(wanted: Mapping[str, str], found: Mapping[str, str], source: str = "the lock") -> list[str]:
     """Return what is installed in another version than the lock's, or not at all, one phrase each.
 
-    Builds of one version, such as 2.13.0+cpu, are the same.
+    Builds of one version are the same.
+
+    Args:
+        source: Where the wanted versions stand, as the phrases name it.
     """
     lines = []
     for name, version in sorted(wanted.items()):
         if name not in found:
-            lines.append(f"{name} is not installed (the lock has {version})")
-        elif found[name].partition("+")[0] != version:
-            lines.append(f"{name} is {found[name]} (the lock has {version})")
+            lines.append(f"{name} is not installed ({source} has {version})")
+        elif public(found[name]) != version:
+            lines.append(f"{name} is {found[name]} ({source} has {version})")
     return lines
+
+
+def recorded(path: Path = VERSIONS) -> dict[str, str]:
+    """Return the versions in versions.yaml, by canonical name.
+
+    Raises:
+        UserError: If the file is missing or no mapping of names to versions.
+    """
+    restore = f"restore it with `git checkout -- {VERSIONS}`"
+    try:
+        versions = yaml.safe_load(files.read_text(path, restore))
+    except yaml.YAMLError as error:
+        raise files.UserError(f"{path}: not YAML ({' '.join(str(error).split())}); {restore}") from None
+    if not isinstance(versions, dict) or not versions:
+        raise files.UserError(f"{path}: no packages with their versions; {restore}")
+    # YAML reads 2.13 as a number, in which 2.10 and 2.1 are the same.
+    if wrong := [name for name, version in versions.items() if not isinstance(version, str)]:
+        raise files.UserError(f"{path}: the version of {wrong[0]} is {versions[wrong[0]]!r}; write it in quotes")
+    return versions
+
+
+def unrecorded(versions: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
+    """Return which packages of versions.yaml are installed in another version, one phrase each.
+
+    Those that are not installed are not used: vllm and unsloth are there beside a GPU alone.
+    """
+    used = {name: version for name, version in versions.items() if name in present}
+    return differences(used, present, VERSIONS.name)
 
 
 def summary(differing: list[str]) -> str:

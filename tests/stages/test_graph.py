@@ -7,70 +7,36 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
-import yaml
 
 from gpro_empathy import params
+from stage_graph import (
+    ROOT,
+    SOURCE,
+    STAGES,
+    VERSIONS_CHECK,
+    commands,
+    covers,
+    declared,
+    declared_code,
+    declared_sections,
+    declared_versions,
+    modules,
+    reached,
+    stage_file,
+    versions_used,
+)
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "gpro_empathy"
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SECTIONS = {section.__name__: section.section_name() for section in params.Section.__subclasses__()}
 FOLDERS = ("bench/", "data/", "models/", "reports/", "paper/")
 # What stands below the folder of an artefact, built from scratch by its own stage and no artefact itself.
 SCRATCH = {"paper/build"}
-# Writes nothing and stands before the module of a stage, so that what it reads is no dependency.
-CHECK = "python -m gpro_empathy.tools.doctor --gpus"
 WITHOUT_TORCH = ("prepare", "analyse_rewards", "draw_figures", "write_numbers", "paper")
-
-
-def stage_file(name):
-    return PACKAGE / "stages" / f"{name}.py"
-
-
-def modules(name):
-    """Return the modules that a stage runs, in order."""
-    commands = STAGES[name]["cmd"]
-    commands = [commands] if isinstance(commands, str) else [command for command in commands if command != CHECK]
-    found = [re.fullmatch(r"python -m gpro_empathy\.stages\.(\w+)", command) for command in commands]
-    assert all(found), commands
-    return [match[1] for match in found]
-
-
-def declared(name, kind):
-    """Return the paths of a stage's deps, or of what it writes (outs, metrics, plots)."""
-    kinds = ("deps",) if kind == "deps" else ("outs", "metrics", "plots")
-    entries = [entry for k in kinds for entry in STAGES[name].get(k, [])]
-    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
-
-
-def imported(path):
-    """Return the files of the package that a file imports, inside functions too, but for __init__ files."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        files = {SOURCE / (name.replace(".", "/") + ".py") for name in names if name.split(".")[0] == "gpro_empathy"}
-        found |= {file for file in files if file.is_file()}
-    return found
-
-
-def reached(path):
-    """Return a file and all files of the package that it imports, directly or not."""
-    found, left = set(), {path}
-    while left:
-        file = left.pop()
-        found.add(file)
-        left |= imported(file) - found
-    return found
+# Hours on a GPU: a change of a module that they do not reach must not make them stale.
+LONG = ("train_grpo", "rollout")
 
 
 def sections_read(path):
@@ -111,8 +77,9 @@ def paths_named(path):
     return paths
 
 
-def covers(path, entry):
-    return path == entry or path.startswith(entry + "/") or entry.startswith(path + "/")
+def related(path, entry):
+    """Is one of two paths the other, or in it?"""
+    return covers(path, entry) or covers(entry, path)
 
 
 def test_graph_has_the_stages_of_the_package():
@@ -128,15 +95,34 @@ def test_stage_runs_its_module_last_and_says_what_it_does(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_declares_every_module_that_it_reaches_and_no_other(name):
-    files = {path.relative_to(ROOT).as_posix() for module in modules(name) for path in reached(stage_file(module))}
-    assert {dep for dep in declared(name, "deps") if dep.startswith("src/")} == files
+def test_stage_reaches_no_module_that_it_does_not_declare(name):
+    assert {path for path in reached(name) if not any(covers(entry, path) for entry in declared_code(name))} == set()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_no_module_and_no_folder_that_it_does_not_reach(name):
+    assert {entry for entry in declared_code(name) if not any(covers(entry, path) for path in reached(name))} == set()
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_stage_declares_the_modules_that_it_reaches_and_no_folder(name):
+    assert declared_code(name) == reached(name)
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_declares_the_sections_that_it_loads_and_no_other(name):
     read = set().union(*(sections_read(stage_file(module)) for module in modules(name)))
-    assert set(STAGES[name].get("params", [])) == read
+    assert declared_sections(name) == read
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_declares_the_versions_of_the_packages_that_it_uses_and_no_other(name):
+    assert declared_versions(name) == versions_used(name)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_that_declares_versions_compares_them_with_the_installed_ones_first(name):
+    assert (commands(name)[0] == VERSIONS_CHECK) == bool(declared_versions(name))
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -146,7 +132,7 @@ def test_stage_declares_the_files_that_it_names(name):
         path
         for module in modules(name)
         for path in paths_named(stage_file(module)) - SCRATCH
-        if not any(covers(path, entry) for entry in entries) and not any(covers(path, scratch) for scratch in SCRATCH)
+        if not any(related(path, entry) for entry in entries) and not any(related(path, scratch) for scratch in SCRATCH)
     }
     assert undeclared == set()
 
@@ -157,7 +143,7 @@ def test_stage_names_the_files_that_it_declares(name):
     named = set().union(*(paths_named(stage_file(module)) for module in modules(name)))
     entries = {entry for entry in declared(name, "deps") | declared(name, "outs") if not entry.startswith("src/")}
     # The source's folder is a parameter.
-    unnamed = {e for e in entries if not e.startswith("data/embedded/") and not any(covers(path, e) for path in named)}
+    unnamed = {e for e in entries if not e.startswith("data/embedded/") and not any(related(path, e) for path in named)}
     assert unnamed == set()
 
 
@@ -169,7 +155,7 @@ def test_every_file_is_written_by_one_stage_or_is_in_git():
     for name in STAGES:
         for dep in declared(name, "deps"):
             kept = any(path == dep or path.startswith(f"{dep}/") for path in in_git)
-            assert kept or any(covers(dep, out) for out in written), f"{name}: {dep}"
+            assert kept or any(related(dep, out) for out in written), f"{name}: {dep}"
 
 
 def test_graph_has_no_cycle():
@@ -178,7 +164,7 @@ def test_graph_has_no_cycle():
             other
             for other in STAGES
             if other != name
-            and any(covers(dep, out) for dep in declared(name, "deps") for out in declared(other, "outs"))
+            and any(related(dep, out) for dep in declared(name, "deps") for out in declared(other, "outs"))
         }
         for name in STAGES
     }
@@ -195,10 +181,16 @@ def test_committed_results_are_not_in_the_cache_and_models_are():
             assert options.get("cache", True) == path.startswith(("data/", "models/")), f"{name}: {path}"
 
 
-def test_deps_and_params_are_in_order():
+def test_deps_params_and_packages_are_in_order():
     for stage in STAGES.values():
-        for kind in ("deps", "params"):
-            assert stage.get(kind, []) == sorted(stage.get(kind, []))
+        # The versions stand after the sections, whose file is the default.
+        entries = stage.get("params", [])
+        sections = [entry for entry in entries if isinstance(entry, str)]
+        versions = [entry for entry in entries if isinstance(entry, dict)]
+        assert entries == sorted(sections) + versions
+        assert stage["deps"] == sorted(stage["deps"])
+        for packages in (packages for entry in versions for packages in entry.values()):
+            assert packages == sorted(packages)
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -220,22 +212,10 @@ def test_bars_that_libraries_draw_do_not_fill_a_log():
     assert seen[1] == 2  # at its start and at its end
 
 
-# The walk itself, on code made up
+# The reading of the code itself, on code made up
 
 
-def test_walk_sees_imports_inside_functions_and_of_submodules(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
-    package = tmp_path / "gpro_empathy"
-    package.mkdir()
-    (package / "a.py").write_text("import numpy\ndef f():\n    from gpro_empathy import b\n")
-    (package / "b.py").write_text("from gpro_empathy.c import name\nif True:\n    import gpro_empathy.d as d\n")
-    (package / "c.py").write_text("from gpro_empathy import b\n")
-    (package / "d.py").write_text("")
-    (package / "e.py").write_text("")
-    assert {path.stem for path in reached(package / "a.py")} == {"a", "b", "c", "d"}
-
-
-def test_walk_sees_loaded_sections_but_not_annotations(tmp_path):
+def test_loaded_sections_are_seen_but_not_annotations(tmp_path):
     path = tmp_path / "stage.py"
     path.write_text(
         "ALL = (params.Policy, params.Rollout)\n"

@@ -186,6 +186,12 @@ def test_packages_that_differ_are_named_with_the_way_out(settings):
     assert line.endswith("and 2 more; run `rm -rf .venv && make setup`")
 
 
+def test_versions_that_results_are_not_recorded_under_are_named_with_the_ways_out(settings):
+    line = only(problems(settings, unrecorded=["scipy is 1.18.0 (versions.yaml has 1.17.1)"]))
+    assert line.startswith("scipy is 1.18.0 (versions.yaml has 1.17.1); run `rm -rf .venv && make setup`")
+    assert "`make versions` and `dvc repro`" in line
+
+
 def test_a_repository_that_cannot_be_read_is_a_line_and_one_that_can_is_none(llama):
     hub = [Access(LLAMA, "no access"), Access(replace(LLAMA, id="a/b"), "reachable"), Access(LLAMA, "cached")]
     assert only(problems(llama, hub=hub)).startswith("policy.model 'meta-llama/Llama-3.1-8B-Instruct': the account of ")
@@ -245,7 +251,7 @@ def test_what_grpo_would_refuse_is_found_before_the_scorer_is_trained(llama, mon
     monkeypatch.setattr(doctor.hub_access, "look_up", lambda repositories: [])
     mixed = llama.model_copy(update={"train_grpo": llama.train_grpo.model_copy(update={"launcher": "multi_gpu"})})
     found = doctor.look(mixed, ENOUGH)
-    lines = preflight.failing(preflight.checks(gpus(8, 80), mixed, replace(found, differences=())))
+    lines = preflight.failing(preflight.checks(gpus(8, 80), mixed, replace(found, differences=(), unrecorded=())))
     assert only(lines).startswith("train_grpo.launcher multi_gpu: policy.backend unsloth trains in one process; ")
     assert doctor.look(llama, ENOUGH).launch is None
 

@@ -11,10 +11,11 @@ from gpro_empathy.training import launch
 
 def look(config: params.Params, here: machine.Machine) -> preflight.Found:
     """Look at packages, at what starts GRPO, and at the hub if the run reads from it."""
-    wanted = installed.pinned(files.read_text(installed.lock_in_use()))
+    wanted, present = installed.pinned(files.read_text(installed.lock_in_use())), installed.present()
     repositories = hub_access.needed(config)
     return preflight.Found(
-        differences=installed.differences(wanted, installed.present()),
+        differences=installed.differences(wanted, present),
+        unrecorded=installed.unrecorded(installed.recorded(), present),
         driver_needed=_driver_needed(here),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,

@@ -64,6 +64,7 @@ class Found:
     """
 
     differences: Sequence[str] = ()
+    unrecorded: Sequence[str] = ()  # differences from versions.yaml
     driver_needed: str = "0"
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
     hub_disk: float | None = None
@@ -162,6 +163,7 @@ def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]
         if machine.latexmk
         else Check("TeX", "latexmk is missing", "the report needs it; run `make tex`"),
         _packages(found.differences),
+        _versions(found.unrecorded),
     ]
     result += gpu_checks(machine, config, found.driver_needed, wanted)
     grpo = config.train_grpo
@@ -205,6 +207,12 @@ def _packages(differences: Sequence[str]) -> Check:
     return Check(
         "packages", f"packages differ from the lock: {installed.summary(list(differences))}", "run `rm -rf .venv && make setup`"
     )  # fmt: skip
+
+
+def _versions(unrecorded: Sequence[str]) -> Check:
+    if not unrecorded:
+        return Check("versions of results", "as in versions.yaml")
+    return Check("versions of results", installed.summary(list(unrecorded)), installed.REMEDY)
 
 
 def gpu_checks(machine: Machine, config: params.Params, driver_needed: str, wanted: Need | None = None) -> list[Check]:

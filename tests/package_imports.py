@@ -1,0 +1,5 @@
+"""The imports of the package, inside functions and under TYPE_CHECKING too, and of other packages by their first name."""
+
+import grimp
+
+IMPORTS = grimp.build_graph("gpro_empathy", include_external_packages=True, cache_dir=None)

@@ -1,0 +1,126 @@
+"""What DVC calls stale, by DVC itself: the project's dvc.yaml, .dvcignore and code, with made-up results of all stages."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stage_graph import PACKAGE, ROOT, STAGES, VERSIONS, declared, declared_code, versions_used
+
+# What Python, editors, tools and file systems leave beside code, or in place of a file while it is edited.
+LITTER = (
+    "__pycache__/figures.cpython-311.pyc", "figures.pyc", ".ipynb_checkpoints/figures-checkpoint.py", ".pytest_cache/README.md",
+    ".ruff_cache/0.1/1", ".mypy_cache/3.11/x.json", ".hypothesis/unicode_data/x", ".idea/workspace.xml", ".vscode/settings.json",
+    ".figures.py.swp", ".figures.py.swo", "figures.py~", ".#figures.py", "#figures.py#", "figures.py.orig", "figures.py.rej",
+    ".DS_Store", ".nfs0000000001",
+)  # fmt: skip
+
+
+class Repository:
+    """A repository in which every stage is up to date, though none has run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for path in ("dvc.yaml", ".dvcignore", "params.yaml", "versions.yaml", "bench/scorer.json"):
+            self.path(path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, self.path(path))
+        for path in (".dvc", "src", "data/embedded", "paper", "reports/gpu"):
+            ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "build", "config.local")
+            shutil.copytree(ROOT / path, self.path(path), symlinks=True, ignore=ignored)
+        self.make_results()
+        self.dvc("config", "--local", "core.no_scm", "true")
+        self.dvc("commit", "--force", "--quiet")
+
+    def path(self, name):
+        return self.folder / name
+
+    def make_results(self):
+        """Write a file in place of every result that a stage writes or reads."""
+        for name in STAGES:
+            for path in declared(name, "outs") | declared(name, "deps"):
+                if self.path(path).exists():
+                    continue
+                file = self.path(path) if Path(path).suffix else self.path(path) / "made-up"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("made up")
+
+    def dvc(self, *arguments):
+        environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
+        line = [sys.executable, "-m", "dvc", *arguments]
+        done = subprocess.run(line, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self):
+        """Return, by stale stage, what has changed: {"path or params file": "modified", or changed params}."""
+        report = json.loads(self.dvc("status", "--json"))
+        return {
+            stage: {path: change for part in parts for changes in part.values() for path, change in changes.items()}
+            for stage, parts in report.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return Repository(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture
+def litter(repository):
+    """Leave litter in every room of the package and take it away again; yield its files."""
+    rooms = sorted(path for path in repository.path(PACKAGE).iterdir() if path.is_dir())
+    files = [room / name for room in rooms for name in LITTER]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("litter")
+    yield files
+    for file in files:
+        file.unlink()
+
+
+@pytest.fixture
+def changed(repository):
+    """Return a function that replaces the text of a file until the end of the test."""
+    before = {}
+
+    def change(path, text):
+        before.setdefault(path, path.read_text())
+        path.write_text(text)
+
+    yield change
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_no_stage_is_stale_at_first_nor_by_what_tools_leave_beside_the_code(repository, litter, changed):
+    assert repository.status() == {}
+    changed(repository.path(".dvcignore"), "")
+    with_folders = {name for name in STAGES if any(not path.endswith(".py") for path in declared_code(name))}
+    assert repository.status().keys() == with_folders
+
+
+def test_another_version_makes_the_stages_that_use_the_package_stale_and_no_other(repository, changed):
+    path = repository.path(VERSIONS)
+    packages = yaml.safe_load(path.read_text())
+    changed(path, yaml.safe_dump(dict.fromkeys(packages, "another")))
+    status = repository.status()
+    assert all(changes.keys() == {VERSIONS} for changes in status.values())
+    stale = {name: set(changes[VERSIONS]) for name, changes in status.items()}
+    assert stale == {name: versions_used(name) for name in STAGES if versions_used(name)}
+    assert set().union(*stale.values()) == packages.keys()
+
+
+def test_a_changed_room_makes_the_stages_stale_that_work_in_it_and_none_of_the_long_ones(repository, changed):
+    for path in repository.path(PACKAGE).glob("*/__init__.py"):
+        changed(path, "# changed")
+    status = repository.status()
+    assert not {"train_grpo", "rollout"} & status.keys()
+    for room, stale in (
+        ("report", {"draw_figures", "write_numbers", "write_page", "paper"}), ("training", {"warm_start"})
+    ):  # fmt: skip
+        assert {name for name, changes in status.items() if f"{PACKAGE}/{room}" in changes} == stale
