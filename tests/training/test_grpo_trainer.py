@@ -239,6 +239,15 @@ def test_samples_depend_on_the_step_and_nothing_else(make_trainer):
     assert len({tuple(ids) for ids in found[0]}) == GROUP
 
 
+def test_process_draws_its_own_rows_of_the_numbers_of_the_whole_step(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    prompt_ids = [[5, 9, 200, 7]] * GROUP + [[11, 12]] * GROUP
+    whole = trainer._generate_single_turn(prompt_ids, None, {}, GROUP)[0]
+    monkeypatch.setattr("gpro_empathy.distributed.index", lambda: 1)
+    second = trainer._generate_single_turn(prompt_ids[GROUP:], None, {}, GROUP)[0]
+    assert second == whole[GROUP:]
+
+
 def test_samples_of_a_group_stand_together_after_the_batch_is_cut_up(make_run, reward_model, tmp_path):
     run = make_run()
     recorder = training_log.Recorder(rewards.with_reference(reward_model, REFERENCE), GROUP)
