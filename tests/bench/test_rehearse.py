@@ -395,20 +395,20 @@ def test_what_failed_and_what_has_no_result_are_told_apart():
     assert gpu_table.not_passed(found) == "rollout did not pass; reload and scorer gave no result"
 
 
-def test_readme_shows_the_reports_that_there_are():
-    assert gpu_table.block(ROOT / "reports/gpu") in (ROOT / "README.md").read_text()
+def test_page_shows_the_reports_that_there_are():
+    assert gpu_table.block(ROOT / "reports/gpu") in (ROOT / gpu_table.PAGE).read_text()
 
 
-def test_new_reports_are_put_into_the_readme(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{gpu_table.block(tmp_path)}\nafter\n")
+def test_new_reports_are_put_into_the_page(tmp_path):
+    page = tmp_path / "measurements.md"
+    page.write_text(f"before\n{gpu_table.block(tmp_path)}\nafter\n")
     gpu_table.write(MEASURED, tmp_path)
-    gpu_table.update(readme, tmp_path)
-    assert readme.read_text() == f"before\n{gpu_table.block(tmp_path)}\nafter\n"
-    assert "NVIDIA H200" in readme.read_text()
-    readme.write_text("no place for it")
-    with pytest.raises(UserError, match=r"README\.md: the lines .* are missing"):
-        gpu_table.update(readme, tmp_path)
+    gpu_table.update(page, tmp_path)
+    assert page.read_text() == f"before\n{gpu_table.block(tmp_path)}\nafter\n"
+    assert "NVIDIA H200" in page.read_text()
+    page.write_text("no place for it")
+    with pytest.raises(UserError, match=r"measurements\.md: the lines .* are missing"):
+        gpu_table.update(page, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, by profile, and the table in the README."""
+"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, by profile, and their table in the docs."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from gpro_empathy import files
 
 FOLDER = Path("reports/gpu")
+PAGE = Path("docs/measurements.md")
 # The tasks of a rehearsal whose failure leaves the others' results.
 AFTER_TRAINING = ("reload", "rollout", "scorer")
 NOT_MEASURED = "No GPU has been measured yet."
@@ -60,24 +61,22 @@ def table(folder: Path = FOLDER) -> str:
 
 
 def block(folder: Path = FOLDER) -> str:
-    """Return the part of the README that shows the reports."""
+    """Return the part of the page that shows the reports."""
     return f"{BEGIN}\n{table(folder)}\n{END}"
 
 
-def update(readme: Path, folder: Path = FOLDER) -> None:
-    """Put the reports into their part of the README.
+def update(page: Path = PAGE, folder: Path = FOLDER) -> None:
+    """Put the reports into their part of the page.
 
     Raises:
-        UserError: If the README has no such part.
+        UserError: If the page has no such part.
     """
-    text = files.read_text(readme)
+    text = files.read_text(page)
     before, begun, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (begun and ended):
-        raise files.UserError(
-            f"{readme}: the lines {BEGIN!r} and {END!r} are missing; put them where the table belongs"
-        )
-    files.write_text(readme, before + block(folder) + after)
+        raise files.UserError(f"{page}: the lines {BEGIN!r} and {END!r} are missing; put them where the table belongs")
+    files.write_text(page, before + block(folder) + after)
 
 
 def _row(found: dict) -> tuple[str, ...]:

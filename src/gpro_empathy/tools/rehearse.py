@@ -29,7 +29,6 @@ from gpro_empathy.tools import (
     rehearsal_tasks,
 )
 
-README = Path("README.md")
 CARD = "GiB of a smaller GPU to rehearse for: vLLM gets its share of so much memory and not of this GPU's"
 STEPS = 5
 ROLLOUT_PROMPTS = 8
@@ -174,15 +173,15 @@ def measure(plan: Plan, here: machine.Machine) -> dict:
 
 
 def report(found: dict) -> None:
-    """Print what a rehearsal measured; on a GPU write it to reports/gpu and the README too.
+    """Print what a rehearsal measured; on a GPU write it to reports/gpu and its table in the docs too.
 
     Raises:
         UserError: If a task failed.
     """
     print("\n".join([*rehearsal_numbers.lines(found), *_computed(found["profile"])]))
     if found["gpu"]:
-        print(f"Written: {gpu_table.write(found)}, and the table of README.md")
-        gpu_table.update(README)
+        print(f"Written: {gpu_table.write(found)}, and the table of {gpu_table.PAGE}")
+        gpu_table.update()
     if found["failed"]:
         raise UserError("; ".join(found["failed"].values()))
 
