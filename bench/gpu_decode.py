@@ -4,12 +4,12 @@ Random weights of a profile's architecture, rounded to NF4 and kept in bfloat16,
 engine hold the same numbers. Each engine runs in a process of its own, under a limit of its own; one that fails stops no
 other. Seconds a token are those of the whole call of vLLM, less a call for one token.
 
-    a  NF4 through Unsloth, as the profile is        a1  its responses as plain as can be (no text, no log-probabilities)
+    a  NF4 through Unsloth, as the profile is
     b  as a, with graphs forced (run where the log of a shows none)
     c  as a, without LoRA
     d  bfloat16 through Unsloth, with LoRA           e   with the LoRA matrices merged for the call
     f  bfloat16 without LoRA
-    g  as a, by the product of bench/nf4_rows.cu     h   as g, without LoRA
+    g  as a, by the kernels of bench/nf4_rows.cu     h   as g, without LoRA
 
 Writes  bench/gpu_decode.json    (tmp/bench without a GPU: vLLM alone, on a small model)
 """
@@ -41,7 +41,7 @@ EVIDENCE = re.compile(
     r"default LoRA kernel|FlashInfer|Using .* backend"
 )
 ENGINES = {
-    "nf4": {"letters": {"a": "trl", "a1": "bare", "c": "base"}, "profile": ("a",)},
+    "nf4": {"letters": {"a": "trl", "c": "base"}, "profile": ("a",)},
     "nf4_forced": {"letters": {"b": "trl"}, "environment": {"UNSLOTH_VLLM_PIECEWISE_COMPILE": "1"}, "profile": ()},
     "bf16": {
         "letters": {"e": "trl", "d": "trl", "f": "base"},
@@ -57,14 +57,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=256, help="tokens of a response (default 256)")
     parser.add_argument("--prompt", type=int, default=160, help="tokens of the prompt (default 160)")
-    parser.add_argument("--card", type=float, default=24, help="GiB of the GPU whose share vLLM gets in NF4 (default 24)")
-    parser.add_argument("--limit", type=int, default=200, help="seconds an engine may take (default 200)")
+    parser.add_argument(
+        "--card", type=float, default=24, help="GiB of the GPU whose share vLLM gets in NF4 (default 24)"
+    )
+    parser.add_argument("--limit", type=int, default=270, help="seconds an engine may take (default 270)")
     parser.add_argument("--only", default="nf4,nf4_forced,bf16,nf4_rows", help="which engines")
     parser.add_argument("--weights", type=Path, help="folder of weights built before, or to build and keep")
+    parser.add_argument(
+        "--train", type=Path, help="folder of a rehearsal whose models are built: take GRPO steps there too"
+    )
+    parser.add_argument("--steps", type=int, default=4, help="steps at each length (default 4)")
     parser.add_argument("--logs", type=Path, help="folder to keep the logs in")
     parser.add_argument("--output", type=Path, help="folder of the result (default bench; tmp/bench without a GPU)")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    for name in ("weights", "output", "train", "logs"):
+        if (value := getattr(arguments, name)) is not None:
+            setattr(arguments, name, value.absolute())
     if arguments.task:
         found = build(arguments.weights) if arguments.task == "build" else run_engine(arguments.task, arguments)
         (arguments.output / f"{arguments.task}.json").write_text(json.dumps(found, allow_nan=False))
@@ -82,7 +91,13 @@ def measure(arguments: argparse.Namespace) -> None:
     folder = arguments.output or ROOT / ("bench" if gpu else "tmp/bench")
     path = folder / "gpu_decode.json"
     result = json.loads(path.read_text()) if path.is_file() else {}
-    head = {"gpu": gpu, "tokens": arguments.tokens, "prompt_tokens": arguments.prompt, "responses": RESPONSES, "rank": RANK}
+    head = {
+        "gpu": gpu,
+        "tokens": arguments.tokens,
+        "prompt_tokens": arguments.prompt,
+        "responses": RESPONSES,
+        "rank": RANK,
+    }
     result = (result if all(result.get(k) == v for k, v in head.items()) else {}) | head
     if not (arguments.weights / "config.json").is_file():
         child(arguments, "build")
@@ -94,7 +109,10 @@ def measure(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2, sort_keys=True, allow_nan=False) + "\n")
         for letter, row in result[name].get("variants", {}).items():
-            print(f"({letter}) {row['ms_per_token']:.2f} ms a token, {row['first_token_ms']:.0f} ms for one token", flush=True)
+            print(
+                f"({letter}) {row['ms_per_token']:.2f} ms a token, {row['first_token_ms']:.0f} ms for one token",
+                flush=True,
+            )
         if "failed" in result[name] or "skipped" in result[name]:
             print(f"({name}) {result[name]}"[:1500], flush=True)
 
@@ -118,8 +136,9 @@ def child(arguments: argparse.Namespace, name: str) -> dict:
     """Run a task in a process of its own; return what it found, or the end of its log if it failed or took too long."""
     log = arguments.logs / f"{name}.log"
     command = [sys.executable, __file__, "--task", name, "--output", str(arguments.logs)]
-    for option in ("weights", "tokens", "prompt", "card"):
-        command += [f"--{option}", str(getattr(arguments, option))]
+    for option in ("weights", "tokens", "prompt", "card", "train", "steps"):
+        if (value := getattr(arguments, option)) is not None:
+            command += [f"--{option}", str(value)]
     known = os.environ | {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
     found = arguments.logs / f"{name}.json"
     found.unlink(missing_ok=True)
@@ -133,7 +152,9 @@ def child(arguments: argparse.Namespace, name: str) -> dict:
         except subprocess.TimeoutExpired:
             status = f"no end within {arguments.limit} s"
     text = log.read_text(errors="replace")
-    result = json.loads(found.read_text()) if found.is_file() else {"failed": status, "end": text[-1200:]}
+    result = json.loads(found.read_text()) if found.is_file() else {}
+    if status:
+        result |= {"failed": status, "end": text[-1500:]}
     lines = [line[:300] for line in text.splitlines() if EVIDENCE.search(line)]
     return result | {"log": list(dict.fromkeys(lines))[:40], "seconds": round(time.perf_counter() - started, 1)}
 
@@ -183,25 +204,31 @@ def run_engine(name: str, arguments: argparse.Namespace) -> dict:
     prompt = list(range(300, 300 + arguments.prompt))
     for letter, how in ENGINES[name]["letters"].items():
         request = None if how == "base" else engine.request(merged=letter == "e")
-        row = timed(engine, prompt, how, request, arguments.tokens, lambda letter=letter: engine.request(letter == "e"))
+        row = timed(engine, prompt, request, arguments.tokens, lambda letter=letter: engine.request(letter == "e"))
         if letter in ENGINES[name]["profile"] and torch.cuda.is_available():
-            row["profile"] = profiled(engine, prompt, how, request)
+            row["profile"] = profiled(engine, prompt, request)
         found["variants"][letter] = row
         print(letter, json.dumps({k: v for k, v in row.items() if k != "profile"}), flush=True)
         (arguments.output / f"{name}.json").write_text(json.dumps(found, allow_nan=False))
     found["peak_gib"] = torch.cuda.device_memory_used(0) / 2**30 if torch.cuda.is_available() else None
     found["sampler"] = engine.difference(prompt, arguments.output, name)
     found["seconds_of_variants"] = round(time.perf_counter() - ready, 1)
+    if arguments.train:
+        import gpu_lengths
+
+        (arguments.output / f"{name}.json").write_text(json.dumps(found, allow_nan=False))
+        os.chdir(arguments.train)
+        found["steps"] = gpu_lengths.measure(engine.model, *engine.sections, arguments.steps, save=name == "nf4")
     return found
 
 
-def timed(engine, prompt: list[int], how: str, request, tokens: int, renew) -> dict:
+def timed(engine, prompt: list[int], request, tokens: int, renew) -> dict:
     """Return milliseconds of a call for one token, and of each further one: medians of REPEATS calls after one to warm up."""
     lengths: dict[int, list[float]] = {1: [], tokens: []}
     for _ in range(REPEATS + 1):
         for length, seconds in lengths.items():
             started = time.perf_counter()
-            outputs = engine.generate(prompt, length, how, request)
+            outputs = engine.generate(prompt, length, request)
             seconds.append(time.perf_counter() - started)
             assert [len(o.outputs[0].token_ids) for o in outputs] == [length] * RESPONSES
     one, all_ = (statistics.median(seconds[1:]) for seconds in lengths.values())
@@ -209,7 +236,7 @@ def timed(engine, prompt: list[int], how: str, request, tokens: int, renew) -> d
     for _ in range(REPEATS if request is not None else 0):
         started = time.perf_counter()
         renewed = renew()
-        engine.generate(prompt, 1, how, renewed)
+        engine.generate(prompt, 1, renewed)
         renewing.append(time.perf_counter() - started)
     return {
         "ms_per_token": 1000 * (all_ - one) / (tokens - 1),
@@ -219,13 +246,13 @@ def timed(engine, prompt: list[int], how: str, request, tokens: int, renew) -> d
     }
 
 
-def profiled(engine, prompt: list[int], how: str, request, tokens: int = 65) -> dict:
+def profiled(engine, prompt: list[int], request, tokens: int = 65) -> dict:
     """Return the kernels that take longest, and how much of the time of decoding no kernel runs."""
     import torch
 
-    engine.generate(prompt, 4, how, request)
+    engine.generate(prompt, 4, request)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-        engine.generate(prompt, tokens, how, request)
+        engine.generate(prompt, tokens, request)
         torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
         profiler.export_chrome_trace(f"{folder}/trace.json")
@@ -284,14 +311,18 @@ class Engine:
     def __init__(self, llm) -> None:
         self.llm = llm
 
-    def generate(self, prompt: list[int], length: int, how: str, request):
-        """Return vLLM's outputs for RESPONSES responses of exactly `length` tokens; `trl` asks as TRL does."""
+    def generate(self, prompt: list[int], length: int, request):
+        """Return vLLM's outputs for RESPONSES responses of exactly `length` tokens, asked for as TRL does."""
         from vllm import SamplingParams
 
-        asked = {"temperature": 1.0, "top_p": 1.0, "max_tokens": length, "ignore_eos": True}
-        asked |= {"detokenize": False} if how == "bare" else {"logprobs": 0, "repetition_penalty": 1.0, "min_p": 0.0}
+        asked = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0, "logprobs": 0}
         prompts = [{"prompt_token_ids": prompt} for _ in range(RESPONSES)]
-        return self.llm.generate(prompts, sampling_params=SamplingParams(**asked), use_tqdm=False, lora_request=request)
+        return self.llm.generate(
+            prompts,
+            sampling_params=SamplingParams(**asked, max_tokens=length, ignore_eos=True),
+            use_tqdm=False,
+            lora_request=request,
+        )
 
     def settings(self) -> dict:
         """Return what vLLM made of its arguments, as far as it bears on speed."""
@@ -320,14 +351,9 @@ class Unsloth(Engine):
 
     kind = "unsloth"
 
-    def __init__(self, model) -> None:
+    def __init__(self, model, sections: tuple) -> None:
         super().__init__(model.vllm_engine)
-        self.model = model
-
-    def generate(self, prompt, length, how, request):
-        """As the trainer's calls go, through the trained model."""
-        self.llm = self.model.vllm_engine
-        return super().generate(prompt, length, how, request)
+        self.model, self.sections = model, sections
 
     def request(self, merged: bool):
         """Return the request of the LoRA matrices as they are."""
@@ -339,9 +365,11 @@ class Unsloth(Engine):
         """Compare on sampled responses, and on those of the engine nf4, which the others find in its file."""
         import torch
 
-        outputs = self.generate(prompt, 64, "trl", self.request(merged=name == "bf16"))
+        outputs = self.generate(prompt, 64, self.request(merged=name == "bf16"))
         own = [list(o.outputs[0].token_ids) for o in outputs]
-        theirs = [[s[t].logprob for t, s in zip(o.outputs[0].token_ids, o.outputs[0].logprobs, strict=True)] for o in outputs]
+        theirs = [
+            [s[t].logprob for t, s in zip(o.outputs[0].token_ids, o.outputs[0].logprobs, strict=True)] for o in outputs
+        ]
         kept = folder / "sampled.json"
         if name == "nf4":
             kept.write_text(json.dumps({"ids": own, "logprobs": theirs}))
@@ -399,18 +427,16 @@ def start_unsloth(name: str, arguments: argparse.Namespace) -> Unsloth:
     from gpro_empathy import unsloth_engine
 
     os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
-    arguments.weights, arguments.output = arguments.weights.absolute(), arguments.output.absolute()
     config, grpo = settings_of(name, arguments)
     os.chdir(arguments.output)
     unsloth_engine.prepare(config)
     if name == "nf4_rows":
-        sys.path.insert(0, str(ROOT / "bench"))
         import nf4_rows
 
         nf4_rows.install()
     model = unsloth_engine.load(config, grpo, arguments.weights, seed=0)
     draw_adapter(model.named_parameters())
-    return Unsloth(model)
+    return Unsloth(model, (config, grpo))
 
 
 def start_vllm(name: str, arguments: argparse.Namespace) -> Alone:
@@ -419,7 +445,6 @@ def start_vllm(name: str, arguments: argparse.Namespace) -> Alone:
     from transformers import AutoModelForCausalLM
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    arguments.weights, arguments.output = arguments.weights.absolute(), arguments.output.absolute()
     os.chdir(arguments.output)
     model = AutoModelForCausalLM.from_pretrained(arguments.weights, dtype="bfloat16")
     model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS)))
@@ -431,7 +456,7 @@ def start_vllm(name: str, arguments: argparse.Namespace) -> Alone:
     return Alone(
         LLM(
             model=str(arguments.weights), dtype="bfloat16", max_model_len=arguments.prompt + arguments.tokens,
-            max_num_seqs=64, enable_lora=True, max_loras=1, max_lora_rank=RANK, **four,
+            max_num_seqs=64, enable_lora=True, max_loras=1, max_lora_rank=RANK, enforce_eager=True, **four,
         )
     )  # fmt: skip
 

@@ -95,6 +95,87 @@ rows(const __nv_bfloat16* __restrict__ x, const uint8_t* __restrict__ w, const f
     }
 }
 
+// LoRA beside it, for one adapter: shrunk (S, M, R) = scale * x (M, K) * A (R, K) transposed, for each of S matrices A.
+// A block takes one row of one A. Rows of x whose `mapping` is below 0 want no adapter.
+struct Three {
+    const __nv_bfloat16* of[3];
+};
+
+__global__ void __launch_bounds__(256)
+shrink(const __nv_bfloat16* __restrict__ x, Three a, const int* __restrict__ mapping, float* __restrict__ shrunk, int M, int K,
+       int R, float scale) {
+    __shared__ float sums[8][8];
+    const int slice = blockIdx.x / R, rank = blockIdx.x % R, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const __nv_bfloat16* row = a.of[slice] + (size_t)rank * K;
+    float total[8] = {};
+    for (int k = threadIdx.x * 8; k < K; k += 256 * 8) {
+        const uint4 packed = __ldg(reinterpret_cast<const uint4*>(row + k));
+        const __nv_bfloat162* weights = reinterpret_cast<const __nv_bfloat162*>(&packed);
+#pragma unroll
+        for (int m = 0; m < 8; m++) {
+            if (m >= M) break;
+            const uint4 own = __ldg(reinterpret_cast<const uint4*>(x + (size_t)m * K + k));
+            const __nv_bfloat162* values = reinterpret_cast<const __nv_bfloat162*>(&own);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float2 u = __bfloat1622float2(weights[i]), v = __bfloat1622float2(values[i]);
+                total[m] += u.x * v.x + u.y * v.y;
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < 8; m++) {
+        for (int apart = 16; apart; apart /= 2) total[m] += __shfl_xor_sync(0xffffffffu, total[m], apart);
+        if (lane == 0) sums[warp][m] = total[m];
+    }
+    __syncthreads();
+    if (threadIdx.x < M) {
+        float sum = 0;
+        for (int i = 0; i < 8; i++) sum += sums[i][threadIdx.x];
+        shrunk[((size_t)slice * M + threadIdx.x) * R + rank] = mapping[threadIdx.x] < 0 ? 0.0f : scale * sum;
+    }
+}
+
+// out (M, N) += shrunk (S, M, R) * B (N of the slice, R) transposed; the columns of the S slices lie side by side, from
+// `begin` on. A thread takes one column.
+struct Ends {
+    int of[3];
+};
+
+template <int R>
+__global__ void __launch_bounds__(256)
+expand(const float* __restrict__ shrunk, Three b, Ends ends, const int* __restrict__ mapping, __nv_bfloat16* __restrict__ out,
+       int M, int begin, int stride) {
+    const int n = blockIdx.x * 256 + threadIdx.x;
+    const int slice = (n >= ends.of[0]) + (n >= ends.of[1]);
+    if (n >= ends.of[2]) return;
+    const __nv_bfloat16* row = b.of[slice] + (size_t)(n - (slice ? ends.of[slice - 1] : 0)) * R;
+    float weights[R];
+#pragma unroll
+    for (int i = 0; i < R / 8; i++) {
+        const uint4 packed = __ldg(reinterpret_cast<const uint4*>(row) + i);
+        const __nv_bfloat162* pairs = reinterpret_cast<const __nv_bfloat162*>(&packed);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float2 pair = __bfloat1622float2(pairs[j]);
+            weights[8 * i + 2 * j] = pair.x;
+            weights[8 * i + 2 * j + 1] = pair.y;
+        }
+    }
+    for (int m = 0; m < M; m++) {
+        if (mapping[m] < 0) continue;
+        const float4* values = reinterpret_cast<const float4*>(shrunk + ((size_t)slice * M + m) * R);
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < R / 4; i++) {
+            const float4 v = __ldg(values + i);
+            sum += v.x * weights[4 * i] + v.y * weights[4 * i + 1] + v.z * weights[4 * i + 2] + v.w * weights[4 * i + 3];
+        }
+        __nv_bfloat16* at = out + (size_t)m * stride + begin + n;
+        *at = __float2bfloat16(__bfloat162float(*at) + sum);
+    }
+}
+
 }  // namespace
 
 // Returns a CUDA error, 0 if there is none. N must be a multiple of 16 `tiles`, K of 64; `stride` is that of the rows of `out`.
@@ -104,5 +185,26 @@ extern "C" int nf4_rows(const void* x, const void* w, const void* scales, void* 
     auto kernel = tiles == 1 ? rows<1> : rows<2>;
     kernel<<<N / 16 / tiles, WARPS * 32, bytes, (cudaStream_t)stream>>>(
         (const __nv_bfloat16*)x, (const uint8_t*)w, (const float*)scales, (__nv_bfloat16*)out, M, N, K, stride);
+    return (int)cudaGetLastError();
+}
+
+// x (M, K), M up to 8, K a multiple of 8; up to three matrices A (R, K), of `slices`.
+extern "C" int lora_shrink(const void* x, const void* a0, const void* a1, const void* a2, const void* mapping, void* shrunk,
+                           int slices, int M, int K, int R, float scale, void* stream) {
+    const Three a = {{(const __nv_bfloat16*)a0, (const __nv_bfloat16*)a1, (const __nv_bfloat16*)a2}};
+    shrink<<<slices * R, 256, 0, (cudaStream_t)stream>>>((const __nv_bfloat16*)x, a, (const int*)mapping, (float*)shrunk, M, K, R,
+                                                         scale);
+    return (int)cudaGetLastError();
+}
+
+// `end0`, `end1`, `end2` are the columns at which each slice ends; a slice that is not there ends where the one before does.
+// R is 32; -1 for any other.
+extern "C" int lora_expand(const void* shrunk, const void* b0, const void* b1, const void* b2, const void* mapping, void* out,
+                           int end0, int end1, int end2, int M, int R, int begin, int stride, void* stream) {
+    if (R != 32) return -1;
+    const Three b = {{(const __nv_bfloat16*)b0, (const __nv_bfloat16*)b1, (const __nv_bfloat16*)b2}};
+    const Ends ends = {{end0, end1, end2}};
+    expand<32><<<(end2 + 255) / 256, 256, 0, (cudaStream_t)stream>>>((const float*)shrunk, b, ends, (const int*)mapping,
+                                                                     (__nv_bfloat16*)out, M, begin, stride);
     return (int)cudaGetLastError();
 }
