@@ -155,8 +155,14 @@ def child(arguments: argparse.Namespace, name: str) -> dict:
     result = json.loads(found.read_text()) if found.is_file() else {}
     if status:
         result |= {"failed": status, "end": text[-1500:]}
-    lines = [line[:300] for line in text.splitlines() if EVIDENCE.search(line)]
-    return result | {"log": list(dict.fromkeys(lines))[:40], "seconds": round(time.perf_counter() - started, 1)}
+    return result | {"log": evidence(text), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def evidence(log: str) -> list[str]:
+    """Return the lines of a log that tell of graphs, and of what runs; of progress only where it ended."""
+    lines = [line.rpartition("\r")[2][:220] for line in log.splitlines()]
+    lines = [line for line in lines if EVIDENCE.search(line) and ("%|" not in line or "100%|" in line)]
+    return list(dict.fromkeys(lines))[:40]
 
 
 def architecture() -> dict:
@@ -218,7 +224,7 @@ def run_engine(name: str, arguments: argparse.Namespace) -> dict:
 
         (arguments.output / f"{name}.json").write_text(json.dumps(found, allow_nan=False))
         os.chdir(arguments.train)
-        found["steps"] = gpu_lengths.measure(engine.model, *engine.sections, arguments.steps, save=name == "nf4")
+        found["steps"] = gpu_lengths.measure(engine.model, *engine.sections, arguments.steps, name)
     return found
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 MESSAGE, RESPONSE = 40, 130
 
 
-def measure(model, config, grpo, steps: int, save: bool) -> dict:
+def measure(model, config, grpo, steps: int, name: str) -> dict:
     """Train at real lengths and then at the longest, in the working folder; return seconds by part and memory.
+
+    The adapter and the reports are saved as the stage does, so that the rehearsal's tasks rollout and reload can follow.
 
     Args:
         model: The policy as the backend unsloth starts it.
         config, grpo: The sections policy and train_grpo.
         steps: At each length; the first is left out, as kernels are compiled in it.
-        save: Save the adapter and the reports as the stage does, so that the rehearsal's tasks rollout and reload can follow.
+        name: Of the engine, which has checkpoints of its own: another's would be gone on from.
     """
     import torch
 
@@ -41,7 +43,7 @@ def measure(model, config, grpo, steps: int, save: bool) -> dict:
         texts = [turn.text for turn in rehearsal_models.longest_turns(tokenizer, 8, prompt)]
         run = grpo_run.Run(backend.start(1), tokenizer, terms, texts, texts, grpo, own, 1)
         torch.cuda.reset_peak_memory_stats()
-        result = grpo_run.train(run, Path("work") / label, [], known)
+        result = grpo_run.train(run, Path("work") / name / label, [], known)
         rows = result.timing[1:]
         found[label] = {
             "prompt_tokens": prompt,
@@ -52,12 +54,11 @@ def measure(model, config, grpo, steps: int, save: bool) -> dict:
             "gpu_used_gib": torch.cuda.device_memory_used(0) / 2**30,
         }
         print(label, json.dumps(found[label]), flush=True)
-    if save:
-        noted = {"trained": rehearsal_check.log_probabilities(model)}
-        with model.disable_adapter():
-            noted["base"] = rehearsal_check.log_probabilities(model)
-        rehearsal_check.TRAINED.parent.mkdir(exist_ok=True)
-        rehearsal_check.TRAINED.write_text(json.dumps(noted))
-        policy.save_adapter(model, Path("models/tuned/seed-1"), grpo_run.card(run, result), result.weights, base=folder)
-        grpo_run.write_reports([result], Path("reports/training"))
+    noted = {"trained": rehearsal_check.log_probabilities(model)}
+    with model.disable_adapter():
+        noted["base"] = rehearsal_check.log_probabilities(model)
+    rehearsal_check.TRAINED.parent.mkdir(exist_ok=True)
+    rehearsal_check.TRAINED.write_text(json.dumps(noted))
+    policy.save_adapter(model, Path("models/tuned/seed-1"), grpo_run.card(run, result), result.weights, base=folder)
+    grpo_run.write_reports([result], Path("reports/training"))
     return found

@@ -6,6 +6,7 @@
 import ctypes
 import functools
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,13 +26,27 @@ LAYER = {
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Compile the product for the GPU here."""
-    major, minor = torch.cuda.get_device_capability()
-    made = Path(tempfile.mkdtemp(prefix="nf4-rows-")) / "nf4_rows.so"
-    arch = f"arch=compute_{major}{minor},code=sm_{major}{minor}"
-    command = ["nvcc", "-O3", "-std=c++17", f"-gencode={arch}", "-shared", "-Xcompiler", "-fPIC", "-o", made, SOURCE]
+    """Compile the kernels for the GPU here, and load them."""
+    return ctypes.CDLL(str(compiled(*torch.cuda.get_device_capability(), Path(tempfile.mkdtemp(prefix="nf4-rows-")))))
+
+
+def compiled(major: int, minor: int, folder: Path) -> Path:
+    """Compile the kernels for GPUs of a compute capability, from 8.0 on, into `folder`; return the library's path."""
+    made = folder / "nf4_rows.so"
+    arch = f"-gencode=arch=compute_{major}{minor},code=sm_{major}{minor}"
+    command = [*compiler(), "-O3", "-std=c++17", arch, "-shared", "-Xcompiler", "-fPIC", "-o", made, SOURCE]
     subprocess.run([str(part) for part in command], check=True)
-    return ctypes.CDLL(str(made))
+    return made
+
+
+def compiler() -> list[str]:
+    """Return the command of nvcc: the machine's, or that of the package nvidia-cuda-nvcc with its folders."""
+    if found := shutil.which("nvcc"):
+        return [found]
+    import nvidia
+
+    (home,) = (Path(folder) / "cu13" for folder in nvidia.__path__ if (Path(folder) / "cu13/bin/nvcc").is_file())
+    return [str(home / "bin/nvcc"), f"-I{home / 'include'}", f"-L{home / 'lib'}"]
 
 
 def product(
