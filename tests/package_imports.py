@@ -1,4 +1,7 @@
-"""The imports of the package, inside functions and under TYPE_CHECKING too, and of other packages by their first name."""
+"""The imports of the package, inside functions and under TYPE_CHECKING too.
+
+Other packages stand there by their first name.
+"""
 
 import grimp
 

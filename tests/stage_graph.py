@@ -13,7 +13,7 @@ SOURCE = ROOT / "src"
 PACKAGE = "src/gpro_empathy"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 VERSIONS = installed.VERSIONS.name
-# They write nothing and stand before the module of a stage, so that what they read is no dependency.
+# They write nothing and stand before the module of a stage: what they read is no dependency.
 VERSIONS_CHECK = "python -m gpro_empathy.tools.versions"
 CHECKS = (VERSIONS_CHECK, "python -m gpro_empathy.tools.doctor --gpus")
 
@@ -66,7 +66,7 @@ def covers(entry, path):
 
 
 def imported(name):
-    """Return what a stage imports, directly or not: its own modules, those of the package, and other packages."""
+    """Return the modules of a stage, and what they import, directly or not; other packages too."""
     starts = {f"gpro_empathy.stages.{module}" for module in modules(name)}
     return starts.union(*(IMPORTS.find_upstream_modules(start) for start in starts))
 

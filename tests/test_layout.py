@@ -1,4 +1,4 @@
-"""Imports go one way between the rooms of the package: functions and TYPE_CHECKING included, in no circle."""
+"""Imports go one way between the rooms of the package, in functions and TYPE_CHECKING too."""
 
 import sys
 
@@ -9,7 +9,8 @@ from package_imports import IMPORTS
 
 PACKAGE = "gpro_empathy"
 ROOMS = ("data", "policy", "scorer", "training", "analysis", "report", "tools", "stages")
-# What a room, or a module of the hall, may import beside the hall and itself: rooms, or single modules of them.
+# What a room, or a module of the hall (the modules directly in the package), may import beside the
+# hall and itself: rooms, or single modules of them.
 MAY_IMPORT = {
     "data": (),
     "policy": (),
@@ -28,7 +29,7 @@ HEAVY = ("peft", "sentence_transformers", "torch", "transformers", "trl")
 
 
 def inner(module):
-    """Return the name of a module within the package: policy.adapters, or an empty one for the package itself."""
+    """Return the name of a module within the package: policy.adapters; of the package: none."""
     return module.partition(".")[2]
 
 
@@ -71,7 +72,7 @@ def in_circles(graph):
 
 
 def heavy_chains(graph, name):
-    """Return how modules of a room come to import heavy libraries, shortest chains as "a -> b -> torch"."""
+    """Return how modules of a room import heavy libraries: shortest chains, "a -> b -> torch"."""
     modules = [module for module in sorted(graph.modules) if room(module) == name and module.startswith(PACKAGE)]
     libraries = [library for library in HEAVY if library in graph.modules]
     chains = [graph.find_shortest_chain(module, library) for module in modules for library in libraries]

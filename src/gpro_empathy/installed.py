@@ -1,7 +1,8 @@
-"""Are the installed packages those of the lock file, and of versions.yaml? Read from their metadata; nothing is imported.
+"""Are the installed packages those of the lock file, and of versions.yaml?
 
-`make setup` installs what the lock file pins. versions.yaml repeats its versions of those packages that decide numbers,
-as parameters of the stages that use them, so that results of other versions are stale to DVC.
+`make setup` installs what the lock file pins. versions.yaml repeats its versions of those packages
+that decide numbers, as parameters of the stages that use them, so that results of other versions
+are stale to DVC. Installed versions are read from metadata; nothing is imported.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What DVC calls stale, by DVC itself: the project's dvc.yaml, .dvcignore and code, with made-up results of all stages."""
+"""What DVC calls stale, by DVC itself: the project's graph and code, with made-up results."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import yaml
 
 from stage_graph import PACKAGE, ROOT, STAGES, VERSIONS, declared, declared_code, versions_used
 
-# What Python, editors, tools and file systems leave beside code, or in place of a file while it is edited.
+# What Python, editors, tools and file systems leave beside code while one works on it.
 LITTER = (
     "__pycache__/figures.cpython-311.pyc", "figures.pyc", ".ipynb_checkpoints/figures-checkpoint.py", ".pytest_cache/README.md",
     ".ruff_cache/0.1/1", ".mypy_cache/3.11/x.json", ".hypothesis/unicode_data/x", ".idea/workspace.xml", ".vscode/settings.json",
@@ -57,7 +57,7 @@ class Repository:
         return done.stdout
 
     def status(self):
-        """Return, by stale stage, what has changed: {"path or params file": "modified", or changed params}."""
+        """Return, by stale stage, what has changed: paths, and files of params with their keys."""
         report = json.loads(self.dvc("status", "--json"))
         return {
             stage: {path: change for part in parts for changes in part.values() for path, change in changes.items()}

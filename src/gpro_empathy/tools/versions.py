@@ -1,8 +1,8 @@
-"""Compare the installed versions of the packages that decide numbers with versions.yaml, or write them there.
+"""Compare the installed versions of packages with versions.yaml, or write them there.
 
-versions.yaml names these packages. DVC reads it as parameters of the stages that use them, so that a stage whose results
-are of another version is stale; before each such stage this check stops a run whose results would be recorded under
-versions that did not make them.
+versions.yaml names the packages that decide numbers. DVC reads it as parameters of the stages that
+use them, so that a stage whose results are of another version is stale. Before each such stage this
+check stops a run whose results would be recorded under versions that did not make them.
 """
 
 import argparse
@@ -15,8 +15,9 @@ from gpro_empathy import files, installed
 from gpro_empathy.files import UserError
 
 HEADER = """\
-# Versions of the packages that decide numbers, as parameters of the stages in dvc.yaml that use them: DVC calls results of
-# other versions stale. Written by `make lock` from requirements.lock, or by `make versions` from what is installed.
+# Versions of the packages that decide numbers, as parameters of the stages in dvc.yaml that use
+# them: DVC calls results of other versions stale. Written by `make lock` from requirements.lock, or
+# by `make versions` from what is installed.
 """
 
 
@@ -31,7 +32,7 @@ def check(versions: Mapping[str, str], present: Mapping[str, str]) -> None:
 
 
 def renewed(versions: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:
-    """Return the versions, by name, with the current ones in place of the old; a package without one keeps the old."""
+    """Return the current versions of these packages, by name; one that has none keeps the old."""
     return {name: installed.public(current.get(name, version)) for name, version in sorted(versions.items())}
 
 
