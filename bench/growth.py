@@ -4,10 +4,9 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from timed_step import KINDS, Bench, Setting, Step, measure
-
 from gpro_empathy import response_format
 from gpro_empathy.policy import loading
+from timed_step import KINDS, Bench, Setting, Step, measure
 
 # What is varied, its values, and those of a quick run; prompts are made to have at least so many tokens.
 VARIED = {

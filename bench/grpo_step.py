@@ -19,13 +19,12 @@ import gpro_empathy  # noqa: F401 - before the libraries that import bitsandbyte
 # isort: split
 import growth
 import products
+import report
 import same_completions
 import start
+from gpro_empathy import files, params
 from start import SEED
 from timed_step import KINDS, Bench, Setting, Step, measure
-
-import report
-from gpro_empathy import files, params
 
 # At most so many prompts in a step, which keeps the whole within its time.
 PROMPTS = 3

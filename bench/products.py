@@ -1,8 +1,9 @@
 """What a step's matrix products take, beside what they would take at the rate that this machine multiplies matrices."""
 
+from torch import nn
+
 import matrix_rate
 from timed_step import Bench, Setting, Step
-from torch import nn
 
 
 def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[str, Step]) -> dict:

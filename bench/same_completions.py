@@ -3,11 +3,11 @@
 import time
 
 import torch
-from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import response_format
+from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 
 # How far the log-probabilities of the sampling policy are put off, standard deviation in nats. Were they the policy's
 # own, as in a training with one update per batch, the loss would not depend on the log-probabilities at all.
