@@ -41,8 +41,7 @@ def write(settings: Mapping, report: Mapping) -> str:
         "",
         f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
         f"learning rates {training['learning_rate']:g} (encoder) and {training['head_learning_rate']:g} (head), batches "
-        f"of {training['batch_size']}, weight of the concordance in the loss {training['concordance_weight']:g}, "
-        f"seed {training['seed']}.",
+        f"of {training['batch_size']}, seed {training['seed']}.",
         "",
         "Accuracy on held-out turns: Pearson correlation with the labels, and mean absolute error in label units.",
         "",
