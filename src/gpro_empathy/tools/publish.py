@@ -1,6 +1,10 @@
 """Put the adapter and a model card into a folder, and on request push it to the Hugging Face hub."""
 
+import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -11,13 +15,13 @@ from huggingface_hub.utils import validate_repo_id
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import tuned
-from gpro_empathy.tools import lineage, policy_card
+from gpro_empathy.tools import policy_card
 
 FOLDER = Path("tmp/publish")
 REPORTS = Path("reports")
+# Those whose results are published or quoted by the card.
 STAGES = ("prepare", "train_grpo", "rollout", "analyse_rewards")
-# What the card quotes.
-MEASURED = ("training", "data.json", "reward_analysis.json")
+CODE = "src"
 LICENCE, NOTICE = "LICENSE", "NOTICE"
 
 
@@ -38,7 +42,7 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
         )
     if policy_card.llama_version(base) and not repo.split("/")[1].startswith("Llama"):
         raise UserError(f"REPO={repo}: the licence of {base} wants a name that begins with Llama: {_suggestion(repo)}")
-    lineage.check(STAGES, [tuned.ADAPTERS, *(REPORTS / n for n in MEASURED)], config.model_dump(mode="json"))
+    check_results(dvc_status())
     if push and get_token() is None:
         raise UserError("no Hugging Face token is found; set HF_TOKEN or run `hf auth login`")
     write(repo, found, config, base)
@@ -63,6 +67,53 @@ def check_name(repo: str) -> None:
         raise UserError(f"REPO={repo}: {' '.join(str(error).split())}") from None
     if repo.count("/") != 1:
         raise UserError(f"REPO={repo}: give owner/name, e.g. REPO=jane/empathy-lora")
+
+
+def dvc_status() -> dict[str, list]:
+    """Return what `dvc status` says has changed since the stages ran, by stage; empty where nothing has.
+
+    Raises:
+        UserError: If DVC cannot say.
+    """
+    command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
+    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    if status.returncode:
+        reason = " ".join(status.stderr.split()).removeprefix("ERROR: ")
+        raise UserError(f"`dvc status` cannot tell of which run the results are ({reason}); run `make reproduce`")
+    return json.loads(status.stdout)
+
+
+def check_results(status: Mapping[str, list]) -> None:
+    """Refuse results that are not of one run of the settings in params.yaml.
+
+    Code that has changed since is let through: it does not change what was measured.
+
+    Args:
+        status: As `dvc_status` returns it.
+
+    Raises:
+        UserError: If a setting, an input or a result has changed since a stage ran, is missing, or a
+            stage has not run.
+    """
+    for stage, changes in status.items():
+        changed = {
+            path: state
+            for change in changes
+            if isinstance(change, dict)  # not "changed command"
+            for states in change.values()
+            for path, state in states.items()
+            if Path(path).parts[0] != CODE
+        }
+        settings = changed.pop(params.PARAMS.name, {})
+        if settings == "new":
+            raise UserError(f"dvc.lock: no run of {stage} is recorded; run `make reproduce`")
+        if settings:
+            raise UserError(
+                f"{params.PARAMS}: {', '.join(settings)} has changed since {stage} ran; run `make reproduce`, or undo the "
+                f"change with `git checkout {params.PARAMS}`"
+            )
+        for path, state in changed.items():
+            raise UserError(f"{path}: {state} since {stage} ran, as `dvc status` says; run `make reproduce`")
 
 
 def write(repo: str, found: tuned.Tuned, config: params.Params, base: str) -> None:
