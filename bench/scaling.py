@@ -1,7 +1,7 @@
 """Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
 
 What one GPU reaches is read from the measurements, reports/gpu and bench/gpu_step.json; the constants in capitals below are
-data sheets and assumptions. Memory comes from gpro_empathy.gpu_memory, steps from the profiles.
+data sheets and assumptions. Memory comes from gpro_empathy.tools.gpu_memory, steps from the profiles.
 """
 
 from dataclasses import dataclass, replace

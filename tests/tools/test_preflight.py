@@ -290,7 +290,8 @@ def test_doctor_of_the_embedded_default_imports_neither_torch_nor_a_hub_client_a
     code = (
         "import sys\n"
         "sys.addaudithook(lambda event, _: sys.exit('a socket') if event.startswith('socket.connect') else None)\n"
-        "from gpro_empathy import doctor, machine, params\n"
+        "from gpro_empathy import machine, params\n"
+        "from gpro_empathy.tools import doctor\n"
         "config = params.load_all()\n"
         "doctor.look(config, machine.inspect())\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'httpx'} & set(sys.modules))"

@@ -6,6 +6,8 @@ Pure functions: `doctor` looks at the machine, the packages and the hub, and han
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from packaging.version import Version
+
 from gpro_empathy import installed, params
 from gpro_empathy.machine import Gpu, Machine
 from gpro_empathy.tools import gpu_memory, hub_access
@@ -99,7 +101,7 @@ def need(config: params.Params) -> Need:
     downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
     spread = _spread(config.train_grpo.launcher)
     # Each process that is to hold a shard makes room for the whole first.
-    loaded = downloads["policy.model"] * (spread.here if spread.sharded else 1)
+    loaded = downloads["policy.model"] * (spread.per_machine if spread.sharded else 1)
     return Need(DISK, downloads, MEMORY + loaded, gpu, _shares(config, policy, encoders, spread), hub)
 
 
@@ -121,7 +123,7 @@ def _shares(
     fewer = grpo.can_take_fewer(config.policy.backend)
     training = Share(
         "training",
-        spread.here,
+        spread.per_machine,
         f"train_grpo.launcher {grpo.launcher}",
         f"lower num_processes in accelerate/{grpo.launcher}.yaml",
         gpu_memory.training(config, policy, rewards, spread),
@@ -224,8 +226,8 @@ def gpu_checks(machine: Machine, config: params.Params, driver_needed: str, want
         found = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
         return [Check("GPU", found, f"run on a machine with one, or {UNDO}")]
     result = [Check("GPU", ", ".join(f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in gpus))]
-    driver = min((gpu.driver for gpu in gpus), key=installed.version_key)
-    old = installed.version_key(driver) < installed.version_key(driver_needed)
+    driver = min((gpu.driver for gpu in gpus), key=Version)
+    old = Version(driver) < Version(driver_needed)
     found = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
     # Without the GPU torch computes on the processor, which is enough for a run that asks for none.
     result.append(Check("driver", found, "update the driver" if old and asked else None))
