@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--only", default="abcd", help="which to measure, such as cd; others stay as they were written")
     parser.add_argument("--output", type=Path, help="folder of the results (default bench; tmp/bench without a GPU)")
     arguments = parser.parse_args()
-    this_machine = doctor.seen(machine.inspect(), profiles.preview(arguments.profile))
+    this_machine = doctor.with_usable_gpus(machine.inspect(), profiles.preview(arguments.profile))
     part = rehearse.part_of_gpu(arguments.card, this_machine)
     folder = arguments.output or Path("bench" if this_machine.gpus else "tmp/bench")
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--card", type=float, metavar="GIB", help=CARD)
     arguments = parser.parse_args()
     profile = arguments.profile
-    this_machine = doctor.seen(machine.inspect(), profiles.preview(profile))
+    this_machine = doctor.with_usable_gpus(machine.inspect(), profiles.preview(profile))
     part = part_of_gpu(arguments.card, this_machine)
     banner = (
         f"{SAYS_REDUCED}."

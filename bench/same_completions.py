@@ -60,13 +60,13 @@ def _sampled(trainer: GRPOTrainer, setting: Setting) -> dict:
 
 @torch.no_grad()
 def _log_probabilities(trainer: GRPOTrainer, inputs: dict, parts: int) -> torch.Tensor:
-    found = []
+    logprobs = []
     for part in split_tensor_dict(inputs, parts):
         ids = torch.cat([part["prompt_ids"], part["completion_ids"]], dim=1)
         mask = torch.cat([part["prompt_mask"], part["completion_mask"]], dim=1)
         columns = part["completion_ids"].shape[1]
-        found.append(trainer._get_per_token_logps_and_entropies(_prepared(trainer), ids, mask, columns)[0])
-    return torch.cat(found).float()
+        logprobs.append(trainer._get_per_token_logps_and_entropies(_prepared(trainer), ids, mask, columns)[0])
+    return torch.cat(logprobs).float()
 
 
 def _loss_and_gradient(trainer: GRPOTrainer, inputs: dict, parts: int) -> tuple[float, torch.Tensor]:

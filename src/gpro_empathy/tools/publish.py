@@ -34,21 +34,21 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
     """
     check_name(repo)
     config = params.load_all()
-    found = tuned.find(seed, config.policy)
-    base = policy_card.hub_base(found)
+    trained = tuned.find(seed, config.policy)
+    base = policy_card.hub_base(trained)
     if base is None:
         raise UserError(
-            f"{found.adapter}: its base is {found.base}, which is not on the hub; there is nothing to publish"
+            f"{trained.adapter}: its base is {trained.base}, which is not on the hub; there is nothing to publish"
         )
     if policy_card.llama_version(base) and not repo.split("/")[1].startswith("Llama"):
         raise UserError(f"REPO={repo}: the licence of {base} wants a name that begins with Llama: {_suggestion(repo)}")
     check_results(dvc_status())
     if push and get_token() is None:
         raise UserError("no Hugging Face token is found; set HF_TOKEN or run `hf auth login`")
-    write(repo, found, config, base)
+    write(repo, trained, config, base)
     _show(FOLDER)
     if policy_card.llama_version(base):
-        _add_licence(base, found.revision, needed=push)
+        _add_licence(base, trained.revision, needed=push)
     if not push:
         print(f"Nothing was pushed. `make publish REPO={repo} PUSH=1` pushes {FOLDER} to https://huggingface.co/{repo}")
         return
@@ -116,17 +116,17 @@ def check_results(status: Mapping[str, list]) -> None:
             raise UserError(f"{path}: {state} since {stage} ran, as `dvc status` says; run `make reproduce`")
 
 
-def write(repo: str, found: tuned.Tuned, config: params.Params, base: str) -> None:
+def write(repo: str, trained: tuned.Tuned, config: params.Params, base: str) -> None:
     """Write what is pushed to tmp/publish, atomically: the adapter, which names its base here, the card and a notice."""
     settings, data, analysis = (
         files.read_json(REPORTS / name) for name in ("training/settings.json", "data.json", "reward_analysis.json")
     )
-    card = policy_card.write(repo, found, config, settings, data, analysis)
+    card = policy_card.write(repo, trained, config, settings, data, analysis)
     with files.atomic_path(FOLDER) as folder:
         folder.mkdir()
-        shutil.copyfile(found.adapter / tuned.WEIGHTS, folder / tuned.WEIGHTS)
-        adapter = files.read_json(found.adapter / "adapter_config.json")
-        adapter |= {"base_model_name_or_path": base, "revision": found.revision}
+        shutil.copyfile(trained.adapter / tuned.WEIGHTS, folder / tuned.WEIGHTS)
+        adapter = files.read_json(trained.adapter / "adapter_config.json")
+        adapter |= {"base_model_name_or_path": base, "revision": trained.revision}
         files.write_json(folder / "adapter_config.json", adapter)
         files.write_text(folder / "README.md", card)
         if version := policy_card.llama_version(base):
