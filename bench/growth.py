@@ -4,10 +4,9 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from timed_step import KINDS, Bench, Setting, Step, measure
-
 from gpro_empathy import response_format
 from gpro_empathy.policy import loading
+from timed_step import KINDS, Bench, Setting, Step, measure
 
 # What is varied, its values, and those of a quick run; prompts are made to have at least so many tokens.
 VARIED = {
@@ -21,15 +20,15 @@ USUAL = {"num_generations": (4, 4), "prompt_tokens": (128, 128), "completion_tok
 
 def points(bench: Bench, texts: Sequence[str], quick: bool) -> list[dict]:
     """Return the steps to measure, each as {what is varied, its value, the setting}."""
-    found = []
+    steps = []
     for name, values in VARIED.items():
         for value in values[quick]:
             given = {key: usual[quick] for key, usual in USUAL.items()} | {name: value}
             group = given["num_generations"]
             text, tokens = _prompt_of(bench, texts, given["prompt_tokens"])
             setting = Setting([text], group, group, given["completion_tokens"], fixed_length=True)
-            found.append({"varied": name, "value": tokens if name == "prompt_tokens" else value, "setting": setting})
-    return found
+            steps.append({"varied": name, "value": tokens if name == "prompt_tokens" else value, "setting": setting})
+    return steps
 
 
 def measure_all(bench: Bench, points: Sequence[dict], clock, seed: int) -> dict[str, list[dict]]:

@@ -19,13 +19,12 @@ import gpro_empathy  # noqa: F401 - before the libraries that import bitsandbyte
 # isort: split
 import growth
 import products
+import report
 import same_completions
 import start
+from gpro_empathy import entry_point, files, params
 from start import SEED
 from timed_step import KINDS, Bench, Setting, Step, measure
-
-import report
-from gpro_empathy import entry_point, files, params
 
 # At most so many prompts in a step, which keeps the whole within its time.
 PROMPTS = 3
@@ -104,7 +103,7 @@ def run(bench: Bench, settings: params.Params, clock: Clock, steps: int, *, fixe
     return {
         "machine": start.machine(),
         "setting": _setting(bench, settings, cases[0], len(rounds)),
-        "rounds": [{kind: _numbers(step) for kind, step in one.items()} for one in rounds],
+        "rounds": [{kind: _numbers(step) for kind, step in steps.items()} for steps in rounds],
         "ratios": _ratios(rounds),
         "same_completions": same,
         "products": rates,
@@ -154,12 +153,12 @@ def _named(step: Step) -> dict[str, float]:
 
 def _ratios(rounds: Sequence[dict[str, Step]]) -> dict:
     """Return how many times the seconds per response token of ours the stock trainer takes: median, least and most."""
-    found = {}
+    ratios = {}
     for name in _named(rounds[0]["ours"]):
-        per_token = [{kind: _named(step)[name] / step.tokens for kind, step in one.items()} for one in rounds]
-        values = [one["stock"] / one["ours"] for one in per_token if one["ours"] > 0]
-        found[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return found
+        per_token = [{kind: _named(step)[name] / step.tokens for kind, step in steps.items()} for steps in rounds]
+        values = [seconds["stock"] / seconds["ours"] for seconds in per_token if seconds["ours"] > 0]
+        ratios[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return ratios
 
 
 def _setting(bench: Bench, settings: params.Params, case: Setting, rounds: int) -> dict:

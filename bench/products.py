@@ -1,8 +1,9 @@
 """What a step's matrix products take, beside what they would take at the rate that this machine multiplies matrices."""
 
+from torch import nn
+
 import matrix_rate
 from timed_step import Bench, Setting, Step
-from torch import nn
 
 
 def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[str, Step]) -> dict:
@@ -19,8 +20,8 @@ def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[s
     }
     print("  measuring matrix products", flush=True)
     at = {name: matrix_rate.rates(bench.model, number) for name, number in rows.items()}
-    best = {name: 1e9 * max(rate for key, rate in found["all"].items() if key.startswith(bench.dtype))
-            for name, found in at.items()}  # fmt: skip
+    best = {name: 1e9 * max(rate for key, rate in rates["all"].items() if key.startswith(bench.dtype))
+            for name, rates in at.items()}  # fmt: skip
     parts = []
     for kind, step in timed.items():
         sequences = len(case.prompts) * (case.num_generations if kind == "stock" else 1)

@@ -65,16 +65,16 @@ def _parts(result: dict) -> str:
     for name, label in NAMES.items():
         cells = [label]
         for kind in TRAINERS:
-            cells.append(f"{statistics.median([one[kind]['seconds'][name] for one in result['rounds']]):.3g}")
+            cells.append(f"{statistics.median([steps[kind]['seconds'][name] for steps in result['rounds']]):.3g}")
         for kind in TRAINERS:
-            rates = [one[kind]["tokens_per_second"][name] for one in result["rounds"]]
+            rates = [steps[kind]["tokens_per_second"][name] for steps in result["rounds"]]
             shown = name in ("generation", "rewards", "forward_backward", "step")
             cells.append(f"{statistics.median(rates):,.0f}" if shown else "")
         ratio = result["ratios"][name]
         rows.append([*cells, f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"])
     header = ["part", "stock, s", "ours, s", "stock, tokens/s", "ours, tokens/s", "times faster (range)"]
     lengths = {
-        kind: statistics.median([one[kind]["completion_tokens"] for one in result["rounds"]]) for kind in TRAINERS
+        kind: statistics.median([steps[kind]["completion_tokens"] for steps in result["rounds"]]) for kind in TRAINERS
     }
     return (
         "## Time of a step\n\nMedians over the rounds. Tokens are those of the responses, "
@@ -119,14 +119,14 @@ def _comparison(same: dict) -> str:
 def _rates(result: dict) -> str:
     products = result["products"]
     parts = []
-    for name, found in products["at"].items():
+    for name, measured in products["at"].items():
         rows = [
-            [f"{s['inputs']} to {s['outputs']}", str(s["layers"]), *(f"{s[key]:.1f}" for key in found["all"])]
-            for s in found["shapes"]
+            [f"{s['inputs']} to {s['outputs']}", str(s["layers"]), *(f"{s[key]:.1f}" for key in measured["all"])]
+            for s in measured["shapes"]
         ]
-        rows.append(["all in a row", "", *(f"**{rate:.1f}**" for rate in found["all"].values())])
-        header = ["layer", "how many", *(key.replace("_", " ") for key in found["all"])]
-        parts.append(f"{name.capitalize()}, {found['rows']} rows:\n\n" + _table(header, rows))
+        rows.append(["all in a row", "", *(f"**{rate:.1f}**" for rate in measured["all"].values())])
+        header = ["layer", "how many", *(key.replace("_", " ") for key in measured["all"])]
+        parts.append(f"{name.capitalize()}, {measured['rows']} rows:\n\n" + _table(header, rows))
     square = ", ".join(f"{rate:.0f} in {name}" for name, rate in products["square"].items())
     return (
         "## What the machine can do\n\nGFLOP/s of matrix products at the shapes of the model's layers, by a linear layer and, frozen, "

@@ -3,11 +3,11 @@
 import time
 
 import torch
-from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import response_format
+from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 
 # How far the log-probabilities of the sampling policy are put off, standard deviation in nats. Were they the policy's
 # own, as in a training with one update per batch, the loss would not depend on the log-probabilities at all.
@@ -60,13 +60,13 @@ def _sampled(trainer: GRPOTrainer, setting: Setting) -> dict:
 
 @torch.no_grad()
 def _log_probabilities(trainer: GRPOTrainer, inputs: dict, parts: int) -> torch.Tensor:
-    found = []
+    logprobs = []
     for part in split_tensor_dict(inputs, parts):
         ids = torch.cat([part["prompt_ids"], part["completion_ids"]], dim=1)
         mask = torch.cat([part["prompt_mask"], part["completion_mask"]], dim=1)
         columns = part["completion_ids"].shape[1]
-        found.append(trainer._get_per_token_logps_and_entropies(_prepared(trainer), ids, mask, columns)[0])
-    return torch.cat(found).float()
+        logprobs.append(trainer._get_per_token_logps_and_entropies(_prepared(trainer), ids, mask, columns)[0])
+    return torch.cat(logprobs).float()
 
 
 def _loss_and_gradient(trainer: GRPOTrainer, inputs: dict, parts: int) -> tuple[float, torch.Tensor]:

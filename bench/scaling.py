@@ -1,7 +1,7 @@
 """Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
 
 What one GPU reaches is read from the measurements, reports/gpu and bench/gpu_step.json; the constants in capitals below are
-data sheets and assumptions. Memory comes from gpro_empathy.gpu_memory, steps from the profiles.
+data sheets and assumptions. Memory comes from gpro_empathy.tools.gpu_memory, steps from the profiles.
 """
 
 from dataclasses import dataclass, replace
@@ -82,15 +82,15 @@ def longest_step(policy: params.Policy, grpo: params.TrainGrpo) -> Step:
 
 def step_of_profile(name: str) -> Step:
     """Return the longest step of a profile."""
-    found = profiles.preview(name, ROOT / profiles.PROFILES, ROOT / params.PARAMS)
-    return longest_step(found.policy, found.train_grpo)
+    profile = profiles.preview(name, ROOT / profiles.PROFILES, ROOT / params.PARAMS)
+    return longest_step(profile.policy, profile.train_grpo)
 
 
-def measured_step(found: dict) -> Step:
+def measured_step(measured: dict) -> Step:
     """Return the step of a rehearsal, whose prompts and responses are all as long as may be."""
     # Not validated: a setting that the package has got since does not change what was measured.
-    policy = params.Policy.model_construct(**found["settings"]["policy"])
-    return longest_step(policy, params.TrainGrpo.model_construct(**found["settings"]["train_grpo"]))
+    policy = params.Policy.model_construct(**measured["settings"]["policy"])
+    return longest_step(policy, params.TrainGrpo.model_construct(**measured["settings"]["train_grpo"]))
 
 
 MEASURED = measured_step(H100)
@@ -267,12 +267,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def measured_table() -> str:
     """Return what was measured, and what follows from it."""
     columns = [
-        *((found["seconds_per_step"], found["peak_memory_gib"]["train"]) for found in (H100, H200)),
-        *((found["seconds"], found["peak_gib"]) for found in (PLAIN, REBUILT)),
+        *((measured["seconds_per_step"], measured["peak_memory_gib"]["train"]) for measured in (H100, H200)),
+        *((measured["seconds"], measured["peak_gib"]) for measured in (PLAIN, REBUILT)),
     ]
     vllm = [
-        found["settings"]["train_grpo"]["vllm_gpu_memory_utilization"] * found["gpu"]["memory_gib"]
-        for found in (H100, H200)
+        measured["settings"]["train_grpo"]["vllm_gpu_memory_utilization"] * measured["gpu"]["memory_gib"]
+        for measured in (H100, H200)
     ]
     beside = sum(value for part, value in training_memory(PLANS[0]).items() if part not in ("weights", "cache"))
     # A pass of (c) and (d) holds one response; while (d) builds its reward models, those of (c) are still there.

@@ -77,20 +77,20 @@ def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[para
     seconds = time.perf_counter() - started
     model = trained[0] if len(trained) == 1 else empathy_scorer.Ensemble(trained)
     predicted_B3 = empathy_scorer.score_turns(model, dev)
-    found = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
+    measured = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
     described = [fitting.describe(train, config, seed=config.seed) for config in configs]
     empathy_scorer.save(
-        model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(found, len(train))
+        model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(measured, len(train))
     )
-    return found | speed(dev)
+    return measured | speed(dev)
 
 
-def card(found: dict, train_turns: int) -> str:
+def card(measured: dict, train_turns: int) -> str:
     """Return the saved scorer's model card."""
-    rows = [(COLUMNS[name], _cell(found["pearson"][name]), f"{found['mae'][name]:.3f}") for name in LABELS]
+    rows = [(COLUMNS[name], _cell(measured["pearson"][name]), f"{measured['mae'][name]:.3f}") for name in LABELS]
     return model_card.render(
         f"Empathy scorer, trained on {train_turns} turns of WASSA 2024 CONV-turn",
-        f"On the {found['turns']} turns of the official dev file, with 95 % intervals that resample conversations:",
+        f"On the {measured['turns']} turns of the official dev file, with 95 % intervals that resample conversations:",
         model_card.table(["label", "Pearson", "mean absolute error"], rows),
         model_card.SCORER_LIMITS,
     )
@@ -150,10 +150,10 @@ def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
     known = np.flatnonzero(np.isfinite([label_B3, *predicted]).all((0, 2)))
     label_B3 = label_B3[known]
     conversation_B = np.array([turns[i].conversation for i in known])
-    found = estimates.correlations(
-        label_B3, [one[known] for one in predicted], conversation_B, np.random.default_rng(0)
+    measured = estimates.correlations(
+        label_B3, [score_B3[known] for score_B3 in predicted], conversation_B, np.random.default_rng(0)
     )
-    pearson = dict(zip((*LABELS, "mean"), found, strict=True))
+    pearson = dict(zip((*LABELS, "mean"), measured, strict=True))
     errors = np.abs(predicted[0][known] - label_B3).mean(0)
     return {"turns": len(known), "pearson": pearson, "mae": dict(zip(LABELS, map(float, errors), strict=True))}
 
@@ -189,11 +189,11 @@ def tables(results: dict, recipes: dict) -> str:
         for name, recipe in recipes.items():
             if name not in results["folds"]:
                 continue
-            found = results["folds"][name]
-            cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
-            difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
+            measured = results["folds"][name]
+            cells = [_cell(measured["pearson"][key]) for key in (*LABELS, "mean")]
+            difference = "" if name == BASELINE else _cell(measured["difference"]["mean"], "+.3f")
             changes = ", ".join(f"{key} {value}" for key, value in recipe.items())
-            lines.append(f"| {name} | {found['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
+            lines.append(f"| {name} | {measured['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
         lines.append("")
     if dev := results["dev"]:
         lines += [
@@ -210,10 +210,10 @@ def tables(results: dict, recipes: dict) -> str:
     return "\n".join(lines)
 
 
-def _cell(found: dict, form: str = ".3f") -> str:
-    if found["low"] is None:
-        return format(found["estimate"], form)
-    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+def _cell(measured: dict, form: str = ".3f") -> str:
+    if measured["low"] is None:
+        return format(measured["estimate"], form)
+    return f"{measured['estimate']:{form}} [{measured['low']:{form}}, {measured['high']:{form}}]"
 
 
 if __name__ == "__main__":

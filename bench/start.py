@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import transformers
 import trl
-from timed_step import Bench
 
 from gpro_empathy import files, params, response_format, rewards
 from gpro_empathy.data import sources
 from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
 from gpro_empathy.scorer import empathy_scorer
+from timed_step import Bench
 
 POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
 SEED = 41

@@ -5,7 +5,7 @@ from scipy.special import expit
 import made_up_terms
 from gpro_empathy import packaged_models, rewards
 from gpro_empathy.files import UserError
-from gpro_empathy.response_format import parse_response
+from gpro_empathy.response_format import messages, parse_response
 
 WELL_FORMED = (
     "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
@@ -222,6 +222,39 @@ def test_function_of_the_users_own_becomes_a_term(settings, tmp_path, without_mo
     raw = model.raw(["u"] * 2, replies("Are you safe?", "Bye."))
     assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
     assert raw["length"].tolist() == [1.0, 1.0]
+
+
+def loaded_term(settings, folder, name):
+    config = settings.rewards.model_copy(update={"weights": {name: 1.0}})
+    return rewards.load(config, folder).terms[name]
+
+
+def test_reward_of_trls_documentation_is_a_term_as_it_is(settings, tmp_path, without_models):
+    responses = [parse_response("<think>a</think><answer>b</answer>"), parse_response("b")]
+    for name in ("made_up_terms:format_reward_func", "trl.rewards:think_format_reward"):
+        scores = loaded_term(settings, tmp_path, name)(["u"] * 2, responses)
+        assert scores.tolist() == [1.0, 0.0], name
+
+
+def test_reward_in_trls_form_gets_the_prompts_that_the_policy_gets(settings, tmp_path, without_models):
+    term = loaded_term(settings, tmp_path, "made_up_terms:echo")
+    assert term(["Hi.", "Bye."], [parse_response("Bye."), parse_response("Bye.")]).tolist() == [0.0, 1.0]
+    seen = []
+    rewards.TrlReward(lambda prompts, completions: seen.append(prompts) or [0.0])(["Hi."], replies("a."))
+    assert seen == [[messages("Hi.")]]
+
+
+def test_reward_in_trls_form_that_asks_for_a_column_is_refused_when_it_is_loaded(settings, tmp_path, without_models):
+    with pytest.raises(
+        UserError, match=r"'made_up_terms:correct' cannot be called \(.*'ground_truth'\); .* \*\*kwargs"
+    ):
+        loaded_term(settings, tmp_path, "made_up_terms:correct")
+
+
+def test_reward_in_trls_form_that_does_not_apply_is_refused_as_not_finite(settings, tmp_path, without_models):
+    model = rewards.load(settings.rewards.model_copy(update={"weights": {"made_up_terms:not_always": 1.0}}), tmp_path)
+    with pytest.raises(ValueError, match=r"made_up_terms:not_always gave nan to sample 0 of the batch"):
+        model.raw(["u"], replies("a."))
 
 
 def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):

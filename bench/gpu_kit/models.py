@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1].absolute()))
 import gpu_decode
-
 from gpro_empathy import rehearse
 
 folder, card = Path(sys.argv[1]).absolute(), float(sys.argv[2])

@@ -1,12 +1,13 @@
 """The processes that share a run, as a launcher started them; a run without a launcher is the only process of its own.
 
-They are numbered from 0. Process 0, the main one, writes files and prints.
+They are numbered from 0. Process 0, the main one, writes files and prints. Which process this is, is read from the
+launcher's variables, as accelerate reads it: accelerate itself, and torch with it, is imported where processes meet.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 ValueT = TypeVar("ValueT")
 EFFICIENT_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
@@ -74,32 +75,28 @@ def start() -> None:
 def end() -> None:
     """Leave the other processes."""
     if count() > 1:
-        import torch
+        from accelerate import PartialState
 
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
 
 
 def gather(value: ValueT) -> list[ValueT]:
     """Return the values that all processes bring, in their order. Every process must call it."""
     if count() == 1:
         return [value]
-    import torch
+    from accelerate.utils import gather_object
 
-    values: list[Any] = [None] * count()
-    torch.distributed.all_gather_object(values, value)
-    return values
+    return gather_object([value])  # which joins the lists of all processes
 
 
 def from_main(make: Callable[[], ValueT]) -> ValueT:
     """Return what `make` returns in the main process, which alone calls it. Every process must call this."""
     if count() == 1:
         return make()
-    import torch
+    from accelerate.utils import broadcast_object_list
 
-    values: list[Any] = [make() if is_main() else None]
-    torch.distributed.broadcast_object_list(values, src=0)
-    return values[0]
+    return broadcast_object_list([make() if is_main() else None])[0]
 
 
 def say(text: str) -> None:

@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import yaml
-from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from gpro_empathy import files
 
@@ -37,30 +39,23 @@ def lock_in_use() -> Path:
 
 def pinned(lock: str) -> dict[str, str]:
     """Return the versions that the text of a lock file pins for this machine, by canonical name."""
-    found = {}
+    versions = {}
     for line in lock.splitlines():
-        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[\w,-]+\])?==([^\s;\\]+)\s*(?:;\s*([^\\]+))?", line)
-        if match and (match[3] is None or Marker(match[3].strip()).evaluate()):
-            found[canonical(match[1])] = match[2]
-    return found
+        if not re.match(r"[A-Za-z0-9]", line):  # a comment, or a hash of the line before
+            continue
+        requirement = Requirement(line.rstrip("\\ "))
+        if requirement.marker is None or requirement.marker.evaluate():
+            (specifier,) = requirement.specifier
+            versions[canonicalize_name(requirement.name)] = specifier.version
+    return versions
 
 
 def present() -> dict[str, str]:
     """Return the versions of all installed packages, by canonical name."""
-    return {canonical(one.metadata["Name"]): one.version for one in metadata.distributions()}
+    return {canonicalize_name(package.name): package.version for package in metadata.distributions()}
 
 
-def canonical(name: str) -> str:
-    """Return a package's name as it is compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def public(version: str) -> str:
-    """Return a version without the name of its build: 2.13.0+cpu is 2.13.0."""
-    return version.partition("+")[0]
-
-
-def differences(wanted: Mapping[str, str], found: Mapping[str, str], source: str = "the lock") -> list[str]:
+def differences(wanted: Mapping[str, str], versions: Mapping[str, str], source: str = "the lock") -> list[str]:
     """Return what is installed in another version than the lock's, or not at all, one phrase each.
 
     Builds of one version are the same.
@@ -70,10 +65,10 @@ def differences(wanted: Mapping[str, str], found: Mapping[str, str], source: str
     """
     lines = []
     for name, version in sorted(wanted.items()):
-        if name not in found:
+        if name not in versions:
             lines.append(f"{name} is not installed ({source} has {version})")
-        elif public(found[name]) != version:
-            lines.append(f"{name} is {found[name]} ({source} has {version})")
+        elif Version(versions[name]).public != Version(version).public:
+            lines.append(f"{name} is {versions[name]} ({source} has {version})")
     return lines
 
 
@@ -123,8 +118,3 @@ def driver_needed(lock: Path = WHOLE) -> str:
         known = ", ".join(map(str, DRIVERS))
         raise files.UserError(f"{lock}: nvidia-cuda-runtime is {version}, and only drivers of CUDA {known} are known")
     return DRIVERS[int(major)]
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return what versions of a driver are compared by: 570.86.15 is below 580."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))

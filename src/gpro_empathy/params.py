@@ -101,7 +101,6 @@ class TrainScorer(Section):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     attention_dropout: Annotated[float, Field(ge=0, lt=1)]
     huber_delta: Positive
-    concordance_weight: NonNegative
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
 

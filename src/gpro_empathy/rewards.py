@@ -1,17 +1,19 @@
 """Reward terms: functions from (utterances, answers) to raw scores, and their calibrated combination.
 
 A term is a function or object called with `Response`s and the user's utterances, and returns one raw score each, in
-its own unit. Any function of that form becomes a term by a line `module:function: weight` in params.yaml.
+its own unit. Any function of that form becomes a term by a line `module:function: weight` in params.yaml, and so
+does a reward function in TRL's form, which takes `completions`.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import calibration, params, text_measures
+from gpro_empathy import calibration, params, response_format, text_measures
 from gpro_empathy.files import UserError
 from gpro_empathy.response_format import Response
 
@@ -80,6 +82,25 @@ class SemanticSimilarity:
             embeddings = self.model.encode([*utterances, *answers], normalize_embeddings=True, show_progress_bar=False)
             scores = (embeddings[: len(answers)] * embeddings[len(answers) :]).sum(1)
         return np.clip(np.asarray(scores, dtype=np.float64), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TrlReward:
+    """A reward function in TRL's form: called with `prompts` and `completions`, both as lists of messages.
+
+    Columns of a data set and token ids are not passed, as responses are also scored outside of training.
+
+    Source:
+        TRL's documentation of GRPOTrainer, "Using a custom reward function".
+    """
+
+    function: Callable[..., Sequence[float | None]]
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        prompts = [response_format.messages(utterance) for utterance in utterances]
+        completions = [[{"role": "assistant", "content": response.text}] for response in responses]
+        scores = self.function(prompts=prompts, completions=completions)
+        return np.array(scores, dtype=np.float64)  # None, TRL's "does not apply", becomes NaN and is refused
 
 
 def load_similarity(config: params.Rewards) -> SemanticSimilarity:
@@ -203,12 +224,34 @@ def _load_term(name: str, config: params.Rewards, scorer_folder: Path) -> Term:
         return TERMS[name](config, scorer_folder)
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        return _as_term(name, getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"rewards.weights: {name!r} is no reward term ({error}); there are {', '.join(sorted(TERMS))}, and any "
             "function as module:function"
         ) from None
+
+
+def _as_term(name: str, function: Callable) -> Term:
+    """Return a user's function as a term: as it is, or wrapped if it has TRL's form.
+
+    Raises:
+        UserError: If one in TRL's form asks for more than prompts and completions.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not callable, or a built-in that does not say what it takes
+        return function
+    if "completions" not in signature.parameters:
+        return function
+    try:
+        signature.bind(prompts=[], completions=[])
+    except TypeError as error:
+        raise UserError(
+            f"rewards.weights: {name!r} cannot be called ({error}); a reward function in TRL's form is given prompts and "
+            "completions alone, so end its arguments with **kwargs and give the others defaults"
+        ) from None
+    return TrlReward(function)
 
 
 def reference_json(reference: Mapping[str, tuple[float, float]]) -> dict:

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -13,19 +12,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+import gpu_step
+import rehearse
 from gpro_empathy import files, machine
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.report import gpu_table
 from gpro_empathy.response_format import messages
-from gpro_empathy.tools import (
-    profiles,
-    rehearsal_models,
-    rehearsal_numbers,
-    rehearsal_preflight,
-    rehearsal_tasks,
-    rehearse,
-)
+from gpro_empathy.tools import gpu_memory, profiles
+from rehearsal import machine_check, models, plan, results, tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,14 +32,14 @@ def values():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return rehearsal_models.full_tokenizer(3000)
+    return models.full_tokenizer(3000)
 
 
 # Settings
 
 
 def test_full_size_keeps_the_profile_but_for_the_number_of_steps_and_the_random_models(values, tmp_path):
-    changed = rehearse.settings(values, tmp_path, reduced=False)
+    changed = plan.settings(values, tmp_path, reduced=False)
     different = {
         (section, key) for section in values for key in values[section] if changed[section][key] != values[section][key]
     }
@@ -55,7 +50,7 @@ def test_full_size_keeps_the_profile_but_for_the_number_of_steps_and_the_random_
 
 
 def test_a_smaller_card_is_a_smaller_share_for_vllm_in_training_and_rollouts(values, tmp_path):
-    changed = rehearse.settings(values, tmp_path, reduced=False, part=0.3)
+    changed = plan.settings(values, tmp_path, reduced=False, part=0.3)
     shares = [changed[section]["vllm_gpu_memory_utilization"] for section in ("train_grpo", "rollout")]
     assert shares == [pytest.approx(0.18)] * 2
 
@@ -68,17 +63,15 @@ def with_a_gpu(monkeypatch):
     """Return a machine with a GPU of 80 GiB, 100 GiB of disk, and the packages of both engines as the lock has them."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(machine, "seen_by_torch", lambda gpus: gpus)
-    monkeypatch.setattr(rehearsal_preflight.doctor.installed, "driver_needed", lambda: "580")
-    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: name)
-    monkeypatch.setattr(rehearsal_preflight.installed, "differences", lambda wanted, found: [])
+    monkeypatch.setattr(machine_check.doctor.installed, "driver_needed", lambda: "580")
+    monkeypatch.setattr(machine_check, "find_spec", lambda name: name)
+    monkeypatch.setattr(machine_check.installed, "differences", lambda wanted, found: [])
     _disk(monkeypatch, 100)
     return replace(machine.inspect(), gpus=(machine.Gpu("a GPU", 80.0, "580"),))
 
 
 def _disk(monkeypatch, gib):
-    monkeypatch.setattr(
-        rehearsal_preflight.shutil, "disk_usage", lambda folder: SimpleNamespace(free=gib * machine.GIB)
-    )
+    monkeypatch.setattr(machine_check.shutil, "disk_usage", lambda folder: SimpleNamespace(free=gib * machine.GIB))
 
 
 def _run_with_a_gpu(monkeypatch, here, main, *arguments):
@@ -88,16 +81,16 @@ def _run_with_a_gpu(monkeypatch, here, main, *arguments):
         raise UserError(f"begun: {names}")
 
     monkeypatch.setattr(machine, "inspect", lambda: here)
-    monkeypatch.setattr(rehearse.Plan, "run", run)
+    monkeypatch.setattr(plan.Plan, "run", run)
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     main()
 
 
 def test_a_profile_that_does_not_fit_the_gpu_is_refused_before_the_rehearsal(with_a_gpu, tmp_path):
-    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
-    rehearsal_preflight.check(plan, with_a_gpu, 0.3)
+    laid_out = plan.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    machine_check.check(laid_out, with_a_gpu, 0.3)
     with pytest.raises(UserError, match=r"the GPU has 8 GiB, 17\.9 are needed for training"):
-        rehearsal_preflight.check(plan, with_a_gpu, 0.1)
+        machine_check.check(laid_out, with_a_gpu, 0.1)
 
 
 def test_a_profile_of_several_processes_is_refused_on_gpus_before_the_build(with_a_gpu, monkeypatch):
@@ -111,53 +104,50 @@ def test_a_profile_of_several_processes_is_refused_on_gpus_before_the_build(with
 
 @pytest.mark.parametrize(("key", "value"), [("launcher", "fsdp"), ("vllm_mode", "server")])
 def test_a_launcher_or_a_server_alone_is_refused_too(settings, key, value):
-    assert rehearsal_preflight._several_processes(settings) == []
+    assert machine_check._several_processes(settings) == []
     grpo = settings.train_grpo.model_copy(update={key: value})
-    (line,) = rehearsal_preflight._several_processes(settings.model_copy(update={"train_grpo": grpo}))
+    (line,) = machine_check._several_processes(settings.model_copy(update={"train_grpo": grpo}))
     assert line.startswith(f"train_grpo.{key} is {value}, and a rehearsal on a GPU is of one process")
 
 
 def test_packages_of_the_engines_that_are_missing_are_named_with_what_needs_them(with_a_gpu, tmp_path, monkeypatch):
-    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
-    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None if name == "vllm" else name)
+    laid_out = plan.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    monkeypatch.setattr(machine_check, "find_spec", lambda name: None if name == "vllm" else name)
     with pytest.raises(UserError) as refused:
-        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+        machine_check.check(laid_out, with_a_gpu, 1.0)
     assert str(refused.value) == (
         "packages are missing: vllm (for train_grpo.vllm_mode colocate), vllm (for rollout.engine vllm); "
         "run `rm -rf .venv && make setup`"
     )
-    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None if name == "unsloth" else name)
+    monkeypatch.setattr(machine_check, "find_spec", lambda name: None if name == "unsloth" else name)
     with pytest.raises(UserError, match=r"^packages are missing: unsloth \(for policy\.backend unsloth\); run"):
-        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+        machine_check.check(laid_out, with_a_gpu, 1.0)
 
 
 def test_packages_of_other_versions_are_told_and_allowed(with_a_gpu, tmp_path, monkeypatch, capsys):
-    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
-    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    laid_out = plan.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    machine_check.check(laid_out, with_a_gpu, 1.0)
     assert capsys.readouterr().out == ""
     differing = "torch is 2.11.0 (the lock has 2.13.0)"
-    monkeypatch.setattr(rehearsal_preflight.installed, "differences", lambda wanted, found: [differing])
-    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    monkeypatch.setattr(machine_check.installed, "differences", lambda wanted, found: [differing])
+    machine_check.check(laid_out, with_a_gpu, 1.0)
     assert capsys.readouterr().out == f"Note: packages differ from the lock: {differing}\n"
 
 
 def test_a_temporary_folder_without_room_for_the_models_is_refused(with_a_gpu, tmp_path, monkeypatch):
-    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False)
+    laid_out = plan.lay_out("llama-3.1-8b", tmp_path, reduced=False)
     # 8.03 billion weights of two bytes, encoders of 1.78 GiB, and 2 beside them: 18.74.
     _disk(monkeypatch, 18.8)
-    rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+    machine_check.check(laid_out, with_a_gpu, 1.0)
     _disk(monkeypatch, 18.7)
     with pytest.raises(
         UserError, match=rf"18\.7 GiB are free in {tmp_path.parent}, the rehearsal needs 18\.7; .*TMPDIR"
     ):
-        rehearsal_preflight.check(plan, with_a_gpu, 1.0)
+        machine_check.check(laid_out, with_a_gpu, 1.0)
 
 
 def test_the_comparison_of_steps_checks_the_machine_for_what_runs_the_profile_on_it(with_a_gpu, tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("gpu_step", ROOT / "bench/gpu_step.py")
-    gpu_step = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(gpu_step)
-    monkeypatch.setattr(rehearsal_preflight, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine_check, "find_spec", lambda name: None)
     for only in ("abcd", "b"):
         with pytest.raises(UserError, match="packages are missing: unsloth"):
             _run_with_a_gpu(monkeypatch, with_a_gpu, gpu_step.main, "--only", only, "--output", str(tmp_path))
@@ -176,7 +166,7 @@ def test_a_card_of_no_size_is_refused_by_its_name(with_a_gpu, card):
 
 
 def test_a_task_that_the_kernel_killed_is_told_as_such(settings, tmp_path):
-    plan = rehearse.Plan("some", settings, settings, {}, tmp_path, reduced=True)
+    laid_out = plan.Plan("some", settings, settings, {}, tmp_path, reduced=True)
 
     def ended(status):
         process = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=status)
@@ -185,9 +175,9 @@ def test_a_task_that_the_kernel_killed_is_told_as_such(settings, tmp_path):
     with pytest.raises(
         UserError, match=r"train was killed \(exit status -9\), most likely because .* memory ran out; "
     ):
-        plan._in_child(ended(-9), "train")
+        laid_out._in_child(ended(-9), "train")
     with pytest.raises(UserError, match=r"train failed \(exit status 1\); its message stands above"):
-        plan._in_child(ended(1), "train")
+        laid_out._in_child(ended(1), "train")
 
 
 @pytest.mark.parametrize("name", ["build", "scorer", "reload"])
@@ -199,12 +189,12 @@ def test_a_task_that_runs_out_of_memory_says_so_in_one_line(name, error, whose, 
     def out_of_memory():
         raise error
 
-    monkeypatch.setitem(rehearsal_tasks.TASKS, name, out_of_memory)
+    monkeypatch.setitem(tasks.TASKS, name, out_of_memory)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         SystemExit, match=rf"^error: the {whose} memory ran out \(.*\); close other programs and try again$"
     ):
-        rehearsal_tasks.task(name, (), tmp_path)
+        tasks.task(name, (), tmp_path)
 
 
 # Settings at the reduced size
@@ -212,7 +202,7 @@ def test_a_task_that_runs_out_of_memory_says_so_in_one_line(name, error, whose, 
 
 def test_reduced_size_needs_no_gpu_and_leaves_the_profile_as_it_was(values, tmp_path):
     before = json.dumps(values)
-    changed = rehearse.settings(values, tmp_path, reduced=True)
+    changed = plan.settings(values, tmp_path, reduced=True)
     assert changed["policy"]["backend"] == "transformers"
     assert changed["train_grpo"]["optimizer"] == "adamw_torch"
     assert changed["policy"]["max_prompt_tokens"] == values["policy"]["max_prompt_tokens"]
@@ -224,7 +214,7 @@ def test_a_model_whose_architecture_is_not_kept_is_refused_with_those_that_are(s
     with pytest.raises(
         UserError, match=r"policy\.model 'smollm2-135m-instruct': .* There are .*Llama-3\.1-8B-Instruct"
     ):
-        rehearse.architectures(settings)
+        plan.architectures(settings)
 
 
 # Models
@@ -237,33 +227,33 @@ def test_every_id_of_the_tokenizer_is_a_token_with_a_text(tokenizer):
 
 
 def test_a_policy_is_saved_without_a_padding_token_and_with_a_spare_one_as_llama_is(tmp_path):
-    architecture = rehearse.gpu_memory.architecture("Llama-3.1-8B-Instruct", ROOT / "profiles/architectures")
-    architecture |= rehearse.REDUCED_POLICY | {"vocab_size": 2000}
-    rehearsal_models.build_policy(architecture, "some", tmp_path)
+    architecture = gpu_memory.architecture("Llama-3.1-8B-Instruct", ROOT / "profiles/architectures")
+    architecture |= plan.REDUCED_POLICY | {"vocab_size": 2000}
+    models.build_policy(architecture, "some", tmp_path)
     saved = AutoTokenizer.from_pretrained(tmp_path)
     assert saved.pad_token is None
     assert saved.get_vocab()["<|finetune_right_pad_id|>"] == 1999
     assert len(saved) == 2000
     for name in ("config", "generation_config"):
         assert files.read_json(tmp_path / f"{name}.json").get("pad_token_id") is None
-    assert rehearsal_models.policy_tokenizer({"model_type": "other", "vocab_size": 2000}).pad_token is not None
+    assert models.policy_tokenizer({"model_type": "other", "vocab_size": 2000}).pad_token is not None
 
 
 def test_an_encoder_has_a_padding_token(tmp_path):
-    architecture = rehearse.gpu_memory.architecture("roberta-base", ROOT / "profiles/architectures")
-    rehearsal_models.build_encoder(architecture | rehearse.REDUCED_ENCODER, AutoModel, tmp_path)
+    architecture = gpu_memory.architecture("roberta-base", ROOT / "profiles/architectures")
+    models.build_encoder(architecture | plan.REDUCED_ENCODER, AutoModel, tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "<|endoftext|>"
 
 
 def test_prompts_have_exactly_the_length_that_is_asked_for(tokenizer):
-    turns = rehearsal_models.longest_turns(tokenizer, 4, 300)
+    turns = models.longest_turns(tokenizer, 4, 300)
     assert [len(loading.prompt_ids(tokenizer, messages(turn.text))) for turn in turns] == [300] * 4
     assert len({turn.text for turn in turns}) == 4
 
 
 def test_a_limit_below_the_system_prompt_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"policy\.max_prompt_tokens is 20, and the prompt without a message has"):
-        rehearsal_models.longest_turns(tokenizer, 1, 20)
+        models.longest_turns(tokenizer, 1, 20)
 
 
 # The adapter
@@ -279,14 +269,13 @@ def trained(lora, tiny_policy, policy_folder, settings, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/policy").symlink_to(policy_folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(adapters, "save_with_card", adapters.save_with_card)
-    rehearsal_tasks.observe_saving()
+    tasks.note_log_probabilities(lora)
     adapters.save_with_card(lora, Path("models/tuned/seed-1"), "")
     return lora
 
 
 def test_adapter_read_back_gives_the_log_probabilities_that_were_trained(trained):
-    rehearsal_tasks.reload()
+    tasks.reload()
     found = files.read_json(Path("reload.json"))
     assert found["difference"] < 1e-5
     assert found["effect"] > 1e-3
@@ -296,17 +285,15 @@ def test_adapter_that_is_not_what_was_trained_is_told(trained, tiny_policy, poli
     other = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None)
     adapters.save(other, Path("models/tuned/seed-1"))
     with pytest.raises(UserError, match="it is not what was trained"):
-        rehearsal_tasks.reload()
+        tasks.reload()
 
 
 def test_training_that_changes_nothing_is_told(trained, tiny_policy, policy_folder):
-    adapters.save_with_card(
-        loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None),
-        Path("models/tuned/seed-1"),
-        "",
-    )
+    untrained = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None)
+    tasks.note_log_probabilities(untrained)
+    adapters.save_with_card(untrained, Path("models/tuned/seed-1"), "")
     with pytest.raises(UserError, match="training did nothing"):
-        rehearsal_tasks.reload()
+        tasks.reload()
 
 
 def test_log_probabilities_are_those_of_the_fixed_text(base, tokenizer, policy_folder, tmp_path, monkeypatch):
@@ -317,7 +304,7 @@ def test_log_probabilities_are_those_of_the_fixed_text(base, tokenizer, policy_f
     with torch.no_grad():
         logits = base(input_ids=torch.tensor([ids])).logits[0]
     expected = [float(torch.log_softmax(logits[i], -1)[ids[i + 1]]) for i in range(len(ids) - 1)]
-    assert rehearsal_tasks.log_probabilities(base) == pytest.approx(expected, abs=1e-5)
+    assert tasks.log_probabilities(base) == pytest.approx(expected, abs=1e-5)
 
 
 # Numbers
@@ -331,17 +318,17 @@ def test_forecast_is_worked_out_by_hand(settings):
     rows = [{"model": name, "seed": seed} for name, seed in (("base", None), ("tuned", 1)) for _ in range(20)]
     # 200 steps of 18 s; 36 s for 40 responses, and 200 responses of base and two tuned policies.
     expected = {"train_hours": pytest.approx(1.0), "rollout_hours": pytest.approx(0.15), "peak_memory_gib": 3.0}
-    assert rehearsal_numbers.forecast(whole, 18.0, tasks, rows, None) == expected
+    assert results.forecast(whole, 18.0, tasks, rows, None) == expected
     # Two passes over 11,166 turns.
-    found = rehearsal_numbers.forecast(whole, 18.0, tasks, rows, {"turns_per_second": 6.2})
+    found = results.forecast(whole, 18.0, tasks, rows, {"turns_per_second": 6.2})
     assert found["scorer_hours"] == pytest.approx(2 * 11_166 / 6.2 / 3600)
     del tasks["rollout"]
-    assert "rollout_hours" not in rehearsal_numbers.forecast(whole, 18.0, tasks, [], None)
+    assert "rollout_hours" not in results.forecast(whole, 18.0, tasks, [], None)
 
 
 def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, monkeypatch):
-    plan = rehearse.Plan("some", settings, settings, {"policy": {}}, tmp_path, reduced=True)
-    timing = pd.DataFrame({f"{name}_s": [9.0, 1.0] for name in (*rehearsal_numbers.PARTS, "step")})
+    laid_out = plan.Plan("some", settings, settings, {"policy": {}}, tmp_path, reduced=True)
+    timing = pd.DataFrame({f"{name}_s": [9.0, 1.0] for name in (*results.PARTS, "step")})
     (tmp_path / "reports/training").mkdir(parents=True)
     timing.to_csv(tmp_path / "reports/training/timing.csv", index=False)
     pd.DataFrame({"completion_tokens": [30.0, 30.0]}).to_csv(tmp_path / "reports/training/log.csv", index=False)
@@ -351,9 +338,9 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
             raise UserError("rehearsal: rollout failed")
         return {name: {"seconds": 5.0, "peak_gib": 3.0}}
 
-    monkeypatch.setattr(rehearse.Plan, "run", run)
+    monkeypatch.setattr(plan.Plan, "run", run)
     monkeypatch.setattr(rehearse, "_computed", lambda profile: ["a sum"])
-    found = rehearse.measure(plan, machine.inspect())
+    found = rehearse.measure(laid_out, machine.inspect())
     assert found["failed"] == {"rollout": "rehearsal: rollout failed"}
     assert found["seconds_per_step"]["step"] == 1.0
     assert found["peak_memory_gib"] == {"scorer": 3.0, "train": 3.0}
@@ -362,8 +349,8 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
 
 
 def test_seconds_are_medians_without_the_first_step():
-    columns = {f"{name}_s": [100.0, 1.0, 2.0, 6.0] for name in (*rehearsal_numbers.PARTS, "step")}
-    assert set(rehearsal_numbers.per_step(pd.DataFrame(columns)).values()) == {2.0}
+    columns = {f"{name}_s": [100.0, 1.0, 2.0, 6.0] for name in (*results.PARTS, "step")}
+    assert set(results.per_step(pd.DataFrame(columns)).values()) == {2.0}
 
 
 MEASURED = {
@@ -421,13 +408,13 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
     }
     reports = list((ROOT / "reports/gpu").glob("*.json"))
     done = subprocess.run(
-        [sys.executable, "-m", "gpro_empathy.tools.rehearse", "llama-3.1-8b"],
+        [sys.executable, "bench/rehearse.py", "llama-3.1-8b"],
         cwd=ROOT, env=without_gpu | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
-    assert rehearse.SAYS_REDUCED in lines[0]
-    assert rehearse.SAYS_REDUCED in lines[-1]
+    assert plan.SAYS_REDUCED in lines[0]
+    assert plan.SAYS_REDUCED in lines[-1]
     assert re.search(
         r"Seconds per step, median of 2 after the first: \d+\.\d+ \(generation .*reward .*loss .*update ", done.stdout
     )
@@ -440,9 +427,9 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
 
 @pytest.mark.slow
 def test_a_task_that_fails_stops_the_rehearsal_and_names_it(settings, tmp_path):
-    plan = rehearse.Plan("some", settings, settings, {}, tmp_path, reduced=True)
+    laid_out = plan.Plan("some", settings, settings, {}, tmp_path, reduced=True)
     with pytest.raises(UserError, match="rehearsal: train failed"):
-        plan.run("train")
+        laid_out.run("train")
 
 
 @pytest.mark.slow
@@ -458,7 +445,7 @@ def test_comparison_without_a_gpu_measures_two_variants_and_says_what_the_others
     assert seconds["a"] is seconds["b"] is None
     assert "needs a GPU" in found["variants"]["a"]["why_not"]
     for name in ("c", "d"):
-        assert seconds[name]["step"] >= sum(seconds[name][part] for part in rehearsal_numbers.PARTS) > 0
+        assert seconds[name]["step"] >= sum(seconds[name][part] for part in results.PARTS) > 0
     assert seconds["d"]["reward"] > seconds["c"]["reward"]
     text = (tmp_path / "gpu_step.md").read_text()
     assert text.startswith("NOT the profile's size")

@@ -1,20 +1,17 @@
 """The plan of docs/scaling.md: against the measurements that it rests on, published sizes, and by hand."""
 
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import scaling
 from gpro_empathy import files
 from gpro_empathy.machine import GIB
 from gpro_empathy.tools import gpu_memory
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-
-import scaling  # noqa: E402  found by the line before
 
 N_8B, N_70B = 8_030_261_248, 70_553_706_496
 LORA_8B, LORA_70B = 83_886_080, 414_187_520

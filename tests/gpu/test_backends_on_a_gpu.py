@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpro_empathy import files
-from gpro_empathy.tools import rehearse
+from rehearsal.plan import REDUCED_ENCODER, lay_out
 
 ROOT = Path(__file__).parents[2]
 # Small, but with heads of a width that vLLM's attention knows.
@@ -35,9 +35,8 @@ def test_backend_trains_float32_matrices_on_4_bit_weights_and_samples_from_them(
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs the package {package}, which requirements.lock brings")
     monkeypatch.chdir(ROOT)
-    plan = rehearse.lay_out("llama-3.1-8b", tmp_path, reduced=False, part=0.1)
-    encoder = rehearse.REDUCED_ENCODER
-    smaller = {"policy": POLICY, "similarity": encoder, "scorer": encoder}
+    plan = lay_out("llama-3.1-8b", tmp_path, reduced=False, part=0.1)
+    smaller = {"policy": POLICY, "similarity": REDUCED_ENCODER, "scorer": REDUCED_ENCODER}
     plan = replace(plan, models={role: model | smaller[role] for role, model in plan.models.items()})
     plan = plan.with_settings("policy", backend=backend, max_completion_tokens=64)
     plan = plan.with_settings("train_grpo", vllm_mode=vllm_mode, completions_per_forward=3, steps=2, save_steps=2)

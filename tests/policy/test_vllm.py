@@ -24,8 +24,9 @@ from torch.nn import functional
 
 from gpro_empathy import entry_point, files, response_format, rewards
 from gpro_empathy.policy import adapters, loading, sampling, vllm_engine
-from gpro_empathy.tools import gpu_memory, rehearsal_models, serve
+from gpro_empathy.tools import gpu_memory, serve
 from gpro_empathy.training import backends, grpo_run
+from rehearsal import models
 from run_folder import write_adapter, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def folder(tmp_path_factory):
     """Write a small Llama with random weights, as the stage prepare_policy would; return its folder."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("vllm") / "policy"
-    rehearsal_models.build_policy(gpu_memory.architecture(LLAMA) | SMALL, "small", folder)
+    models.build_policy(gpu_memory.architecture(LLAMA) | SMALL, "small", folder)
     return folder
 
 

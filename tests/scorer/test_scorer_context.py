@@ -45,7 +45,7 @@ def test_saved_scorer_reads_the_same_context(context_scorer, settings, tmp_path)
     stated = fitting.describe([Turn("a", 0, "x", (), 1.0, 1.0, 1.0)], config, seed=3)
     assert stated["training"] == {
         "epochs": config.epochs, "learning_rate": config.learning_rate, "batch_size": config.batch_size,
-        "layers": config.layers, "head_learning_rate": config.head_learning_rate, "lora_rank": config.lora_rank, "concordance_weight": 0.0,
+        "layers": config.layers, "head_learning_rate": config.head_learning_rate, "lora_rank": config.lora_rank,
         "turns": 1, "conversations": 1, "seed": 3,
     }  # fmt: skip
     empathy_scorer.save(context_scorer, tmp_path / "scorer", stated)
@@ -84,7 +84,7 @@ def card(lora_rank=32, layers=None, **changes):
         "encoder": "some/encoder", "revision": None, "max_tokens": 256, "context_turns": 0, "role": "reward",
         "training": {
             "layers": layers, "epochs": 2, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "batch_size": 16, "lora_rank": lora_rank,
-            "concordance_weight": 0.5, "turns": 741, "conversations": 70, "seed": 17,
+            "turns": 741, "conversations": 70, "seed": 17,
         },
     } | changes  # fmt: skip
     return scorer_card.write(settings)
@@ -94,7 +94,7 @@ def test_card_states_the_settings_and_where_the_measured_numbers_are():
     text = card()
     assert "stand under `reward` in reports/scorer.json" in text
     assert "741 turns of 70 conversations: epochs 2, learning rates 0.0001 (encoder) and 0.001 (head), batches" in text
-    assert "batches of 16, weight of the concordance in the loss 0.5, seed 17." in text
+    assert "batches of 16, seed 17." in text
 
 
 def test_card_says_what_is_read_and_what_for():

@@ -1,8 +1,7 @@
-"""The scorer whose encoder is trained whole, the concordance loss, and the mean of several scorers."""
+"""The scorer whose encoder is trained whole, and the mean of several scorers."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -73,32 +72,6 @@ def test_refuses_a_whole_encoder_that_is_missing_damaged_or_another(model, turns
     (folder / "scorer.json").write_text(json.dumps(stated | {"trained": "head"}))
     with pytest.raises(UserError, match=r"trained is 'head', expected adapter or encoder"):
         empathy_scorer.load(folder)
-
-
-def test_concordance_is_that_of_lin():
-    """x = 1, 2, 3 and y = 2, 3, 7: covariance 5/3, variances 2/3 and 14/3, means 2 apart."""
-    x, y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2.0], [3.0], [7.0]])
-    assert fitting.concordance(x, y).item() == pytest.approx(2 * (5 / 3) / (2 / 3 + 14 / 3 + 4))
-    assert fitting.concordance(y, y).item() == pytest.approx(1)
-    assert fitting.concordance(-y, y - 8).item() == pytest.approx(-1)
-
-
-def test_concordance_leaves_out_what_is_missing_and_is_zero_where_nothing_varies():
-    x = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [9.0, 5.0]], requires_grad=True)
-    y = torch.tensor([[2.0, 5.0], [3.0, 5.0], [7.0, np.nan], [np.nan, np.nan]])
-    whole = fitting.concordance(x[:3, :1], y[:3, :1])
-    found = fitting.concordance(x, y)
-    assert found.tolist() == pytest.approx([whole.item(), 0.0])
-    assert fitting.concordance(x, torch.full((4, 2), np.nan)).tolist() == [0.0, 0.0]
-    (1 - found).sum().backward()
-    assert torch.isfinite(x.grad).all()
-    assert x.grad[3].tolist() == [0.0, 0.0]
-
-
-def test_concordance_weight_changes_the_training(model, turns, config):
-    weighted = config.model_copy(update={"concordance_weight": 0.5})
-    other = fitting.train(turns, weighted, seed=0, progress=lambda line: None)
-    assert (other.score(TEXTS) != model.score(TEXTS)).any()
 
 
 def test_ensemble_scores_the_mean_of_its_members_and_is_saved_with_them(model, turns, config, tmp_path):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gpro_empathy.files import UserError
 from gpro_empathy.machine import GIB
 from gpro_empathy.tools import gpu_memory, profiles
 
@@ -9,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "profiles/architectures"
 # Two layers, hidden size 4, intermediate size 6, two heads of 2 and one of keys and values, a vocabulary of 10.
 TINY = {
-    "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "model_type": "llama", "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
     "vocab_size": 10, "tie_word_embeddings": False,
 }  # fmt: skip
 
@@ -40,24 +41,45 @@ def test_kept_architectures_have_the_sizes_that_their_makers_state():
     assert gpu_memory.lora_parameters(kept("meta-llama/Llama-3.1-8B-Instruct"), 32) == 83_886_080
 
 
-@pytest.mark.parametrize(
-    "name", ["Llama-3.1-8B-Instruct", "Llama-3.1-70B-Instruct", "roberta-base", "stsb-roberta-large"]
-)
-def test_count_is_that_of_the_model_that_transformers_builds(name):
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+def test_memory_of_the_kept_architectures_is_that_of_the_formulas_for_llama_and_roberta():
+    """GiB, worked out once from formulas of these two architectures."""
+    found = {
+        name: [
+            gpu_memory.weights(kept(name), load_in_4bit=True), gpu_memory.weights(kept(name), load_in_4bit=False),
+            gpu_memory.cache(kept(name), 4096), gpu_memory.gathered(kept(name)),
+            gpu_memory.activations(kept(name), 3, 1024, 512),
+        ]
+        for name in ("Llama-3.1-8B-Instruct", "Llama-3.1-70B-Instruct")
+    }  # fmt: skip
+    assert found["Llama-3.1-8B-Instruct"] == pytest.approx([5.310677, 14.957527, 0.5, 1.791016, 3.100342], abs=1e-6)
+    assert found["Llama-3.1-70B-Instruct"] == pytest.approx([36.803177, 131.416519, 1.25, 5.144531, 6.615967], abs=1e-6)
+    encoders = [gpu_memory.encoders([kept(name)]) for name in ("roberta-base", "stsb-roberta-large")]
+    assert encoders == pytest.approx([0.462141, 1.319908], abs=1e-6)
 
-    architecture = kept(name)
-    is_llama = architecture["model_type"] == "llama"
-    config = AutoConfig.for_model(**architecture)
-    with torch.device("meta"):
-        model = (AutoModelForCausalLM if is_llama else AutoModel).from_config(config)
-    counted = sum(parameter.numel() for parameter in model.parameters())
-    if is_llama:
-        assert sum(gpu_memory.decoder_parameters(architecture)) == counted
-    else:
-        pooler = (config.hidden_size + 1) * config.hidden_size
-        assert gpu_memory.encoder_parameters(architecture) == counted - pooler
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "gemma"])
+def test_counts_are_those_of_the_model_with_its_lora_matrices_and_its_cache(model_type, tiny_policy):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from gpro_empathy.policy import loading
+
+    architecture = {
+        "model_type": model_type, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 32, "tie_word_embeddings": model_type == "gemma",
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture))
+    assert sum(gpu_memory.decoder_parameters(architecture)) == model.num_parameters()
+    cache = model(torch.zeros((1, 1), dtype=torch.long)).past_key_values
+    kept_of_a_token = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert gpu_memory.sizes(architecture).per_token == kept_of_a_token
+    trained = loading.add_lora(model, tiny_policy, None).num_parameters(only_trainable=True)
+    assert gpu_memory.lora_parameters(architecture, tiny_policy.lora_rank) == trained
+
+
+def test_a_model_that_transformers_does_not_know_is_refused():
+    with pytest.raises(UserError, match=r"cannot build a model of the type 'nothing' \(.*\); put the config.json"):
+        gpu_memory.sizes({"model_type": "nothing"})
 
 
 def test_each_side_of_vllms_share_must_fit():

@@ -166,7 +166,7 @@ def test_every_failure_has_its_own_line_that_names_the_setting_and_the_way_out(s
 
 
 def test_every_failure_is_covered_and_the_data_set_has_its_own_page():
-    assert len({Access(MODEL, state).problem for state in hub_access.WAYS_OUT}) == len(hub_access.WAYS_OUT) == 8
+    assert len({Access(MODEL, state).problem for state in hub_access.PROBLEMS}) == len(hub_access.PROBLEMS) == 8
     assert "/datasets/owner/data" in Access(DATA, "no access").problem
     assert "hf download --repo-type dataset owner/data" in Access(DATA, "not cached").problem
     assert "no such data set" in Access(DATA, "no such id").problem

@@ -29,7 +29,7 @@ def _in_the_repository(monkeypatch):
 
 
 def problems(config, here=ENOUGH, **found):
-    return preflight.failing(preflight.checks(here, config, preflight.Found(**{"driver_needed": "580"} | found)))
+    return preflight.failing(preflight.checks(here, config, preflight.Environment(**{"driver_needed": "580"} | found)))
 
 
 def only(lines):
@@ -198,7 +198,7 @@ def test_a_repository_that_cannot_be_read_is_a_line_and_one_that_can_is_none(lla
 
 
 def test_table_shows_every_check_and_what_to_do_below_the_failing_ones(llama):
-    found = preflight.Found(driver_needed="580", hub=[Access(LLAMA, "no token")])
+    found = preflight.Environment(driver_needed="580", hub=[Access(LLAMA, "no token")])
     lines = doctor.check_lines(preflight.checks(replace(ENOUGH, disk=1.0), llama, found)).splitlines()
     failing = [number for number, line in enumerate(lines) if line.startswith("  FAIL")]
     assert [lines[number].split()[1] for number in failing] == ["disk", "hub:"]
@@ -242,18 +242,18 @@ def test_torch_is_asked_for_the_gpus_that_it_finds(monkeypatch):
 
 def test_torch_is_asked_only_where_a_gpu_is(llama, settings, monkeypatch):
     monkeypatch.setattr(machine, "seen_by_torch", lambda gpus: gpus[:0])
-    assert doctor.seen(ENOUGH, llama).gpus == ()
-    assert doctor.seen(ENOUGH, settings).gpus == (H200,)
+    assert doctor.with_usable_gpus(ENOUGH, llama).gpus == ()
+    assert doctor.with_usable_gpus(ENOUGH, settings).gpus == (H200,)
 
 
 def test_what_grpo_would_refuse_is_found_before_the_scorer_is_trained(llama, monkeypatch):
     monkeypatch.setattr(doctor.installed, "driver_needed", lambda: "580")
     monkeypatch.setattr(doctor.hub_access, "look_up", lambda repositories: [])
     mixed = llama.model_copy(update={"train_grpo": llama.train_grpo.model_copy(update={"launcher": "multi_gpu"})})
-    found = doctor.look(mixed, ENOUGH)
+    found = doctor.examine(mixed, ENOUGH)
     lines = preflight.failing(preflight.checks(gpus(8, 80), mixed, replace(found, differences=(), unrecorded=())))
     assert only(lines).startswith("train_grpo.launcher multi_gpu: policy.backend unsloth trains in one process; ")
-    assert doctor.look(llama, ENOUGH).launch is None
+    assert doctor.examine(llama, ENOUGH).launch is None
 
 
 def test_stage_is_stopped_by_its_gpus_alone(llama, monkeypatch, capsys):
@@ -296,9 +296,10 @@ def test_doctor_of_the_embedded_default_imports_neither_torch_nor_a_hub_client_a
     code = (
         "import sys\n"
         "sys.addaudithook(lambda event, _: sys.exit('a socket') if event.startswith('socket.connect') else None)\n"
-        "from gpro_empathy import machine, params\nfrom gpro_empathy.tools import doctor\n"
+        "from gpro_empathy import machine, params\n"
+        "from gpro_empathy.tools import doctor\n"
         "config = params.load_all()\n"
-        "doctor.look(config, machine.inspect())\n"
+        "doctor.examine(config, machine.inspect())\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'httpx'} & set(sys.modules))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}

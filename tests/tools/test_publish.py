@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,37 +14,41 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
-from gpro_empathy import files, params, response_format
+from gpro_empathy import files, response_format
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
-from gpro_empathy.tools import lineage, policy_card, publish
+from gpro_empathy.tools import policy_card, publish
 from run_folder import write_run
 
 ROOT = Path(__file__).parents[2]
 DATA, ANALYSIS = (files.read_json(ROOT / "reports" / name) for name in ("data.json", "reward_analysis.json"))
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
-SECTIONS = {
-    "prepare": ["policy", "prepare"], "train_grpo": ["policy", "rewards", "train_grpo"],
-    "rollout": ["policy", "rewards", "rollout"], "analyse_rewards": ["analyse_rewards"],
-}  # fmt: skip
-OUTPUTS = {
-    "prepare": ["reports/data.json"], "train_grpo": ["models/tuned", "reports/training"], "rollout": [],
-    "analyse_rewards": ["reports/reward_analysis.json"],
-}  # fmt: skip
+# The graph of a run in short: what each stage reads, its parameters, and what it writes.
+GRAPH = {
+    "prepare": ([], ["policy", "prepare"], ["reports/data.json"]),
+    "train_grpo": (["src/train.py"], ["policy", "rewards", "train_grpo"], ["models/tuned", "reports/training"]),
+    "rollout": (["models/tuned"], ["policy", "rewards", "rollout"], []),
+    "analyse_rewards": ([], ["analyse_rewards"], ["reports/reward_analysis.json"]),
+}
 
 
-def write_lock(root):
-    """Record what is on disk as DVC does."""
-    values = params.load_all(root / "params.yaml").model_dump(mode="json")
+ask_dvc = publish.dvc_status
+
+
+def dvc(*arguments):
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
+
+
+def record_run(root):
+    """Let DVC record what is on disk as the results of a run."""
     stages = {
-        name: {
-            "deps": [{"path": "models/tuned", "md5": lineage._md5(root / "models/tuned")}] if name == "rollout" else [],
-            "outs": [{"path": path, "md5": lineage._md5(root / path)} for path in OUTPUTS[name]],
-            "params": {"params.yaml": {section: values[section] for section in sections}},
-        }
-        for name, sections in SECTIONS.items()
+        name: {"cmd": "true", "deps": deps, "params": sections, "outs": [{path: {"cache": False}} for path in outs]}
+        for name, (deps, sections, outs) in GRAPH.items()
     }
-    files.write_text(root / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    files.write_text(root / "src/train.py", "pass")
+    files.write_text(root / "dvc.yaml", yaml.safe_dump({"stages": stages}))
+    dvc("init", "--no-scm")
+    dvc("commit", "--force")
 
 
 def make_run(root, config, data=DATA):
@@ -56,7 +61,6 @@ def make_run(root, config, data=DATA):
     save_file({"x.q_proj.lora_A.weight": np.ones((32, 4), np.float32)}, adapter / adapters.WEIGHTS)
     files.write_json(root / "reports/data.json", data)
     files.write_json(root / "reports/reward_analysis.json", ANALYSIS)
-    write_lock(root)
 
 
 @pytest.fixture
@@ -66,7 +70,17 @@ def run(tmp_path, settings, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    # Tests of the results' origin ask DVC itself, which takes seconds.
+    monkeypatch.setattr(publish, "dvc_status", dict)
     return tmp_path
+
+
+@pytest.fixture
+def recorded(run, monkeypatch):
+    """Return the run as DVC records it, and let DVC say what has changed since."""
+    monkeypatch.setattr(publish, "dvc_status", ask_dvc)
+    record_run(run)
+    return run
 
 
 @pytest.fixture
@@ -191,43 +205,44 @@ def test_refuses_the_random_model(run, settings):
     assert "its base is random, which is not on the hub" in refusal()
 
 
-@pytest.mark.parametrize("path", ["models/tuned/seed-23/adapter_config.json", "reports/reward_analysis.json"])
-def test_refuses_results_of_another_run(run, path):
-    files.write_json(run / path, files.read_json(run / path) | {"changed": 1})
-    expected = "models/tuned" if path.startswith("models") else path
-    assert refusal() == f"{expected}: not the one of the run that dvc.lock records; run `make reproduce`"
+def test_results_of_the_recorded_run_are_published_although_the_code_has_changed(recorded):
+    (recorded / "src/train.py").write_text("changed")
+    assert publish.dvc_status() == {"train_grpo": [{"changed deps": {"src/train.py": "modified"}}]}
+    publish.run("jane/empathy", None, push=False)
+    assert (recorded / "tmp/publish/README.md").is_file()
 
 
-def test_refuses_reports_on_another_adapter_than_the_last_training_wrote(run):
-    lock = yaml.safe_load((run / "dvc.lock").read_text())
-    lock["stages"]["rollout"]["deps"][0]["md5"] = "0.dir"
-    files.write_text(run / "dvc.lock", yaml.safe_dump(lock))
-    assert refusal() == "models/tuned: rollout ran on another one than is there now; run `make reproduce`"
+def test_refuses_results_of_another_run(recorded):
+    path = recorded / "reports/reward_analysis.json"
+    files.write_json(path, ANALYSIS | {"changed": 1})
+    line = "modified since analyse_rewards ran, as `dvc status` says; run `make reproduce`"
+    assert refusal() == f"reports/reward_analysis.json: {line}"
 
 
-def test_refuses_settings_that_have_changed_since(run):
-    path = run / "params.yaml"
+def test_refuses_reports_on_another_adapter_than_the_last_training_wrote(recorded):
+    path = recorded / "models/tuned/seed-23/adapter_config.json"
+    files.write_json(path, files.read_json(path) | {"changed": 1})
+    assert refusal().startswith("models/tuned: modified since train_grpo ran")
+    dvc("commit", "--force", "train_grpo")
+    assert refusal().startswith("models/tuned: modified since rollout ran")
+
+
+def test_refuses_settings_that_have_changed_since(recorded):
+    path = recorded / "params.yaml"
     values = yaml.safe_load(path.read_text())
     values["train_grpo"]["steps"] += 1
     path.write_text(yaml.safe_dump(values))
-    assert refusal().startswith(
-        "params.yaml: train_grpo has changed since train_grpo ran; run `make reproduce`, or undo"
+    assert refusal() == (
+        "params.yaml: train_grpo has changed since train_grpo ran; run `make reproduce`, or undo the change with "
+        "`git checkout params.yaml`"
     )
 
 
-def test_refuses_a_run_that_is_not_recorded(run):
-    (run / "dvc.lock").write_text("schema: '2.0'\n")
-    assert (
-        refusal()
-        == "dvc.lock: no run of prepare, train_grpo, rollout, analyse_rewards is recorded; run `make reproduce`"
-    )
-
-
-def test_hash_is_that_of_dvc(tmp_path):
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    outs = {out["path"]: out["md5"] for name in ("analyse_rewards", "draw_figures") for out in lock[name]["outs"]}
-    assert lineage._md5(ROOT / "reports/reward_analysis.json") == outs["reports/reward_analysis.json"]
-    assert lineage._md5(ROOT / "reports/figures") == outs["reports/figures"]
+def test_refuses_a_run_that_is_not_recorded_or_not_known_to_dvc(recorded):
+    (recorded / "dvc.lock").unlink()
+    assert refusal() == "dvc.lock: no run of prepare is recorded; run `make reproduce`"
+    (recorded / "dvc.yaml").unlink()
+    assert re.match(r"`dvc status` cannot tell of which run the results are \(.*\); run `make reproduce`", refusal())
 
 
 # The push, by the real client to a hub on this machine
@@ -269,15 +284,15 @@ def hub():
     server.server_close()
 
 
-def push(run, hub):
+def push(recorded, hub):
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_x", "PYTHONPATH": str(ROOT / "src")}
     environment.pop("HF_HUB_OFFLINE")
     line = [sys.executable, "-m", "gpro_empathy", "publish", "jane/empathy", "--push"]
-    return subprocess.run(line, cwd=run, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(line, cwd=recorded, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_push_creates_the_repository_and_commits_just_the_folder(run, hub):
-    done = push(run, hub)
+def test_push_creates_the_repository_and_commits_just_the_folder(recorded, hub):
+    done = push(recorded, hub)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"pushed: {hub.url}/jane/empathy/commit/1\n")
     paths = [path for path, _, _ in hub.calls]
@@ -286,12 +301,12 @@ def test_push_creates_the_repository_and_commits_just_the_folder(run, hub):
     assert (path, authorization) == ("/api/models/jane/empathy/commit/main", "Bearer hf_x")
     rows = [json.loads(line) for line in body.splitlines()]
     sent = {row["value"]["path"]: base64.b64decode(row["value"]["content"]) for row in rows if row["key"] == "file"}
-    assert sent == {path.name: path.read_bytes() for path in (run / "tmp/publish").iterdir()}
+    assert sent == {path.name: path.read_bytes() for path in (recorded / "tmp/publish").iterdir()}
 
 
-def test_hub_that_refuses_is_one_line(run, hub):
+def test_hub_that_refuses_is_one_line(recorded, hub):
     hub.create_status = 403
-    done = push(run, hub)
+    done = push(recorded, hub)
     assert done.returncode == 1
     assert done.stderr.startswith("error: REPO=jane/empathy: the hub did not take it (")
     assert done.stderr.count("\n") == 1

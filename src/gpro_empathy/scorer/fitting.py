@@ -1,7 +1,6 @@
 """Train the empathy scorer on standardised labels, on turns of similar length at a time.
 
-The loss is Huber's, after the published design; `concordance_weight` adds 1 - CCC to it, the concordance correlation
-coefficient of Lin (1989), which rewards the ranking that Pearson's r measures and the scale that Huber's loss shrinks.
+The loss is Huber's, after the published design.
 """
 
 import time
@@ -17,7 +16,7 @@ from gpro_empathy.scorer import empathy_scorer
 
 SECONDS_BETWEEN_LINES = 20
 # Settings that a trained scorer's provenance states.
-RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank", "concordance_weight")
+RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size", "lora_rank")
 
 
 def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[str, list[Turn]]:
@@ -119,10 +118,7 @@ def _loss(model, batch, targets_B3, config) -> torch.Tensor:
     target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
     predicted_B3 = model(batch)
     # Delta is stated in label units; targets are standardised.
-    loss = huber(predicted_B3, target_B3, config.huber_delta / model.label_sd)
-    if config.concordance_weight:
-        loss = loss + config.concordance_weight * (1 - concordance(predicted_B3, target_B3)).mean()
-    return loss
+    return huber(predicted_B3, target_B3, config.huber_delta / model.label_sd)
 
 
 def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
@@ -130,20 +126,6 @@ def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Te
     error_B3 = torch.where(target_B3.isnan(), 0.0, predicted_B3 - target_B3)
     size_B3 = error_B3.abs()
     return torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
-
-
-def concordance(predicted_B3: torch.Tensor, target_B3: torch.Tensor) -> torch.Tensor:
-    """Return Lin's concordance correlation coefficient of each label over the rows that have it, shape (3,).
-
-    2 cov / (var + var + (difference of means)^2), with variances over n. It is 0 where nothing varies, or no row has it.
-    """
-    known_B3 = ~target_B3.isnan()
-    n_3 = known_B3.sum(0).clamp(min=1)
-    x_B3, y_B3 = (torch.where(known_B3, values, 0.0) for values in (predicted_B3, target_B3))
-    mean_x_3, mean_y_3 = x_B3.sum(0) / n_3, y_B3.sum(0) / n_3
-    x_B3, y_B3 = (x_B3 - mean_x_3) * known_B3, (y_B3 - mean_y_3) * known_B3
-    spread_3 = (x_B3**2 + y_B3**2).sum(0) / n_3 + (mean_x_3 - mean_y_3) ** 2
-    return 2 * (x_B3 * y_B3).sum(0) / n_3 / spread_3.clamp(min=torch.finfo(spread_3.dtype).tiny)
 
 
 def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:

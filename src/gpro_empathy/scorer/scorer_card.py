@@ -41,8 +41,7 @@ def write(settings: Mapping) -> str:
         f"{settings['max_tokens']} tokens.",
         f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
         f"learning rates {training['learning_rate']:g} (encoder) and {training['head_learning_rate']:g} (head), batches "
-        f"of {training['batch_size']}, weight of the concordance in the loss {training['concordance_weight']:g}, "
-        f"seed {training['seed']}.",
+        f"of {training['batch_size']}, seed {training['seed']}.",
         "Its accuracy on held-out turns, its calibration and how it reacts to stock phrases stand under "
         f"`{settings['role']}` in reports/scorer.json of the run that trained it.",
         model_card.SCORER_LIMITS,

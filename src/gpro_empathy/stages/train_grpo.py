@@ -11,11 +11,16 @@ With `train_grpo.launcher` the stage starts itself again, in the processes of a 
 train; the main one writes.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpro_empathy import distributed, entry_point, files, params
 from gpro_empathy.training import launch, unsloth_engine
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
@@ -26,8 +31,13 @@ REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
 
 
-def main() -> None:
-    """Run the stage."""
+def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
+    """Run the stage.
+
+    Args:
+        on_trained: Called in the main process with each trained policy before it is saved, so that a
+            rehearsal can compare it with the adapter that is read back.
+    """
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)
     if not distributed.launched():
@@ -66,6 +76,8 @@ def main() -> None:
             inputs = [POLICY, WARM_START, SCORER, PROMPTS]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if distributed.is_main():
+                if on_trained is not None:
+                    on_trained(model)
                 card = grpo_report.card(run, results[-1])
                 adapters.save_with_card(model, tuned / f"seed-{seed}", card, results[-1].weights, base=POLICY)
     if distributed.is_main():

@@ -27,7 +27,7 @@ class Policies:
     policies that answer the same message get the same ones.
     """
 
-    def __init__(self, config: params.Params, tuned: adapters.Tuned) -> None:
+    def __init__(self, config: params.Params, trained: adapters.Tuned) -> None:
         """Load the models.
 
         Raises:
@@ -37,8 +37,8 @@ class Policies:
         self._tokenizer = loading.load_tokenizer(adapters.POLICY)
         self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE)
         base = loading.load_base(config.policy, adapters.POLICY)
-        self._tuned = ("tuned", tuned.seed)
-        self._model = PeftModel.from_pretrained(base, str(tuned.adapter), adapter_name=rollouts.label(*self._tuned))
+        self._tuned = ("tuned", trained.seed)
+        self._model = PeftModel.from_pretrained(base, str(trained.adapter), adapter_name=rollouts.label(*self._tuned))
         self._model.eval()
         self._start = ("base", None)
         if adapters.adapter_in(WARM_START):
@@ -51,10 +51,10 @@ class Policies:
         Raises:
             UserError: If there is none.
         """
-        tuned = adapters.find_tuned(seed, self._config.policy)
+        trained = adapters.find_tuned(seed, self._config.policy)
         name = rollouts.label("tuned", seed)
         if name not in self._model.peft_config:
-            self._model.load_adapter(str(tuned.adapter), adapter_name=name)
+            self._model.load_adapter(str(trained.adapter), adapter_name=name)
         self._tuned = ("tuned", seed)
 
     def respond(self, message: str, compare: bool, on_token: Callable[[str, int], None] | None = None) -> list[dict]:

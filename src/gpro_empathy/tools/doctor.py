@@ -9,25 +9,25 @@ from gpro_empathy.tools import hub_access, preflight
 from gpro_empathy.training import launch
 
 
-def look(config: params.Params, here: machine.Machine) -> preflight.Found:
+def examine(config: params.Params, this_machine: machine.Machine) -> preflight.Environment:
     """Look at packages, at what starts GRPO, and at the hub if the run reads from it."""
     wanted, present = installed.pinned(files.read_text(installed.lock_in_use())), installed.present()
     repositories = hub_access.needed(config)
-    return preflight.Found(
+    return preflight.Environment(
         differences=installed.differences(wanted, present),
         unrecorded=installed.unrecorded(installed.recorded(), present),
-        driver_needed=_driver_needed(here),
+        driver_needed=_driver_needed(this_machine),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,
         launch=_refusal(config),
     )
 
 
-def seen(here: machine.Machine, config: params.Params) -> machine.Machine:
+def with_usable_gpus(this_machine: machine.Machine, config: params.Params) -> machine.Machine:
     """Return the machine with those GPUs alone that torch computes on, where the run asks for one."""
-    if here.gpus and preflight.asks_for_gpu(config):
-        return replace(here, gpus=machine.seen_by_torch(here.gpus))
-    return here
+    if this_machine.gpus and preflight.asks_for_gpu(config):
+        return replace(this_machine, gpus=machine.seen_by_torch(this_machine.gpus))
+    return this_machine
 
 
 def _refusal(config: params.Params) -> str | None:
@@ -38,15 +38,15 @@ def _refusal(config: params.Params) -> str | None:
     return None
 
 
-def table(here: machine.Machine) -> str:
+def table(this_machine: machine.Machine) -> str:
     """Return what this machine has, as a table."""
-    gpus = ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB, driver {gpu.driver}" for gpu in here.gpus)
+    gpus = ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB, driver {gpu.driver}" for gpu in this_machine.gpus)
     rows = [
-        ("Python", here.python),
-        ("Processor cores", str(here.cores)),
-        ("Free memory", f"{here.memory:.1f} GiB"),
-        ("Free disk", f"{here.disk:.1f} GiB"),
-        ("TeX", here.latexmk or "missing (make reproduce installs it where apt-get can be run)"),
+        ("Python", this_machine.python),
+        ("Processor cores", str(this_machine.cores)),
+        ("Free memory", f"{this_machine.memory:.1f} GiB"),
+        ("Free disk", f"{this_machine.disk:.1f} GiB"),
+        ("TeX", this_machine.latexmk or "missing (make reproduce installs it where apt-get can be run)"),
         ("GPU", gpus or "none"),
     ]
     return "\n".join(f"  {name:<16} {value}" for name, value in rows)
@@ -56,9 +56,9 @@ def check_lines(checks: list[preflight.Check]) -> str:
     """Return the checks, one a line, with what to do below those that fail."""
     lines = []
     for check in checks:
-        lines.append(f"  {'ok' if check.way_out is None else 'FAIL':<5} {check.name:<30} {check.found}")
-        if check.way_out is not None:
-            lines.append(f"  {'':<5} {'':<30} -> {check.way_out}")
+        lines.append(f"  {'ok' if check.hint is None else 'FAIL':<5} {check.name:<30} {check.state}")
+        if check.hint is not None:
+            lines.append(f"  {'':<5} {'':<30} -> {check.hint}")
     return "\n".join(lines)
 
 
@@ -72,9 +72,9 @@ def profile_lines(config: params.Params) -> list[str]:
     return lines
 
 
-def gpu_problems(here: machine.Machine, config: params.Params) -> list[str]:
+def gpu_problems(this_machine: machine.Machine, config: params.Params) -> list[str]:
     """Return what keeps a run of these parameters from the GPUs of this machine, one line each."""
-    return preflight.failing(preflight.gpu_checks(here, config, _driver_needed(here)))
+    return preflight.failing(preflight.gpu_checks(this_machine, config, _driver_needed(this_machine)))
 
 
 def refuse(wrong: list[str]) -> None:
@@ -97,24 +97,24 @@ def main() -> None:
         "--gpus", action="store_true", help="check the GPUs alone and print nothing unless they do not do: for a stage"
     )
     arguments = parser.parse_args()
-    there, config = machine.inspect(), params.load_all()
-    here = seen(there, config)
+    whole_machine, config = machine.inspect(), params.load_all()
+    this_machine = with_usable_gpus(whole_machine, config)
     if arguments.gpus:
-        refuse(gpu_problems(here, config))
+        refuse(gpu_problems(this_machine, config))
         return
-    found = look(config, here)
-    checks = preflight.checks(here, config, found)
+    environment = examine(config, this_machine)
+    checks = preflight.checks(this_machine, config, environment)
     wrong = preflight.failing(checks)
     if arguments.quiet:
         refuse(wrong)
     else:
-        print(f"This machine:\n{table(there)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
+        print(f"This machine:\n{table(whole_machine)}\n\nA run needs:\n" + "\n".join(profile_lines(config)))
         print("\nThe run of params.yaml as it is now " + ("cannot succeed:" if wrong else "can start:"))
         print(check_lines(checks))
 
 
-def _driver_needed(here: machine.Machine) -> str:
-    return installed.driver_needed() if here.gpus else "0"
+def _driver_needed(this_machine: machine.Machine) -> str:
+    return installed.driver_needed() if this_machine.gpus else "0"
 
 
 def _line(name: str, wanted: preflight.Need) -> str:

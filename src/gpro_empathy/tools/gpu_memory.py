@@ -1,15 +1,20 @@
-"""How much GPU memory a run takes, computed from its parameters and the architecture of its models.
+"""How much GPU memory a run takes, computed from its parameters and the modules of its models.
 
 An upper bound from stated formulas, not a measurement; `make rehearse` measures.
 """
 
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpro_empathy import files, params
+from gpro_empathy.files import UserError
 from gpro_empathy.machine import GIB
 
 ARCHITECTURES = Path("profiles/architectures")
+# Projections whose outputs are kept of every token.
+KEYS_AND_VALUES = ("k_proj", "v_proj")
 # NF4: half a byte a weight; a scale of one byte for every 64, and 4 bytes for every 256 scales (Dettmers et al. 2023, QLoRA).
 BYTES_4BIT = 0.5 + (1 + 4 / 256) / 64
 BYTES_BF16, BYTES_FP32 = 2, 4
@@ -26,9 +31,9 @@ WORKSPACE, WORKSPACE_GIB = "vLLM's workspace", 1.5
 
 @dataclass(frozen=True)
 class Spread:
-    """How a run lies on the GPUs of one machine: processes there, all processes, and whether they share the weights."""
+    """How a run lies on GPUs: processes of a machine, all processes, and whether they share the weights."""
 
-    here: int = 1
+    per_machine: int = 1
     processes: int = 1
     sharded: bool = False
 
@@ -96,10 +101,10 @@ def training(config: params.Params, policy: dict, rewards: list[dict], spread: S
     if grpo.vllm_mode == "colocate":
         parts[WORKSPACE] = WORKSPACE_GIB
         # Unsloth trains on the very weights that vLLM holds.
-        held = "weights" if config.policy.backend == "unsloth" else COPY
-        if held == COPY:
+        weights_of_vllm = "weights" if config.policy.backend == "unsloth" else COPY
+        if weights_of_vllm == COPY:
             parts[COPY] = weights(policy, load_in_4bit=False)
-        return Sum(parts, grpo.vllm_gpu_memory_utilization, (held, CACHE, WORKSPACE))
+        return Sum(parts, grpo.vllm_gpu_memory_utilization, (weights_of_vllm, CACHE, WORKSPACE))
     if grpo.vllm_mode == "server":
         del parts[CACHE]  # it lies on the server
     return Sum(parts, None)
@@ -111,11 +116,11 @@ def rollout(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
     vLLM takes as many responses at once as its share holds, so that it needs room for one; this package decodes the
     responses to rollout.batch_size prompts together.
     """
-    own = config.rollout
-    vllm = own.engine == "vllm"
-    tokens = config.policy.max_prompt_tokens + own.max_completion_tokens
-    gpus = own.vllm_gpus if vllm else 1
-    at_once = 1 if vllm else min(own.batch_size, own.prompts) * own.samples_per_prompt
+    settings = config.rollout
+    vllm = settings.engine == "vllm"
+    tokens = config.policy.max_prompt_tokens + settings.max_completion_tokens
+    gpus = settings.vllm_gpus if vllm else 1
+    at_once = 1 if vllm else min(settings.batch_size, settings.prompts) * settings.samples_per_prompt
     parts = {
         "weights": weights(policy, config.policy.load_in_4bit) / gpus,
         "LoRA": lora_parameters(policy, config.policy.lora_rank) * BYTES_FP32 / gpus / GIB,
@@ -126,76 +131,145 @@ def rollout(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
     if not vllm:
         return Sum(parts, None)
     parts[WORKSPACE] = WORKSPACE_GIB
-    return Sum(parts, own.vllm_gpu_memory_utilization, ("weights", "LoRA", CACHE, WORKSPACE))
+    return Sum(parts, settings.vllm_gpu_memory_utilization, ("weights", "LoRA", CACHE, WORKSPACE))
 
 
-def linear_sizes(policy: dict) -> list[tuple[int, int]]:
-    """Return (inputs, outputs) of the seven projections of one layer of a Llama."""
-    hidden, wide = policy["hidden_size"], policy["intermediate_size"]
-    keys = policy["num_key_value_heads"] * _head(policy)
-    queries = policy["num_attention_heads"] * _head(policy)
-    attention = [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden)]
-    return [*attention, (hidden, wide), (hidden, wide), (wide, hidden)]
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a decoder, all in numbers.
+
+    linear: Weights of the linear layers but the output layer, which are those that 4 bits hold.
+    others: All other weights.
+    layers, hidden, vocabulary: As in its configuration.
+    widest: Most outputs of a linear layer but the output layer.
+    per_rank: LoRA weights that each rank adds.
+    per_token: Keys and values that are kept of a token.
+    """
+
+    linear: int
+    others: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    widest: int
+    per_rank: int
+    per_token: int
+
+
+def sizes(policy: dict) -> Sizes:
+    """Return the sizes of a decoder, counted on the modules that transformers builds, without memory for weights.
+
+    Raises:
+        UserError: If transformers knows no causal language model of this configuration.
+    """
+    return _sizes(json.dumps(policy, sort_keys=True))
+
+
+@functools.cache
+def _sizes(configuration: str) -> Sizes:
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+
+    from gpro_empathy.policy.loading import LORA_TARGETS
+
+    model = _on_meta(AutoModelForCausalLM, json.loads(configuration))
+    output = model.get_output_embeddings()
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    projections = {name: module for name, module in modules.items() if module is not output}
+    by_last_name = [(name.rpartition(".")[2], module) for name, module in projections.items()]
+    linear = sum(module.weight.numel() for module in projections.values())
+    return Sizes(
+        linear=linear,
+        others=model.num_parameters() - linear,
+        layers=model.config.num_hidden_layers,
+        hidden=model.config.hidden_size,
+        vocabulary=output.out_features,
+        widest=max(module.out_features for module in projections.values()),
+        per_rank=sum(module.in_features + module.out_features for name, module in by_last_name if name in LORA_TARGETS),
+        per_token=sum(module.out_features for name, module in by_last_name if name in KEYS_AND_VALUES),
+    )
+
+
+def _on_meta(kind: type, configuration: dict):
+    """Build a model whose weights have shapes and no values.
+
+    Raises:
+        UserError: If transformers cannot.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        with torch.device("meta"):
+            return kind.from_config(AutoConfig.for_model(**configuration))
+    except (ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{ARCHITECTURES}: transformers cannot build a model of the type {configuration.get('model_type')!r} "
+            f"({reason}); put the config.json of the model there as it is on the hub"
+        ) from None
 
 
 def decoder_parameters(policy: dict) -> tuple[int, int]:
-    """Return how many weights a Llama has in its projections, and in embeddings, output layer and norms."""
-    layers, hidden = policy["num_hidden_layers"], policy["hidden_size"]
-    embeddings = policy["vocab_size"] * hidden * (1 if policy["tie_word_embeddings"] else 2)
-    projections = layers * sum(inputs * outputs for inputs, outputs in linear_sizes(policy))
-    return projections, embeddings + (2 * layers + 1) * hidden
+    """Return how many weights a decoder has in its projections, and in embeddings, output layer and norms."""
+    return sizes(policy).linear, sizes(policy).others
 
 
 def lora_parameters(policy: dict, rank: int) -> int:
     """Return how many weights LoRA matrices of this rank on all projections have."""
-    return policy["num_hidden_layers"] * rank * sum(inputs + outputs for inputs, outputs in linear_sizes(policy))
+    return rank * sizes(policy).per_rank
 
 
 def weights(policy: dict, load_in_4bit: bool) -> float:
-    """Return the GiB of a Llama's weights: projections in 4 bits or bfloat16, everything else in bfloat16."""
+    """Return the GiB of the weights: projections in 4 bits or bfloat16, everything else in bfloat16."""
     projections, others = decoder_parameters(policy)
     return (projections * (BYTES_4BIT if load_in_4bit else BYTES_BF16) + others * BYTES_BF16) / GIB
 
 
 def gathered(policy: dict) -> float:
-    """Return the GiB that are whole on a GPU at a time where weights are sharded: two layers, and half the embeddings."""
-    projections, _ = decoder_parameters(policy)
-    whole = 2 * projections / policy["num_hidden_layers"] + policy["vocab_size"] * policy["hidden_size"]
+    """Return the GiB that are whole at a time where weights are sharded: two layers, and the output layer."""
+    model = sizes(policy)
+    whole = 2 * model.linear / model.layers + model.vocabulary * model.hidden
     return whole * BYTES_BF16 / GIB
 
 
 def activations(policy: dict, rows: int, tokens: int, completion: int) -> float:
     """Return the GiB that a forward and backward pass keeps, with gradient checkpointing.
 
-    The input of every layer, what one layer at a time keeps (eight vectors of the hidden and four of the intermediate size a
-    token), and the logits of the completions.
+    The input of every layer, what one layer at a time keeps (eight vectors of the hidden size and four of
+    its widest layer a token), and the logits of the completions.
 
     Args:
         rows: Sequences in the pass, of `tokens` tokens each, `completion` of them in the completion.
     """
-    hidden, wide = policy["hidden_size"], policy["intermediate_size"]
-    kept = rows * tokens * (policy["num_hidden_layers"] * hidden + 8 * hidden + 4 * wide) * BYTES_BF16
-    return (kept + rows * completion * policy["vocab_size"] * BYTES_LOGIT) / GIB
+    model = sizes(policy)
+    kept = rows * tokens * (model.layers * model.hidden + 8 * model.hidden + 4 * model.widest) * BYTES_BF16
+    return (kept + rows * completion * model.vocabulary * BYTES_LOGIT) / GIB
 
 
 def cache(policy: dict, tokens: int) -> float:
     """Return the GiB of the keys and values of so many tokens, in bfloat16."""
-    width = policy["num_key_value_heads"] * _head(policy)
-    return tokens * policy["num_hidden_layers"] * 2 * width * BYTES_BF16 / GIB
+    return tokens * sizes(policy).per_token * BYTES_BF16 / GIB
 
 
 def encoders(architectures: list[dict]) -> float:
-    """Return the GiB of RoBERTas in float32."""
+    """Return the GiB of encoders in float32."""
     return sum(map(encoder_parameters, architectures)) * BYTES_FP32 / GIB
 
 
 def encoder_parameters(encoder: dict) -> int:
-    """Return how many weights a RoBERTa has: embeddings, and in each layer four square and two wide matrices."""
-    hidden, wide = encoder["hidden_size"], encoder["intermediate_size"]
-    embeddings = encoder["vocab_size"] + encoder["max_position_embeddings"] + encoder["type_vocab_size"] + 2
-    matrices = 4 * (hidden + 1) * hidden + (hidden + 1) * wide + (wide + 1) * hidden + 4 * hidden
-    return embeddings * hidden + encoder["num_hidden_layers"] * matrices
+    """Return how many weights an encoder has, without a pooling layer, which no stage uses.
+
+    Raises:
+        UserError: If transformers knows no model of this configuration.
+    """
+    return _encoder_parameters(json.dumps(encoder, sort_keys=True))
 
 
-def _head(policy: dict) -> int:
-    return policy.get("head_dim") or policy["hidden_size"] // policy["num_attention_heads"]
+@functools.cache
+def _encoder_parameters(configuration: str) -> int:
+    from transformers import AutoModel
+
+    model = _on_meta(AutoModel, json.loads(configuration))
+    pooling = getattr(model, "pooler", None)
+    return model.num_parameters() - (sum(p.numel() for p in pooling.parameters()) if pooling else 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 from gpro_empathy import files, packaged_models, params
 from gpro_empathy.machine import GIB
 
-# What keeps a run from a repository, and the way out; {id} and {revision} are filled in.
-WAYS_OUT = {
+# What keeps a run from a repository, and what to do; {id} and {revision} are filled in.
+PROBLEMS = {
     "no token": "is gated or private, and no Hugging Face token is found; ask for access at {page}, "
     "then set HF_TOKEN or run `hf auth login`",
     "wrong token": "the hub refuses the Hugging Face token; make a new one at {site}/settings/tokens and set HF_TOKEN, or "
@@ -39,7 +39,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Access:
-    """What is known of a repository: `reachable`, `cached`, or a key of WAYS_OUT; and whether the cache holds it whole."""
+    """What is known of a repository: `reachable`, `cached`, or a key of PROBLEMS; is it whole in the cache?"""
 
     repository: Repository
     state: str
@@ -47,8 +47,8 @@ class Access:
 
     @property
     def problem(self) -> str | None:
-        """Return what is wrong, with the way out, or None."""
-        if self.state not in WAYS_OUT:
+        """Return what is wrong and what to do, or None."""
+        if self.state not in PROBLEMS:
             return None
         from huggingface_hub import constants
 
@@ -57,22 +57,24 @@ class Access:
         option = "--repo-type dataset " if kind == "dataset" else ""
         facts = {"id": self.repository.id, "kind": {"dataset": "data set"}.get(kind, kind), "page": page, "site": site}
         facts |= {"revision": self.repository.revision, "cache": constants.HF_HUB_CACHE, "option": option}
-        return f"{self.repository.setting} {self.repository.id!r}: {WAYS_OUT[self.state].format(**facts)}"
+        return f"{self.repository.setting} {self.repository.id!r}: {PROBLEMS[self.state].format(**facts)}"
 
 
 def needed(config: params.Params) -> list[Repository]:
     """Return the repositories that a run with these parameters reads; none for the embedded default."""
     local = {packaged_models.SMOLLM2, packaged_models.MINILM, "random"}
-    found = [
+    repositories = [
         Repository("policy.model", config.policy.model, revision=config.policy.revision),
         Repository("rewards.similarity_model", config.rewards.similarity_model, revision=config.rewards.similarity_revision),
         Repository("train_scorer.encoder", config.train_scorer.encoder, revision=config.train_scorer.revision),
     ]  # fmt: skip
     if config.prepare.source == "hub":
-        found.append(
+        repositories.append(
             Repository("prepare.hub_dataset", config.prepare.hub_dataset, "dataset", config.prepare.hub_revision)
         )
-    return [repository for repository in found if repository.id not in local and not Path(repository.id).is_dir()]
+    return [
+        repository for repository in repositories if repository.id not in local and not Path(repository.id).is_dir()
+    ]
 
 
 def look_up(repositories: Sequence[Repository]) -> list[Access]:
@@ -81,14 +83,17 @@ def look_up(repositories: Sequence[Repository]) -> list[Access]:
         return []
     from huggingface_hub import HfApi, constants, get_token
 
-    held = [in_cache(one) for one in repositories]
+    cached = [in_cache(repository) for repository in repositories]
     if constants.is_offline_mode():
         return [
-            Access(one, "cached" if there else "not cached", there)
-            for one, there in zip(repositories, held, strict=True)
+            Access(repository, "cached" if is_cached else "not cached", is_cached)
+            for repository, is_cached in zip(repositories, cached, strict=True)
         ]
     api, token = HfApi(), get_token()
-    return [Access(one, ask(one, api, token), there) for one, there in zip(repositories, held, strict=True)]
+    return [
+        Access(repository, ask(repository, api, token), is_cached)
+        for repository, is_cached in zip(repositories, cached, strict=True)
+    ]
 
 
 def ask(repository: Repository, api, token: str | None) -> str:
@@ -120,8 +125,8 @@ def separate_disk() -> float | None:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE).absolute()
-    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    return None if there.stat().st_dev == Path.cwd().stat().st_dev else shutil.disk_usage(there).free / GIB
+    existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    return None if existing.stat().st_dev == Path.cwd().stat().st_dev else shutil.disk_usage(existing).free / GIB
 
 
 def in_cache(repository: Repository) -> bool:

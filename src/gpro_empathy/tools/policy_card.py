@@ -14,9 +14,9 @@ HUB_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _LLAMA_3 = re.compile(r"\bLlama-(3\.[1-3])\b")
 
 
-def hub_base(found: adapters.Tuned) -> str | None:
+def hub_base(trained: adapters.Tuned) -> str | None:
     """Return the id of the base on the hub; None for the random model of the tests, which is not there."""
-    return HUB_SMOLLM2 if found.base == packaged_models.SMOLLM2 else found.hub_model
+    return HUB_SMOLLM2 if trained.base == packaged_models.SMOLLM2 else trained.hub_model
 
 
 def llama_version(base: str) -> str | None:
@@ -26,7 +26,7 @@ def llama_version(base: str) -> str | None:
 
 
 def write(
-    repo: str, found: adapters.Tuned, config: params.Params, settings: Mapping, data: Mapping, analysis: Mapping
+    repo: str, trained: adapters.Tuned, config: params.Params, settings: Mapping, data: Mapping, analysis: Mapping
 ) -> str:
     """Return the card as Markdown with the hub's metadata.
 
@@ -38,22 +38,22 @@ def write(
     """
     text = model_card.render(
         repo.split("/")[1],
-        _about(found),
-        "## How to ask it\n\n" + _usage(repo, hub_base(found), config),
-        "## Metrics\n\n" + _metrics(found, analysis),
+        _about(trained),
+        "## How to ask it\n\n" + _usage(repo, hub_base(trained), config),
+        "## Metrics\n\n" + _metrics(trained, analysis),
         "## Data\n\n" + _data(config, data),
-        "## Settings\n\n" + _settings(found, config, settings),
+        "## Settings\n\n" + _settings(trained, config, settings),
         "## Limits and ethics\n\n"
         "The metrics are automatic scores by learned models. An automatic score is not empathy: a policy can raise it "
         "without becoming kinder or more helpful, and the answers can be wrong or hurtful. The model is for research. It "
         "is not for use with people in distress without the oversight of qualified people, and no help in a crisis.",
-        "## Licence\n\n" + _licence(hub_base(found)),
+        "## Licence\n\n" + _licence(hub_base(trained)),
     )
-    return f"---\n{_metadata(found, config, data).to_yaml()}\n---\n\n{text}"
+    return f"---\n{_metadata(trained, config, data).to_yaml()}\n---\n\n{text}"
 
 
-def _metadata(found: adapters.Tuned, config: params.Params, data: Mapping) -> ModelCardData:
-    base = hub_base(found)
+def _metadata(trained: adapters.Tuned, config: params.Params, data: Mapping) -> ModelCardData:
+    base = hub_base(trained)
     llama = llama_version(base)
     licence = "apache-2.0" if base == HUB_SMOLLM2 else f"llama{llama}" if llama else None
     return ModelCardData(
@@ -68,8 +68,8 @@ def _metadata(found: adapters.Tuned, config: params.Params, data: Mapping) -> Mo
     )
 
 
-def _about(found: adapters.Tuned) -> str:
-    base, llama = hub_base(found), llama_version(hub_base(found))
+def _about(trained: adapters.Tuned) -> str:
+    base, llama = hub_base(trained), llama_version(hub_base(trained))
     lines = [
         f"LoRA matrices for {base}, trained by GRPO (Shao et al. 2024, arXiv:2402.03300) to answer a single message with "
         "empathy; made with GPRO-EMPATHY."
@@ -105,11 +105,11 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 ```"""
 
 
-def _metrics(found: adapters.Tuned, analysis: Mapping) -> str:
+def _metrics(trained: adapters.Tuned, analysis: Mapping) -> str:
     start, seeds = analysis["starting_policy"], analysis["training_seeds"]
     several = f", the spread between the seeds {', '.join(map(str, seeds))} included" if len(seeds) > 1 else ""
-    header = ["metric", "starting", "tuned", "difference", "p", f"seed {found.seed} alone"]
-    rows = [_metric(name, found.seed, start, analysis["metrics"][name]) for name in analysis["metric_order"]]
+    header = ["metric", "starting", "tuned", "difference", "p", f"seed {trained.seed} alone"]
+    rows = [_metric(name, trained.seed, start, analysis["metrics"][name]) for name in analysis["metric_order"]]
     return (
         f"On {analysis['prompts']} held-out prompts of {analysis['conversations']} conversations. Difference: tuned less "
         f"starting policy ({metric_names.POLICY_LABELS[start]}), by prompt, with its {100 * analysis['confidence']:g} % "
@@ -123,9 +123,9 @@ def _metric(name: str, seed: int, start: str, values: Mapping) -> list[str]:
     numbers = [f"{means[start]:.{digits}f}", f"{means['tuned']:.{digits}f}"]
     low, high = f"{values['low']:.{digits}f}", f"{values['high']:.{digits}f}"
     p = f"{values['p_holm']:.3f}" if values["p_holm"] >= 0.001 else "< 0.001"
-    own = f"{values['by_seed'][str(seed)]:+.{digits}f}"
+    of_this_seed = f"{values['by_seed'][str(seed)]:+.{digits}f}"
     difference = f"{values['difference']:+.{digits}f} [{low}, {high}]"
-    return [metric_names.label_with_unit(name), *numbers, difference, p, own]
+    return [metric_names.label_with_unit(name), *numbers, difference, p, of_this_seed]
 
 
 def _data(config: params.Params, data: Mapping) -> str:
@@ -144,9 +144,12 @@ def _data(config: params.Params, data: Mapping) -> str:
     return f"{origin} Split {split}: {sizes}.{leak}"
 
 
-def _settings(found: adapters.Tuned, config: params.Params, settings: Mapping) -> str:
+def _settings(trained: adapters.Tuned, config: params.Params, settings: Mapping) -> str:
     weights = ", ".join(f"{name} {weight:g}" for name, weight in sorted(config.rewards.weights.items()))
-    terms = [f"training seed {found.seed}", f"LoRA rank {config.policy.lora_rank}, alpha {config.policy.lora_alpha:g}"]
+    terms = [
+        f"training seed {trained.seed}",
+        f"LoRA rank {config.policy.lora_rank}, alpha {config.policy.lora_alpha:g}",
+    ]
     terms += [
         f"rewards {weights} (calibration {config.rewards.calibration}, T {config.rewards.calibration_temperature:g})"
     ]

@@ -6,6 +6,8 @@ Pure functions: `doctor` looks at the machine, the packages and the hub, and han
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from packaging.version import Version
+
 from gpro_empathy import installed, params
 from gpro_empathy.machine import Gpu, Machine
 from gpro_empathy.tools import gpu_memory, hub_access
@@ -56,9 +58,10 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found beside the machine: differences from the lock, the driver that CUDA needs, and access to the hub.
+class Environment:
+    """What a run finds beside the machine: packages, the driver that CUDA needs, and access to the hub.
 
+    `differences` are those of the packages from the lock.
     `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder; `launch`
     what the stage train_grpo would refuse.
     """
@@ -73,11 +76,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, what was found, and if that is not enough, what to do."""
+    """One check: its name, the state of things, and if that is not enough, what to do."""
 
     name: str
-    found: str
-    way_out: str | None = None
+    state: str
+    hint: str | None = None
 
 
 def need(config: params.Params) -> Need:
@@ -92,7 +95,7 @@ def need(config: params.Params) -> Need:
         "rewards.similarity_model": config.rewards.similarity_model,
         "train_scorer.encoder": config.train_scorer.encoder,
     }
-    encoders = {setting: found for setting, name in names.items() if (found := gpu_memory.architecture(name))}
+    encoders = {setting: encoder for setting, name in names.items() if (encoder := gpu_memory.architecture(name))}
     # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded through memory.
     downloads = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
     if policy is None:
@@ -100,7 +103,7 @@ def need(config: params.Params) -> Need:
     downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
     spread = _spread(config.train_grpo.launcher)
     # Each process that is to hold a shard makes room for the whole first.
-    loaded = downloads["policy.model"] * (spread.here if spread.sharded else 1)
+    loaded = downloads["policy.model"] * (spread.per_machine if spread.sharded else 1)
     return Need(DISK, downloads, MEMORY + loaded, gpu, _shares(config, policy, encoders, spread), hub)
 
 
@@ -109,8 +112,8 @@ def _spread(launcher: str) -> gpu_memory.Spread:
         return gpu_memory.Spread()
     configuration = launch.read(launcher)
     processes = configuration["num_processes"]
-    here = 0 if configuration["use_cpu"] else processes // configuration["num_machines"]
-    return gpu_memory.Spread(here, processes, configuration["distributed_type"] in launch.SHARDING)
+    gpus = 0 if configuration["use_cpu"] else processes // configuration["num_machines"]
+    return gpu_memory.Spread(gpus, processes, configuration["distributed_type"] in launch.SHARDING)
 
 
 def _shares(
@@ -122,7 +125,7 @@ def _shares(
     fewer = grpo.can_take_fewer(config.policy.backend)
     training = Share(
         "training",
-        spread.here,
+        spread.per_machine,
         f"train_grpo.launcher {grpo.launcher}",
         f"lower num_processes in accelerate/{grpo.launcher}.yaml",
         gpu_memory.training(config, policy, rewards, spread),
@@ -153,22 +156,22 @@ def asks_for_gpu(config: params.Params) -> str | None:
     return None
 
 
-def checks(machine: Machine, config: params.Params, found: Found) -> list[Check]:
+def checks(machine: Machine, config: params.Params, environment: Environment) -> list[Check]:
     """Return all checks that a run with these parameters calls for, in the order in which to mend them."""
     wanted = need(config)
     result = [
-        *_disk(machine, wanted, found),
+        *_disk(machine, wanted, environment),
         _amount("memory", machine.memory, wanted.memory, "close programs"),
         Check("TeX", machine.latexmk)
         if machine.latexmk
         else Check("TeX", "latexmk is missing", "the report needs it; run `make tex`"),
-        _packages(found.differences),
-        _versions(found.unrecorded),
+        _packages(environment.differences),
+        _versions(environment.unrecorded),
     ]
-    result += gpu_checks(machine, config, found.driver_needed, wanted)
+    result += gpu_checks(machine, config, environment.driver_needed, wanted)
     grpo = config.train_grpo
-    result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", found.launch))
-    for access in found.hub:
+    result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", environment.launch))
+    for access in environment.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))
     return result
@@ -178,27 +181,30 @@ def failing(checks: Sequence[Check]) -> list[str]:
     """Return those that fail, one line each, with the way out."""
     # What is wrong with a repository or the launcher names it already.
     return [
-        check.way_out if check.name.startswith(("hub: ", LAUNCH)) else f"{check.found}; {check.way_out}"
+        check.hint if check.name.startswith(("hub: ", LAUNCH)) else f"{check.state}; {check.hint}"
         for check in checks
-        if check.way_out is not None
+        if check.hint is not None
     ]
 
 
-def _disk(machine: Machine, wanted: Need, found: Found) -> list[Check]:
+def _disk(machine: Machine, wanted: Need, environment: Environment) -> list[Check]:
     """Check the disk of the working folder and that of the hub's cache, for what is not in the cache yet."""
-    there = {access.repository.setting for access in found.hub if access.in_cache}
-    downloads = sum(size for setting, size in wanted.downloads.items() if setting not in there)
-    if found.hub_disk is None:
+    cached = {access.repository.setting for access in environment.hub if access.in_cache}
+    downloads = sum(size for setting, size in wanted.downloads.items() if setting not in cached)
+    if environment.hub_disk is None:
         return [_amount("disk", machine.disk, wanted.disk + downloads, "free some")]
     cache = _amount(
-        "disk for the hub's cache", found.hub_disk, downloads, "free some, or set HF_HOME to a folder on a larger one"
+        "disk for the hub's cache",
+        environment.hub_disk,
+        downloads,
+        "free some, or set HF_HOME to a folder on a larger one",
     )
     return [_amount("disk", machine.disk, wanted.disk, "free some"), cache]
 
 
-def _amount(name: str, free: float, needed: float, way_out: str) -> Check:
-    found = f"{free:.1f} GiB of {name} are free, the run needs {needed:.0f}"
-    return Check(name, found, way_out if free < needed else None)
+def _amount(name: str, free: float, needed: float, hint: str) -> Check:
+    state = f"{free:.1f} GiB of {name} are free, the run needs {needed:.0f}"
+    return Check(name, state, hint if free < needed else None)
 
 
 def _packages(differences: Sequence[str]) -> Check:
@@ -225,28 +231,28 @@ def gpu_checks(machine: Machine, config: params.Params, driver_needed: str, want
     if not gpus and asked is None:
         return []
     if not gpus and listed:
-        found = f"{asked}, which needs an NVIDIA GPU: nvidia-smi lists {listed}, and torch finds none"
-        way_out = "run `rm -rf .venv && make setup`, which installs torch for CUDA, and unset CUDA_VISIBLE_DEVICES"
-        return [Check("GPU", found, way_out)]
+        state = f"{asked}, which needs an NVIDIA GPU: nvidia-smi lists {listed}, and torch finds none"
+        hint = "run `rm -rf .venv && make setup`, which installs torch for CUDA, and unset CUDA_VISIBLE_DEVICES"
+        return [Check("GPU", state, hint)]
     if not gpus:
-        found = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
-        return [Check("GPU", found, f"run on a machine with one, or {UNDO}")]
+        state = f"{asked}, which needs an NVIDIA GPU, and none is found (nvidia-smi lists none)"
+        return [Check("GPU", state, f"run on a machine with one, or {UNDO}")]
     result = [Check("GPU", ", ".join(f"{gpu.name} ({gpu.memory:.0f} GiB)" for gpu in gpus))]
-    driver = min((gpu.driver for gpu in gpus), key=installed.version_key)
-    old = installed.version_key(driver) < installed.version_key(driver_needed)
-    found = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
+    driver = min((gpu.driver for gpu in gpus), key=Version)
+    old = Version(driver) < Version(driver_needed)
+    state = f"the NVIDIA driver is {driver}, the CUDA of the pinned torch needs {driver_needed} or newer"
     # Without the GPU torch computes on the processor, which is enough for a run that asks for none.
-    result.append(Check("driver", found, "update the driver" if old and asked else None))
+    result.append(Check("driver", state, "update the driver" if old and asked else None))
     return result + [_of_gpus(gpus, share) for share in (wanted or need(config)).gpu_memory]
 
 
 def _of_gpus(gpus: Sequence[Gpu], wanted: Share) -> Check:
     name = f"GPU memory, {wanted.name}"
     if len(gpus) < wanted.gpus:
-        found = f"{wanted.asked_by} takes {wanted.gpus} GPUs, and this machine has {len(gpus)}"
-        return Check(name, found, f"{wanted.fewer}, or run on a machine with as many")
+        state = f"{wanted.asked_by} takes {wanted.gpus} GPUs, and this machine has {len(gpus)}"
+        return Check(name, state, f"{wanted.fewer}, or run on a machine with as many")
     # Each GPU holds as much, so that of the largest ones that are taken the smallest counts.
-    there = sorted((gpu.memory for gpu in gpus), reverse=True)[wanted.gpus - 1]
+    smallest = sorted((gpu.memory for gpu in gpus), reverse=True)[wanted.gpus - 1]
     each = "the GPU has" if wanted.gpus == 1 else f"each of {wanted.gpus} GPUs has"
-    found = f"{each} {there:.0f} GiB, {wanted.sum.total:.1f} are needed for {wanted.name} ({wanted.sum.text()})"
-    return Check(name, found, f"{wanted.less}, or take a larger GPU" if there < wanted.sum.total else None)
+    state = f"{each} {smallest:.0f} GiB, {wanted.sum.total:.1f} are needed for {wanted.name} ({wanted.sum.text()})"
+    return Check(name, state, f"{wanted.less}, or take a larger GPU" if smallest < wanted.sum.total else None)

@@ -62,7 +62,7 @@ def values(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> 
 def _read(name: str, folder: Path) -> tuple[dict, Path]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml")))
+        known = ", ".join(sorted(profile.stem for profile in folder.glob("*.yaml")))
         raise UserError(f"{path}: no such profile; there are {known}")
     try:
         return yaml.safe_load(files.read_text(path)) or {}, path

@@ -1,6 +1,10 @@
 """Put the adapter and a model card into a folder, and on request push it to the Hugging Face hub."""
 
+import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -11,13 +15,13 @@ from huggingface_hub.utils import validate_repo_id
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
-from gpro_empathy.tools import lineage, policy_card
+from gpro_empathy.tools import policy_card
 
 FOLDER = Path("tmp/publish")
 REPORTS = Path("reports")
+# Those whose results are published or quoted by the card.
 STAGES = ("prepare", "train_grpo", "rollout", "analyse_rewards")
-# What the card quotes.
-MEASURED = ("training", "data.json", "reward_analysis.json")
+CODE = "src"
 LICENCE, NOTICE = "LICENSE", "NOTICE"
 
 
@@ -30,21 +34,21 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
     """
     check_name(repo)
     config = params.load_all()
-    found = adapters.find_tuned(seed, config.policy)
-    base = policy_card.hub_base(found)
+    trained = adapters.find_tuned(seed, config.policy)
+    base = policy_card.hub_base(trained)
     if base is None:
         raise UserError(
-            f"{found.adapter}: its base is {found.base}, which is not on the hub; there is nothing to publish"
+            f"{trained.adapter}: its base is {trained.base}, which is not on the hub; there is nothing to publish"
         )
     if policy_card.llama_version(base) and not repo.split("/")[1].startswith("Llama"):
         raise UserError(f"REPO={repo}: the licence of {base} wants a name that begins with Llama: {_suggestion(repo)}")
-    lineage.check(STAGES, [adapters.TUNED, *(REPORTS / n for n in MEASURED)], config.model_dump(mode="json"))
+    check_results(dvc_status())
     if push and get_token() is None:
         raise UserError("no Hugging Face token is found; set HF_TOKEN or run `hf auth login`")
-    write(repo, found, config, base)
+    write(repo, trained, config, base)
     _show(FOLDER)
     if policy_card.llama_version(base):
-        _add_licence(base, found.revision, needed=push)
+        _add_licence(base, trained.revision, needed=push)
     if not push:
         print(f"Nothing was pushed. `make publish REPO={repo} PUSH=1` pushes {FOLDER} to https://huggingface.co/{repo}")
         return
@@ -65,17 +69,64 @@ def check_name(repo: str) -> None:
         raise UserError(f"REPO={repo}: give owner/name, e.g. REPO=jane/empathy-lora")
 
 
-def write(repo: str, found: adapters.Tuned, config: params.Params, base: str) -> None:
+def dvc_status() -> dict[str, list]:
+    """Return what `dvc status` says has changed since the stages ran, by stage; empty where nothing has.
+
+    Raises:
+        UserError: If DVC cannot say.
+    """
+    command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
+    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    if status.returncode:
+        reason = " ".join(status.stderr.split()).removeprefix("ERROR: ")
+        raise UserError(f"`dvc status` cannot tell of which run the results are ({reason}); run `make reproduce`")
+    return json.loads(status.stdout)
+
+
+def check_results(status: Mapping[str, list]) -> None:
+    """Refuse results that are not of one run of the settings in params.yaml.
+
+    Code that has changed since is let through: it does not change what was measured.
+
+    Args:
+        status: As `dvc_status` returns it.
+
+    Raises:
+        UserError: If a setting, an input or a result has changed since a stage ran, is missing, or a
+            stage has not run.
+    """
+    for stage, changes in status.items():
+        changed = {
+            path: state
+            for change in changes
+            if isinstance(change, dict)  # not "changed command"
+            for states in change.values()
+            for path, state in states.items()
+            if Path(path).parts[0] != CODE
+        }
+        settings = changed.pop(params.PARAMS.name, {})
+        if settings == "new":
+            raise UserError(f"dvc.lock: no run of {stage} is recorded; run `make reproduce`")
+        if settings:
+            raise UserError(
+                f"{params.PARAMS}: {', '.join(settings)} has changed since {stage} ran; run `make reproduce`, or undo the "
+                f"change with `git checkout {params.PARAMS}`"
+            )
+        for path, state in changed.items():
+            raise UserError(f"{path}: {state} since {stage} ran, as `dvc status` says; run `make reproduce`")
+
+
+def write(repo: str, trained: adapters.Tuned, config: params.Params, base: str) -> None:
     """Write what is pushed to tmp/publish, atomically: the adapter, which names its base here, the card and a notice."""
     settings, data, analysis = (
         files.read_json(REPORTS / name) for name in ("training/settings.json", "data.json", "reward_analysis.json")
     )
-    card = policy_card.write(repo, found, config, settings, data, analysis)
+    card = policy_card.write(repo, trained, config, settings, data, analysis)
     with files.atomic_path(FOLDER) as folder:
         folder.mkdir()
-        shutil.copyfile(found.adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)
-        adapter = files.read_json(found.adapter / "adapter_config.json")
-        adapter |= {"base_model_name_or_path": base, "revision": found.revision}
+        shutil.copyfile(trained.adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)
+        adapter = files.read_json(trained.adapter / "adapter_config.json")
+        adapter |= {"base_model_name_or_path": base, "revision": trained.revision}
         files.write_json(folder / "adapter_config.json", adapter)
         files.write_text(folder / "README.md", card)
         if version := policy_card.llama_version(base):

@@ -17,7 +17,7 @@ from gpro_empathy.policy import adapters, vllm_engine
 NAME = "empathy"
 
 
-def command(found: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
+def command(trained: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command line of `vllm serve`, in the options of vLLM 0.30.0.
 
     The base is quantised to NF4 as it is loaded where the adapter was trained so. Prompts and responses are bounded, and
@@ -34,12 +34,12 @@ def command(found: adapters.Tuned, config: params.Params, port: int, extra: Sequ
         "max_new_tokens": rollout.max_completion_tokens, "temperature": rollout.temperature, "top_p": rollout.top_p
     }  # fmt: skip
     return [
-        "vllm", "serve", found.hub_model or str(adapters.POLICY),
-        *(["--revision", found.revision] if found.revision else []),
+        "vllm", "serve", trained.hub_model or str(adapters.POLICY),
+        *(["--revision", trained.revision] if trained.revision else []),
         "--tensor-parallel-size", str(rollout.vllm_gpus),
         "--enable-lora",
-        "--lora-modules", f"{NAME}={found.adapter}",
-        "--max-lora-rank", str(vllm_engine.room_for(found.rank)),
+        "--lora-modules", f"{NAME}={trained.adapter}",
+        "--max-lora-rank", str(vllm_engine.room_for(trained.rank)),
         *(["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"] if policy.load_in_4bit else []),
         "--dtype", vllm_engine.DTYPE,
         "--max-model-len", str(policy.max_prompt_tokens + rollout.max_completion_tokens),
@@ -57,13 +57,13 @@ def request(port: int) -> str:
     return shlex.join(["curl", url, "-H", "Content-Type: application/json", "-d", json.dumps(body)])
 
 
-def run(found: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> None:
+def run(trained: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> None:
     """Print the command line and start the server; return when it is stopped.
 
     Raises:
         UserError: If there is no GPU or no vLLM, or the server ends with an error.
     """
-    line = command(found, config, port, extra)
+    line = command(trained, config, port, extra)
     if not machine.inspect().gpus:
         raise UserError("make serve needs an NVIDIA GPU, and none is found; `make chat` runs without one")
     if importlib.util.find_spec("vllm") is None:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from packaging.version import Version
 
-from gpro_empathy import files, installed
+from gpro_empathy import entry_point, files, installed
 from gpro_empathy.files import UserError
 
 HEADER = """\
@@ -33,7 +34,7 @@ def check(versions: Mapping[str, str], present: Mapping[str, str]) -> None:
 
 def renewed(versions: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:
     """Return the current versions of these packages, by name; one that has none keeps the old."""
-    return {name: installed.public(current.get(name, version)) for name, version in sorted(versions.items())}
+    return {name: Version(current.get(name, version)).public for name, version in sorted(versions.items())}
 
 
 def main() -> None:
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    files.run_stage(main)
+    entry_point.run_stage(main)

@@ -1,39 +1,22 @@
-"""Rehearse a profile: its real stages, for a few steps, on random models of its architectures, timed and weighed.
+"""What a rehearsal runs: a profile's settings for a few steps, at full size or, without a GPU, reduced."""
 
-`python -m gpro_empathy.tools.rehearse PROFILE` runs GRPO and rollouts at the profile's full shapes, or without a GPU at a reduced
-size, in a temporary folder; it reloads the adapter, and forecasts the whole run. On a GPU it writes reports/gpu/<name>.json.
-"""
-
-import argparse
-import math
 import multiprocessing
-import os
 import signal
-import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
-from gpro_empathy import entry_point, files, machine, params
+from gpro_empathy import files, params
 from gpro_empathy.files import UserError
-from gpro_empathy.report import gpu_table
-from gpro_empathy.tools import (
-    doctor,
-    gpu_memory,
-    preflight,
-    profiles,
-    rehearsal_numbers,
-    rehearsal_preflight,
-    rehearsal_tasks,
-)
+from gpro_empathy.tools import gpu_memory, profiles
+from rehearsal import tasks
 
-CARD = "GiB of a smaller GPU to rehearse for: vLLM gets its share of so much memory and not of this GPU's"
 STEPS = 5
 ROLLOUT_PROMPTS = 8
 SAYS_REDUCED = "NOT the profile's size: no GPU is found, so this rehearsal runs at a reduced size on the processor"
-# On a processor: a width of 256, two layers, and what goes with it, so that the whole takes two minutes on two slow cores.
+# On a processor: a width of 256, two layers, and what goes with it, so that the whole takes two
+# minutes on two slow cores.
 REDUCED_POLICY = {
     "hidden_size": 256, "intermediate_size": 896, "num_hidden_layers": 2, "num_attention_heads": 8,
     "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 4096,
@@ -66,16 +49,16 @@ def architectures(config: params.Params) -> dict[str, dict]:
         "similarity": ("rewards.similarity_model", config.rewards.similarity_model),
         "scorer": ("train_scorer.encoder", config.train_scorer.encoder),
     }
-    found = {}
+    configurations = {}
     for role, (setting, name) in names.items():
-        found[role] = gpu_memory.architecture(name)
-        if found[role] is None:
+        configurations[role] = gpu_memory.architecture(name)
+        if configurations[role] is None:
             known = ", ".join(sorted(path.stem for path in gpu_memory.ARCHITECTURES.glob("*.json")))
             raise UserError(
                 f"{setting} {name!r}: {gpu_memory.ARCHITECTURES} keeps no configuration of it to rehearse with; put its "
                 f"config.json there. There are {known}"
             )
-    return found
+    return configurations
 
 
 def settings(values: dict, folder: Path, reduced: bool, part: float = 1.0) -> dict:
@@ -101,7 +84,7 @@ def settings(values: dict, folder: Path, reduced: bool, part: float = 1.0) -> di
 
 @dataclass(frozen=True)
 class Plan:
-    """A rehearsal that is laid out in a folder: its parameters, those of the whole profile, and the models' configurations."""
+    """A rehearsal in a folder: its parameters, those of the whole profile, and the models' configurations."""
 
     profile: str
     config: params.Params
@@ -131,7 +114,7 @@ class Plan:
     def _in_child(self, context, name: str) -> dict:
         print(f"rehearsal: {name}", flush=True)
         arguments = (self.models,) if name == "build" else ()
-        process = context.Process(target=rehearsal_tasks.task, args=(name, arguments, self.folder))
+        process = context.Process(target=tasks.task, args=(name, arguments, self.folder))
         process.start()
         process.join()
         if process.exitcode == -signal.SIGKILL:  # by the kernel, which leaves no message
@@ -156,80 +139,3 @@ def lay_out(profile: str, folder: Path, reduced: bool, part: float = 1.0) -> Pla
     config = params.check(changed, Path("params.yaml"))
     files.write_text(folder / "params.yaml", yaml.safe_dump(changed, sort_keys=False))
     return Plan(profile, config, whole, models, folder, reduced)
-
-
-def measure(plan: Plan, here: machine.Machine) -> dict:
-    """Run the stages of a rehearsal whose models are built, and return what was measured.
-
-    A task after GRPO that fails is named in the result, with what it said, and the others are kept: they took long.
-    """
-    tasks, failed = plan.run("train"), {}
-    for name in gpu_table.AFTER_TRAINING:
-        try:
-            tasks |= plan.run(name)
-        except UserError as error:
-            failed[name] = str(error)
-    return rehearsal_numbers.collect(plan, tasks, failed, here)
-
-
-def report(found: dict) -> None:
-    """Print what a rehearsal measured; on a GPU write it to reports/gpu and its table in the docs too.
-
-    Raises:
-        UserError: If a task failed.
-    """
-    print("\n".join([*rehearsal_numbers.lines(found), *_computed(found["profile"])]))
-    if found["gpu"]:
-        print(f"Written: {gpu_table.write(found)}, and the table of {gpu_table.PAGE}")
-        gpu_table.update()
-    if found["failed"]:
-        raise UserError("; ".join(found["failed"].values()))
-
-
-def part_of_gpu(card: float | None, here: machine.Machine) -> float:
-    """Return the part of this machine's GPU that has the `card` GiB of another; 1 where none is given.
-
-    Raises:
-        UserError: If `card` is no size, there is no GPU, or it is smaller.
-    """
-    if card is None:
-        return 1.0
-    if not card > 0:  # nor is "nan"
-        raise UserError(f"--card {card:g}: no GPU has so many GiB; give a number above 0, such as 24")
-    if not here.gpus:
-        raise UserError(f"--card {card:g}: no GPU is found to rehearse on; leave it out")
-    if card > here.gpus[0].memory:
-        raise UserError(f"--card {card:g}: the GPU here has {here.gpus[0].memory:.0f} GiB; give at most that")
-    return card / here.gpus[0].memory
-
-
-def main() -> None:
-    """Rehearse the profile named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("profile", help="a file of profiles/, without .yaml")
-    parser.add_argument("--card", type=float, metavar="GIB", help=CARD)
-    arguments = parser.parse_args()
-    profile = arguments.profile
-    here = doctor.seen(machine.inspect(), profiles.preview(profile))
-    part = part_of_gpu(arguments.card, here)
-    banner = f"{SAYS_REDUCED}." if not here.gpus else f"Rehearsal of {profile} at full size on {here.gpus[0].name}."
-    print(banner, flush=True)
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-        plan = lay_out(profile, Path(folder), not here.gpus, part)
-        if here.gpus:
-            rehearsal_preflight.check(plan, here, part)
-        plan.run("build")
-        found = measure(plan, here)
-    report(found)
-    print(f"{math.ceil(time.perf_counter() - started)} s in all. {banner}")
-
-
-def _computed(profile: str) -> list[str]:
-    shares = preflight.need(profiles.preview(profile)).gpu_memory
-    return [f"GPU memory at full size, computed, {share.name}: {share.sum.text()}" for share in shares]
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    entry_point.run_stage(main)

@@ -1,16 +1,13 @@
-"""What a rehearsal measured: seconds by part of a step, tokens a second, peak memory, and what they mean for the whole run."""
+"""What a rehearsal measured: seconds by part of a step, tokens a second, peak memory; and a forecast of the run."""
 
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from gpro_empathy import files, machine, params
 from gpro_empathy.report import provenance
-
-if TYPE_CHECKING:
-    from gpro_empathy.tools import rehearse
+from rehearsal.plan import Plan
 
 PARTS = ("generation", "reward", "loss", "update")
 # Rated turns of the WASSA 2024 CONV-turn train file (Giorgi et al. 2024), which the two scorers share.
@@ -18,7 +15,7 @@ TURNS = 11_166
 FORECAST = {"scorer_hours": "scorers", "train_hours": "GRPO", "rollout_hours": "rollouts"}
 
 
-def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str], here: machine.Machine) -> dict:
+def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_machine: machine.Machine) -> dict:
     """Return the numbers that the stages left in the rehearsal's folder.
 
     Args:
@@ -38,7 +35,7 @@ def collect(plan: "rehearse.Plan", tasks: dict[str, dict], failed: dict[str, str
     speed = _result(folder / "scorer.json")
     return {
         "profile": plan.profile,
-        "gpu": _gpu(here),
+        "gpu": _gpu(this_machine),
         "versions": provenance.packages(),
         "settings": {"policy": config.policy.model_dump(), "train_grpo": config.train_grpo.model_dump()},
         "architecture": plan.models["policy"],
@@ -82,26 +79,26 @@ def forecast(
         scorer: How many turns a second a scorer is trained on; None if it failed.
     """
     seeds = len(whole.train_grpo.seeds)
-    found = {
+    forecasts = {
         "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
         "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks),
     }
     if scorer:
-        found["scorer_hours"] = whole.train_scorer.epochs * TURNS / scorer["turns_per_second"] / 3600
+        forecasts["scorer_hours"] = whole.train_scorer.epochs * TURNS / scorer["turns_per_second"] / 3600
     if rows:
         # Of the base and a warm start as in the rehearsal, and of every seed.
         policies = len({(row["model"], row["seed"]) for row in rows}) - 1 + seeds
         samples = whole.rollout.prompts * whole.rollout.samples_per_prompt * policies
-        found["rollout_hours"] = tasks["rollout"]["seconds"] * samples / len(rows) / 3600
-    return found
+        forecasts["rollout_hours"] = tasks["rollout"]["seconds"] * samples / len(rows) / 3600
+    return forecasts
 
 
-def lines(found: dict) -> list[str]:
+def lines(measured: dict) -> list[str]:
     """Return what was measured as lines to read."""
-    seconds, ahead, adapter = found["seconds_per_step"], found["forecast"], found["adapter"]
+    seconds, ahead, adapter = measured["seconds_per_step"], measured["forecast"], measured["adapter"]
     parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in PARTS)
-    peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["peak_memory_gib"].items())
-    rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in found["tokens_per_second"].items())
+    peaks = ", ".join(f"{name} {value:.1f}" for name, value in measured["peak_memory_gib"].items())
+    rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in measured["tokens_per_second"].items())
     hours = ", ".join(f"{label} {_hours(ahead, name)}" for name, label in FORECAST.items())
     reloaded = (
         f"Adapter reloaded: log-probabilities differ by at most {adapter['difference']:.1e}, those of the base by "
@@ -110,7 +107,7 @@ def lines(found: dict) -> list[str]:
         else "Adapter not reloaded"
     )
     return [
-        f"Seconds per step, median of {found['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
+        f"Seconds per step, median of {measured['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
         f"Tokens per second: {rates}",
         f"Peak memory in GiB: {peaks}",
         reloaded,
@@ -122,8 +119,8 @@ def _hours(ahead: dict, name: str) -> str:
     return f"{ahead[name]:.2f} h" if name in ahead else "not known"
 
 
-def _gpu(here: machine.Machine) -> dict | None:
-    if not here.gpus:
+def _gpu(this_machine: machine.Machine) -> dict | None:
+    if not this_machine.gpus:
         return None
-    first = here.gpus[0]
+    first = this_machine.gpus[0]
     return {"name": first.name, "memory_gib": round(first.memory, 1), "driver": first.driver}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.machine import GIB
-from gpro_empathy.training import unsloth_engine
 
-# Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is read back: rounding.
-# Beside it comes twice the difference without the adapter, as two engines round one base differently too.
+# Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is
+# read back: rounding. Beside it comes twice the difference without the adapter, as two engines round
+# one base differently too.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 TRAINED = Path("tasks/trained.json")
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -62,20 +62,20 @@ class Watch:
 
 def build(architectures: dict[str, dict]) -> None:
     """Write the models and prompts."""
-    from gpro_empathy.tools import rehearsal_models
+    from rehearsal import models
 
-    rehearsal_models.build(params.load_all(), architectures, Path().absolute())
+    models.build(params.load_all(), architectures, Path().absolute())
 
 
 def scorer() -> None:
     """Train the profile's scorer on made-up turns, and note how many of them it takes a second."""
     from gpro_empathy.scorer import fitting
-    from gpro_empathy.tools import rehearsal_models
+    from rehearsal import models
 
     config = params.load(params.TrainScorer)
     encoder = str(Path("encoder").absolute())
     short = config.model_copy(update={"encoder": encoder, "revision": None, "epochs": 1})
-    turns = rehearsal_models.rated_turns(SCORER_UPDATES * config.batch_size)
+    turns = models.rated_turns(SCORER_UPDATES * config.batch_size)
     # The first training loads and compiles what the second finds.
     fitting.train(turns[: config.batch_size], short, seed=config.seed)
     started = time.perf_counter()
@@ -84,31 +84,20 @@ def scorer() -> None:
 
 
 def train() -> None:
-    """Run the stage train_grpo, and note the log-probabilities of the policy as it is saved, and of its base."""
+    """Run the stage train_grpo, and note the log-probabilities of the policy that it saves, and of its base."""
+    if params.load(params.Policy).backend == "unsloth":
+        os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
     from gpro_empathy.stages import train_grpo
 
-    observe_saving()
-    train_grpo.main()
+    train_grpo.main(note_log_probabilities)
 
 
-def observe_saving() -> None:
-    """Let `adapters.save_with_card` note the log-probabilities of what it saves."""
-    config = params.load(params.Policy)
-    if config.backend == "unsloth":
-        os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
-        unsloth_engine.prepare(config)
-    from gpro_empathy.policy import adapters
-
-    save = adapters.save_with_card
-
-    def observed(model, *args, **kwargs):
-        noted = {"trained": log_probabilities(model)}
-        with model.disable_adapter():
-            noted["base"] = log_probabilities(model)
-        files.write_json(TRAINED, noted)
-        return save(model, *args, **kwargs)
-
-    adapters.save_with_card = observed
+def note_log_probabilities(model) -> None:
+    """Note the log-probabilities of a policy, with its adapter and without, for `reload` to compare with."""
+    trained = log_probabilities(model)
+    with model.disable_adapter():
+        base = log_probabilities(model)
+    files.write_json(TRAINED, {"trained": trained, "base": base})
 
 
 def rollout() -> None:
@@ -132,20 +121,20 @@ def reload() -> None:
     plain = log_probabilities(base)
     again = log_probabilities(loading.add_lora(base, config, adapter))
     noted = files.read_json(TRAINED)
-    found = {
-        "difference": farthest(noted["trained"], again),
-        "difference_of_bases": farthest(noted["base"], plain),
-        "effect": farthest(noted["trained"], noted["base"]),
+    differences = {
+        "difference": largest_difference(noted["trained"], again),
+        "difference_of_bases": largest_difference(noted["base"], plain),
+        "effect": largest_difference(noted["trained"], noted["base"]),
     }
-    files.write_json(Path("reload.json"), found)
+    files.write_json(Path("reload.json"), differences)
     dtype = str(loading.compute_dtype(config)).removeprefix("torch.")
-    allowed = TOLERANCE[dtype] + 2 * found["difference_of_bases"]
-    if found["difference"] > allowed:
+    allowed = TOLERANCE[dtype] + 2 * differences["difference_of_bases"]
+    if differences["difference"] > allowed:
         raise files.UserError(
-            f"the adapter read back gives log-probabilities that differ by {found['difference']:.2g}, more than "
+            f"the adapter read back gives log-probabilities that differ by {differences['difference']:.2g}, more than "
             f"{allowed:.2g}: it is not what was trained"
         )
-    if found["effect"] == 0:
+    if differences["effect"] == 0:
         raise files.UserError("the trained adapter changes no log-probability: training did nothing")
 
 
@@ -166,9 +155,9 @@ def log_probabilities(model) -> list[float]:
     return logits_TV.log_softmax(-1).gather(1, ids_1T[0, 1:, None]).squeeze(1).tolist()
 
 
-def farthest(one: list[float], other: list[float]) -> float:
+def largest_difference(first: list[float], second: list[float]) -> float:
     """Return the largest difference of two lists of the same length."""
-    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+    return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
 TASKS = {"build": build, "scorer": scorer, "train": train, "rollout": rollout, "reload": reload}

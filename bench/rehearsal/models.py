@@ -1,4 +1,4 @@
-"""What a rehearsal runs on: random models of the real architectures, a tokenizer made on the spot, and prompts as long as may be.
+"""What a rehearsal runs on: random models of the real architectures, a tokenizer, and prompts as long as may be.
 
 Nothing is downloaded. Layers, heads and vocabulary are those of the configurations in profiles/architectures.
 """
@@ -28,7 +28,7 @@ WORDS = "I feel so alone since my old friend moved away and nobody calls me any 
 
 
 def build(settings: params.Params, architectures: dict[str, dict], folder: Path) -> None:
-    """Write models and prompts for the stages train_grpo and rollout below `folder`, as the stages before them would.
+    """Write models and prompts for train_grpo and rollout below `folder`, as the stages before them would.
 
     Args:
         architectures: Configurations of `policy`, `similarity` and `scorer`.
@@ -70,7 +70,7 @@ def build_encoder(architecture: dict, kind: type, folder: Path) -> None:
 
 
 def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the architecture's vocabulary; a Llama's has no padding token, as the real one has none."""
+    """Return a tokenizer of the architecture's vocabulary; a Llama's has no padding token, as the real one."""
     size = architecture["vocab_size"]
     if architecture["model_type"] != "llama":
         return full_tokenizer(size)
@@ -81,7 +81,7 @@ def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
 
 
 def full_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Return the small tokenizer with made-up words beside its own, so that every id of `size` is a token with a text."""
+    """Return the small tokenizer with made-up words beside its own: every id of `size` is a token with a text."""
     small = random_model.tokenizer()
     state = json.loads(small.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
@@ -101,7 +101,7 @@ def longest_turns(tokenizer: PreTrainedTokenizerFast, count: int, tokens: int) -
 
 
 def rated_turns(count: int) -> list[dialogue.Turn]:
-    """Return made-up turns with labels, of 18 words on average, as those of the WASSA 2024 CONV-turn train file have."""
+    """Return made-up turns with labels, of 18 words on average, as in the WASSA 2024 CONV-turn train file."""
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, rng.integers(4, 33))) for _ in range(count)]
     return [dialogue.Turn(str(i), 1, text, (), *rng.uniform(0, 5, 3).tolist()) for i, text in enumerate(texts)]

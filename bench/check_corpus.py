@@ -1,6 +1,6 @@
 """Measure how a scorer that saw only the official WASSA data agrees with the labels of the embedded corpus.
 
-`python -m gpro_empathy.tools.corpus_check FOLDER` takes the folder of the official CONV-turn files; about ten minutes.
+`python bench/check_corpus.py FOLDER` takes the folder of the official CONV-turn files; about ten minutes.
 """
 
 import argparse
@@ -25,8 +25,8 @@ def main() -> None:
     model = fitting.train(wassa.read_labelled(folder / "trac2_CONVT_train.csv"), config, seed=config.seed)
     for name, path in (("official dev", folder / "trac2_CONVT_dev.csv"), ("embedded corpus", corpus)):
         turns = wassa.read_labelled(path)
-        result = scorer_accuracy.evaluate(turns, empathy_scorer.score_turns(model, turns))
-        print(name + ": " + ", ".join(f"{label} r = {result[label]['pearson']:.3f}" for label in dialogue.LABELS))
+        accuracy = scorer_accuracy.evaluate(turns, empathy_scorer.score_turns(model, turns))
+        print(name + ": " + ", ".join(f"{label} r = {accuracy[label]['pearson']:.3f}" for label in dialogue.LABELS))
 
 
 if __name__ == "__main__":

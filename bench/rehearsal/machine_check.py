@@ -1,15 +1,12 @@
-"""What keeps a profile from being rehearsed at full size on the GPUs of a machine, found before its models are built."""
+"""What keeps a profile from being rehearsed at full size on a machine's GPUs, told before its models are built."""
 
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from gpro_empathy import files, installed, machine, params
 from gpro_empathy.tools import doctor, gpu_memory
-
-if TYPE_CHECKING:
-    from gpro_empathy.tools import rehearse
+from rehearsal.plan import Plan
 
 # GiB of disk beside the models: the adapter, a checkpoint with the optimizer's state, responses; an allowance.
 OUTPUTS = 2.0
@@ -21,7 +18,7 @@ NEEDS_PACKAGE = (
 )
 
 
-def check(plan: "rehearse.Plan", here: machine.Machine, part: float) -> None:
+def check(plan: Plan, this_machine: machine.Machine, part: float) -> None:
     """Check that the whole profile can be rehearsed on GPUs: in one process, with its packages, memory and disk.
 
     Packages of other versions than the lock's are only told: a rehearsal may be what tries them.
@@ -33,8 +30,8 @@ def check(plan: "rehearse.Plan", here: machine.Machine, part: float) -> None:
         UserError: If it cannot.
     """
     doctor.refuse(_several_processes(plan.whole))
-    gpus = tuple(replace(gpu, memory=part * gpu.memory) for gpu in here.gpus)
-    fits = doctor.gpu_problems(replace(here, gpus=gpus), plan.whole)
+    gpus = tuple(replace(gpu, memory=part * gpu.memory) for gpu in this_machine.gpus)
+    fits = doctor.gpu_problems(replace(this_machine, gpus=gpus), plan.whole)
     doctor.refuse([*fits, *_missing_packages(plan.whole), *_too_little_disk(plan)])
     differing = installed.differences(installed.pinned(files.read_text(installed.lock_in_use())), installed.present())
     if differing:
@@ -42,7 +39,10 @@ def check(plan: "rehearse.Plan", here: machine.Machine, part: float) -> None:
 
 
 def _several_processes(config: params.Params) -> list[str]:
-    """Return what of the profile takes several processes: the build makes the whole model on one GPU, and starts no server."""
+    """Return what of the profile takes several processes.
+
+    The build makes the whole model on one GPU, and starts no server.
+    """
     grpo = config.train_grpo
     asked = [f"train_grpo.launcher is {grpo.launcher}"] if grpo.launcher != "none" else []
     asked += ["train_grpo.vllm_mode is server"] if grpo.vllm_mode == "server" else []
@@ -64,7 +64,7 @@ def _missing_packages(config: params.Params) -> list[str]:
     return [f"packages are missing: {', '.join(missing)}; run `rm -rf .venv && make setup`"] if missing else []
 
 
-def _too_little_disk(plan: "rehearse.Plan") -> list[str]:
+def _too_little_disk(plan: Plan) -> list[str]:
     encoders = gpu_memory.encoders([plan.models["similarity"], plan.models["scorer"]])
     needed = gpu_memory.weights(plan.models["policy"], load_in_4bit=False) + encoders + OUTPUTS
     free = shutil.disk_usage(plan.folder).free / machine.GIB

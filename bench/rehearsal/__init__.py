@@ -1,0 +1,1 @@
+"""A rehearsal of a profile: its real stages for a few steps, on random models of its architectures."""
