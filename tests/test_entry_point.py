@@ -98,7 +98,7 @@ def test_stage_that_is_told_to_end_leaves_nothing_half_written(tmp_path):
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (128 + signal.SIGTERM, "")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 # Memory and engines
@@ -129,6 +129,10 @@ def test_fewer_responses_in_a_forward_pass_are_named_where_there_can_be_fewer():
     [
         (
             "train_scorer",
+            "lower train_scorer.batch_size (16) or train_scorer.max_tokens (256), and run the command again",
+        ),
+        (
+            "evaluate_scorers",
             "lower train_scorer.batch_size (16) or train_scorer.max_tokens (256), and run the command again",
         ),
         ("warm_start", "lower warm_start.batch_size (8), and run the command again"),
