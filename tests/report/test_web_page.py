@@ -46,7 +46,7 @@ class Reader(HTMLParser):
 def make_page(root, effect="gain"):
     """Write the page of made-up results below `root`, and return it."""
     made_up.write_reports(root, effect)
-    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
     shutil.copytree(ROOT / "reports/figures", root / "reports/figures")
     shutil.copytree(ROOT / "paper/web", root / "paper/web")
     write_page.run(root)

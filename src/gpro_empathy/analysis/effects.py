@@ -1,4 +1,4 @@
-"""Effect sizes, correction for many tests, and the words for a result, on plain arrays.
+"""Effect sizes, correlation, correction for many tests, and the words for a result, on plain arrays.
 
 Shapes: _P prompts, _M metrics.
 """
@@ -21,6 +21,13 @@ def holm(p_M: np.ndarray) -> np.ndarray:
     adjusted_M = np.empty_like(p_M)
     adjusted_M[order_M] = np.minimum(np.maximum.accumulate(p_M[order_M] * np.arange(len(p_M), 0, -1)), 1.0)
     return adjusted_M
+
+
+def pearson(x_P: np.ndarray, y_P: np.ndarray) -> float | None:
+    """Return Pearson's correlation, shape (P,) each; None without spread, or of fewer than three, which decide it."""
+    if len(x_P) < 3 or np.std(x_P) == 0 or np.std(y_P) == 0:
+        return None
+    return float(np.corrcoef(x_P, y_P)[0, 1])
 
 
 def d_z(value_P: np.ndarray) -> float | None:

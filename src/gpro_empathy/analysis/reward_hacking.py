@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import paired_comparison, response_table
+from gpro_empathy.analysis import effects, paired_comparison, response_table
 
 AUDITED = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "stock_phrase", "well_formed")
 DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase")
@@ -48,7 +48,7 @@ def audit(
     return {
         "metrics": found,
         "gap": {key: gap[key] for key in ("difference", "low", "high", "p_sign_flip")},
-        "prompt_correlation": _correlation(changes["empathy_raw"], changes["audit_empathy_raw"]),
+        "prompt_correlation": effects.pearson(changes["empathy_raw"], changes["audit_empathy_raw"]),
         "stock_phrases": _phrase_rates(table),
         "best_prompts": best.reset_index().to_dict("records"),
         "worst_prompts": worst.reset_index().to_dict("records"),
@@ -75,12 +75,6 @@ def _phrase_rates(table: pd.DataFrame) -> dict[str, dict[str, float]]:
         held = answers.str.contains(phrase, regex=False).groupby(table["model"]).mean()
         rates[phrase] = {policy: float(held[policy]) for policy in response_table.policies(table)}
     return rates
-
-
-def _correlation(one: pd.Series, other: pd.Series) -> float | None:
-    if one.std() == 0 or other.std() == 0:
-        return None
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _verdict(reward: str, second: str, gap: dict) -> str:

@@ -10,27 +10,7 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import by_intensity, effects, response_table
-from gpro_empathy.report import latex, scorer_section, verdicts
-from gpro_empathy.report.sentences import (
-    AGGREGATION,
-    DATA,
-    DATA_LIMIT,
-    LOSS,
-    SPLIT,
-    further_terms,
-    hacking,
-    model_name,
-    quantisation,
-    rehearsals,
-    seed_results,
-    seeds,
-    similarity,
-    temperature_effect,
-    temperature_verdict,
-    trained_share,
-    trend,
-    warm_start,
-)
+from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
 WINDOW = 5
@@ -66,7 +46,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
-        "RunGpuSentence": rehearsals(inputs.gpus),
+        "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }
 
 
@@ -75,41 +55,38 @@ def _method(inputs: Inputs) -> dict[str, str]:
     grpo, config = inputs.sections["train_grpo"], inputs.sections["analyse_rewards"]
     cross = rewards.similarity_kind == "cross_encoder"
     return {
-        "RunModelName": model_name(policy.model),
-        "RunModelSentence": f"The policy is {model_name(policy.model)}.",
-        "RunQuantisationSentence": quantisation(policy, inputs.settings),
+        "RunModelName": sentences.model_name(policy.model),
+        "RunModelSentence": f"The policy is {sentences.model_name(policy.model)}.",
+        "RunQuantisationSentence": sentences.quantisation(policy, inputs.settings),
         "RunLoraRank": latex.integer(policy.lora_rank),
         "RunLoraAlpha": f"{policy.lora_alpha:g}",
         "RunParametersTrained": latex.integer(inputs.settings["parameters_trained"]),
         "RunParametersTotal": latex.integer(inputs.settings["parameters_total"]),
-        "RunWarmStartSentence": warm_start(inputs.warm_start),
+        "RunWarmStartSentence": sentences.warm_start(inputs.warm_start),
         "RunSimilarityFormula": r"\mathrm{clip}\bigl(f(u,a),0,1\bigr)"
         if cross
         else r"\max\bigl(0,\cos(e(u),e(a))\bigr)",
         "RunSimilarityModelSentence": (
             "where $f$ is the score of the pair by " if cross else "where $e$ is the embedding of "
         )
-        + model_name(rewards.similarity_model)
+        + sentences.model_name(rewards.similarity_model)
         + ".",
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
-        "RunFurtherTerms": further_terms(rewards.weights),
+        "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunWeights": ", ".join(
             rf"{latex.escape(term.replace('_', ' '))} \num{{{weight:g}}}" for term, weight in rewards.weights.items()
         ),
-        "RunAggregationSentence": AGGREGATION[rewards.aggregation],
+        "RunAggregationSentence": sentences.AGGREGATION[sentences.standardisation(rewards, grpo)],
         "RunPromptsPerStep": latex.integer(grpo.prompts_per_step),
         "RunGroupSize": latex.integer(grpo.num_generations),
-        "RunAdvantageFormula": {
-            "group": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(R_1,\dots,R_G)}",
-            "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
-            "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
-        }[grpo.scale_rewards],
-        "RunTrainedShareSentence": trained_share(grpo),
+        "RunAdvantageFormula": sentences.ADVANTAGE_FORMULA[sentences.standardisation(rewards, grpo)],
+        "RunRescalingSentence": sentences.RESCALING[sentences.standardisation(rewards, grpo)],
+        "RunTrainedShareSentence": sentences.trained_share(grpo),
         "RunClipEpsilon": f"{grpo.clip_epsilon:g}",
         "RunKlBeta": f"{grpo.kl_beta:g}",
         "RunKlSentence": r"With $\beta=0$ this term is neither computed nor logged." if grpo.kl_beta == 0 else "",
-        "RunLossSentence": LOSS[grpo.loss_type],
+        "RunLossSentence": sentences.LOSS[grpo.loss_type],
         "RunResamples": latex.integer(config.n_resamples),
         "RunMetricCount": latex.integer(len(config.metrics)),
         "RunAlpha": rf"\num{{{effects.significance_level(config.confidence):g}}}",
@@ -125,15 +102,15 @@ def _data(inputs: Inputs) -> dict[str, str]:
     data = inputs.data
     # Not every source knows its stories.
     stories = f"{latex.integer(data['stories'])} " if data.get("stories") else ""
-    described = DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
+    described = sentences.DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
     return {
         "RunDataSentence": described,
-        "RunSplitSentence": SPLIT[data["split"]],
-        "RunDataLimit": DATA_LIMIT[data["source"]],
+        "RunSplitSentence": sentences.SPLIT[data["split"]],
+        "RunDataLimit": sentences.DATA_LIMIT[data["source"]],
         "RunMinWords": latex.integer(inputs.sections["prepare"].min_prompt_words),
         "RunLeftOutShort": latex.integer(data["left_out"]["short"]),
         "RunLeftOutLong": latex.integer(data["left_out"]["long"]),
-        "RunScorerEncoder": model_name(inputs.sections["train_scorer"].encoder),
+        "RunScorerEncoder": sentences.model_name(inputs.sections["train_scorer"].encoder),
     }
 
 
@@ -192,11 +169,11 @@ def _results(analysis: dict) -> dict[str, str]:
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
-        "RunSimilaritySentence": similarity(similar, analysis["similarity_noninferiority"]),
+        "RunSimilaritySentence": sentences.similarity(similar, analysis["similarity_noninferiority"]),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
-        "RunSeedSentence": seeds(analysis["training_seeds"]),
-        "RunSeedResults": seed_results(empathy),
+        "RunSeedSentence": sentences.seeds(analysis["training_seeds"]),
+        "RunSeedResults": sentences.seed_results(empathy),
     }
 
 
@@ -206,7 +183,7 @@ def _intensity(analysis: dict) -> dict[str, str]:
     return {
         "RunTrendStart": _correlation(found[start]["trend"]),
         "RunTrendTuned": _correlation(found["tuned"]["trend"]),
-        "RunTrendSentence": trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
+        "RunTrendSentence": sentences.trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
         "RunFewestConversations": latex.integer(by_intensity.FEWEST_CONVERSATIONS),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
@@ -229,7 +206,7 @@ def _audit(analysis: dict) -> dict[str, str]:
     correlation = audit["prompt_correlation"]
     return {
         "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
-        "RunHackingSentence": hacking(audit),
+        "RunHackingSentence": sentences.hacking(audit),
         "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
         "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
@@ -248,9 +225,11 @@ def _temperature(analysis: dict) -> dict[str, str]:
         "RunTemperatureLow": f"{min(grid):g}",
         "RunTemperatureHigh": f"{max(grid):g}",
         "RunTemperatureEffects": "; ".join(
-            temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+            sentences.temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
         )
         + ".",
-        "RunTemperatureVerdict": temperature_verdict(found["modes"][found["calibration"]], found["configured"]),
+        "RunTemperatureVerdict": sentences.temperature_verdict(
+            found["modes"][found["calibration"]], found["configured"]
+        ),
         "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
     }

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy import params
+from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
-from gpro_empathy.analysis import temperature_effect as analysis_temperature_effect
 from gpro_empathy.report import gpu_table, latex, verdicts
 
 NAMES = {
@@ -34,10 +33,29 @@ SPLIT = {
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
 }
+# By what the advantages of summed terms are divided by, and for terms that are standardised one by one.
 AGGREGATION = {
-    "sum_then_normalize": "The terms are summed first and the sum is standardised within the group.",
-    "normalize_then_sum": "Each term is standardised within the group before the terms are summed, so that $R$ in "
-    r"\autoref{eq:advantage} stands for one term at a time.",
+    "group": "The terms are summed first and the sum is standardised within the group.",
+    "batch": "The terms are summed first, and the sum is centred within the group and scaled over the step.",
+    "none": "The terms are summed first and the sum is centred within the group.",
+    "each term": "Each term is standardised within the group before the terms are summed, and their sum over the step, so that "
+    r"$R$ in \autoref{eq:advantage} stands for one term at a time.",
+}
+# What becomes of a linear rescaling of the reward, in the same cases.
+RESCALING = {
+    "group": r"Advantages (\autoref{eq:advantage}) are standardised within the group, which undoes any linear rescaling of the reward.",
+    "batch": r"Advantages (\autoref{eq:advantage}) are scaled over the step, which undoes any linear rescaling of the reward.",
+    "none": r"Advantages (\autoref{eq:advantage}) are not scaled, so that a linear rescaling of the reward rescales them, which the "
+    "correlations below do not see.",
+    "each term": r"The scores of each term (\autoref{eq:advantage}) are standardised within the group, which undoes any linear rescaling "
+    "of a term.",
+}
+_DIVIDED_WITHIN_GROUP = r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(R_1,\dots,R_G)}"
+ADVANTAGE_FORMULA = {
+    "group": _DIVIDED_WITHIN_GROUP,
+    "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
+    "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
+    "each term": _DIVIDED_WITHIN_GROUP,
 }
 LOSS = {
     "dapo": r"$N$ is the number of tokens in all responses of the step~\citep{yu2025dapo}.",
@@ -110,9 +128,7 @@ def warm_start(report: Mapping) -> str:
 
 def further_terms(weights: Mapping[str, float]) -> str:
     """Say what the reward asks for beside the two scores, if anything."""
-    asked = [
-        ASKS.get(term, term.replace("_", " ")) for term in weights if term not in analysis_temperature_effect.TERMS
-    ]
+    asked = [ASKS.get(term, term.replace("_", " ")) for term in weights if term not in calibration.CALIBRATED]
     if not asked:
         return ""
     return f"Further terms of the reward ask for {_listed(asked)}."
@@ -120,6 +136,12 @@ def further_terms(weights: Mapping[str, float]) -> str:
 
 def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
+    """Return the key of AGGREGATION, RESCALING and ADVANTAGE_FORMULA that the settings stand for."""
+    # Terms that are standardised one by one are so within the group, whatever scale_rewards says.
+    return "each term" if rewards.aggregation == "normalize_then_sum" else grpo.scale_rewards
 
 
 def trained_share(grpo: params.TrainGrpo) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import csv_table, files, params
+from gpro_empathy import calibration, csv_table, files, params
 from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
@@ -25,7 +25,7 @@ METRICS = Path("reports/metrics.json")
 PARTS = ("declared metrics", "intensity levels", "audit")
 
 
-def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Path()) -> None:
+def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.TrainGrpo, root: Path = Path()) -> None:
     """Analyse the rollouts below `root` and write the numbers.
 
     Raises:
@@ -40,17 +40,12 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
         analysis = analyse(rows, config, rewards.weights, rng)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
-    groups, reference = (
-        csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"]),
-        files.read_json(root / REFERENCE),
-    )
+    groups = csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"])
+    reference = calibration.stored_statistics(files.read_json(root / REFERENCE))
     try:
-        analysis["temperature"] = temperature_effect.effect(
-            groups, reference, rewards.weights, rewards.calibration_temperature
-        )
+        analysis["temperature"] = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
     except ValueError as error:
         raise files.UserError(f"{GROUPS}: {error}") from error
-    analysis["temperature"]["calibration"] = rewards.calibration
     files.write_json(root / ANALYSIS, analysis)
     files.write_json(root / METRICS, glance(analysis))
 
@@ -113,7 +108,7 @@ def glance(analysis: dict) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run the stage with the settings of params.yaml."""
-    run(params.load(params.AnalyseRewards), params.load(params.Rewards))
+    run(params.load(params.AnalyseRewards), params.load(params.Rewards), params.load(params.TrainGrpo))
 
 
 if __name__ == "__main__":

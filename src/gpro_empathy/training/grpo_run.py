@@ -86,7 +86,7 @@ def train(
     def begin() -> None:
         nonlocal reference
         reference = reference or measure_reference(run, trainer)
-        recorder.model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
+        recorder.model = rewards.with_reference(run.rewards, calibration.statistics_json(reference))
         if not samples:
             samples.extend(sample_responses(run, 0, trainer))
 
@@ -121,7 +121,9 @@ def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str,
     distributed.say(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy")
     responses = [response_format.parse_response(text) for text in _respond(run, chosen, rng, trainer)]
     raw = distributed.from_main(lambda: run.rewards.raw(chosen, responses))
-    return {name: calibration.batch_statistics(values) for name, values in raw.items() if name in rewards.CALIBRATED}
+    return {
+        name: calibration.batch_statistics(values) for name, values in raw.items() if name in calibration.CALIBRATED
+    }
 
 
 def sample_responses(run: Run, step: int, trainer: GRPOTrainer | None = None) -> list[dict]:
@@ -168,7 +170,7 @@ def write_reports(results: Sequence[Result], folder: Path) -> None:
         for name in ("log", "timing", "groups"):
             files.write_text(temporary / f"{name}.csv", _csv(_with_seed(results, name)))
         files.write_jsonl(temporary / "samples.jsonl", _with_seed(results, "samples"))
-        files.write_json(temporary / "reference.json", rewards.reference_json(results[0].reference))
+        files.write_json(temporary / "reference.json", calibration.statistics_json(results[0].reference))
         seeds = [result.seed for result in results]
         files.write_json(temporary / "settings.json", results[0].settings | {"seeds": seeds})
 
