@@ -22,6 +22,7 @@ from gpro_empathy import files, params
 from gpro_empathy.analysis import estimates
 from gpro_empathy.data import dialogue
 from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.report.number_format import MARKDOWN
 from gpro_empathy.scorer import empathy_scorer, fitting
 
 HERE = Path(__file__).parent
@@ -192,7 +193,7 @@ def tables(results: dict, recipes: dict) -> str:
                 continue
             found = results["folds"][name]
             cells = [_cell(found["pearson"][key]) for key in (*LABELS, "mean")]
-            difference = "" if name == BASELINE else _cell(found["difference"]["mean"], "+.3f")
+            difference = "" if name == BASELINE else _cell(found["difference"]["mean"], signed=True)
             changes = ", ".join(f"{key} {value}" for key, value in recipe.items())
             lines.append(f"| {name} | {found['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
         lines.append("")
@@ -211,10 +212,11 @@ def tables(results: dict, recipes: dict) -> str:
     return "\n".join(lines)
 
 
-def _cell(found: dict, form: str = ".3f") -> str:
-    if found["low"] is None:
-        return format(found["estimate"], form)
-    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+def _cell(estimate: dict, signed: bool = False) -> str:
+    number = MARKDOWN.number(estimate["estimate"], 3, signed)
+    if estimate["low"] is None:
+        return number
+    return f"{number} {MARKDOWN.interval(estimate['low'], estimate['high'], 3, signed)}"
 
 
 if __name__ == "__main__":

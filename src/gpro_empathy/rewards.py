@@ -13,6 +13,7 @@ import numpy as np
 
 from gpro_empathy import calibration, params, text_measures
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHY
 from gpro_empathy.response_format import Response
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
@@ -53,11 +54,9 @@ class Empathy:
     scorer: object
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        from gpro_empathy.data.dialogue import LABELS
-
         contexts = [(utterance,) for utterance in utterances]
         scores_B3 = self.scorer.score([response.answer for response in responses], contexts)
-        return scores_B3[:, LABELS.index("empathy")]
+        return scores_B3[:, EMPATHY]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import made_up
 from gpro_empathy import files, params
 from gpro_empathy.report import figures as draw
-from gpro_empathy.report import latex, latex_tables, provenance, sentences, verdicts
+from gpro_empathy.report import latex, latex_tables, provenance, sentences, typeset, verdicts
 from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -316,13 +316,13 @@ def test_drift_is_told_apart_from_what_the_reward_asks_for(drifts, asked, text):
 
 
 def test_a_latex_error_is_told_in_one_line(tmp_path):
-    assert paper.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
+    assert typeset.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
         "LaTeX: Undefined control sequence. (line 12)"
     )
 
 
 def test_a_missing_tex_package_says_what_to_install():
-    problem = paper.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
+    problem = typeset.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
     assert problem.startswith("LaTeX: siunitx.sty is missing; on Debian, `apt-get install latexmk")
 
 
@@ -336,7 +336,7 @@ def test_a_missing_tex_package_says_what_to_install():
     ],
 )
 def test_a_blemished_report_is_refused(line, problem):
-    found = paper.find_problem(line)
+    found = typeset.find_problem(line)
     assert found is None if problem is None else problem in found
 
 

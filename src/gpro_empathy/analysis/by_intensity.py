@@ -8,9 +8,6 @@ import pandas as pd
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, paired_statistics, response_table
 
-# Fewer conversations than this give no interval: it would say more about the method than about the level.
-FEWEST_CONVERSATIONS = 12
-
 
 def by_intensity(
     table: pd.DataFrame, metrics: Sequence[str], config: params.AnalyseRewards, rng: np.random.Generator
@@ -19,7 +16,7 @@ def by_intensity(
 
     Returns `levels` (level, prompts, conversations), `unlabelled_prompts`, and for each metric `values`, one entry a
     policy and one for the `change`: the estimates in the order of the levels and Spearman's correlation with the level.
-    Intervals are over conversations; a level of fewer than FEWEST_CONVERSATIONS has none.
+    Intervals are over conversations; a level of fewer than bootstrap.FEWEST_CONVERSATIONS has none.
 
     Raises:
         ValueError: As `comparison.per_prompt`.
@@ -67,7 +64,7 @@ def _estimate(
     config: params.AnalyseRewards,
     rng: np.random.Generator,
 ) -> list[dict]:
-    if n_conversations < FEWEST_CONVERSATIONS:
+    if n_conversations < bootstrap.FEWEST_CONVERSATIONS:
         return [{"mean": float(mean), "low": None, "high": None} for mean in columns.mean(axis=0)]
     data = bootstrap.clusters(columns, conversation)
     boot_RM = bootstrap.bootstrap_means(data, config.n_resamples, rng)

@@ -14,15 +14,13 @@ from gpro_empathy.analysis import bootstrap
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 2000
-# Fewer conversations than this give no interval, as in the comparison of the policies by intensity.
-FEWEST_CONVERSATIONS = 12
 
 
 def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generator) -> dict:
     """Estimate a mean over turns, with the interval of `intervals.bca_interval`."""
     if not len(value_P):
         return _estimate(None)
-    if len(np.unique(conversation_P)) < FEWEST_CONVERSATIONS:
+    if len(np.unique(conversation_P)) < bootstrap.FEWEST_CONVERSATIONS:
         return _estimate(np.mean(value_P))
     data = bootstrap.clusters(value_P[:, None], conversation_P)
     boot_R1 = bootstrap.bootstrap_means(data, N_RESAMPLES, rng)
@@ -69,7 +67,7 @@ def statistic(
         return _estimate(None)
     value = of(moment_PK.mean(axis=0, keepdims=True))[0]
     n_conversations = len(np.unique(conversation_P))
-    if np.isnan(value) or n_conversations < FEWEST_CONVERSATIONS:
+    if np.isnan(value) or n_conversations < bootstrap.FEWEST_CONVERSATIONS:
         return _estimate(value)
     boot_R = of(bootstrap.bootstrap_means(bootstrap.clusters(moment_PK, conversation_P), N_RESAMPLES, rng))
     if np.isnan(boot_R).any():

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import params
 from gpro_empathy.analysis import metric_names, reward_hacking
+from gpro_empathy.labels import LABELS
 from gpro_empathy.report import latex
 
 # Columns of key and value in the table of settings.
 COLUMNS = 3
-LABELS = ("emotion", "polarity", "empathy")
 
 
 def setup_table(sections: Sequence[params.Section]) -> str:
@@ -46,7 +46,7 @@ def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return rf"\num{{{value:g}}}"
+        return latex.setting(value)
     return latex.integer(value) if isinstance(value, int) else latex.escape(str(value))
 
 

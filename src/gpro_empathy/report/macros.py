@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import by_intensity, effects, response_table
+from gpro_empathy.analysis import bootstrap, effects, response_table
 from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
@@ -75,7 +75,8 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunCalibration": rewards.calibration,
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunWeights": ", ".join(
-            rf"{latex.escape(term.replace('_', ' '))} \num{{{weight:g}}}" for term, weight in rewards.weights.items()
+            f"{latex.escape(term.replace('_', ' '))} {latex.setting(weight)}"
+            for term, weight in rewards.weights.items()
         ),
         "RunAggregationSentence": sentences.AGGREGATION[sentences.standardisation(rewards, grpo)],
         "RunPromptsPerStep": latex.integer(grpo.prompts_per_step),
@@ -89,7 +90,7 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunLossSentence": sentences.LOSS[grpo.loss_type],
         "RunResamples": latex.integer(config.n_resamples),
         "RunMetricCount": latex.integer(len(config.metrics)),
-        "RunAlpha": rf"\num{{{effects.significance_level(config.confidence):g}}}",
+        "RunAlpha": latex.setting(effects.significance_level(config.confidence)),
         "RunPower": latex.percent(effects.POWER),
         "RunMargin": f"{config.similarity_margin:g}",
         "RunConfidence": latex.percent(config.confidence),
@@ -123,13 +124,13 @@ def _training(inputs: Inputs) -> dict[str, str]:
     seconds = float(timing["step_s"].mean())
     completions = latex.integer(grpo.prompts_per_step * grpo.num_generations)
     n_seeds = len(inputs.analysis["training_seeds"])
-    again = rf", anew for each of \num{{{n_seeds}}} training seeds" if n_seeds > 1 else ""
+    again = f", anew for each of {latex.integer(n_seeds)} training seeds" if n_seeds > 1 else ""
     return {
-        "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
-        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
+        "RunTrainingSentence": f"GRPO runs for {latex.integer(len(log))} steps of {completions} responses each, with the optimizer "
+        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of {latex.setting(grpo.learning_rate)}{again}.",
         "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
         "RunBaseSamples": " (the base model, which is described and not compared, once)"
-        if inputs.warm_start["enabled"]
+        if rollout.base_samples(inputs.warm_start["enabled"]) < rollout.samples_per_prompt
         else "",
         "RunSamplingTemperature": f"{rollout.temperature:g}",
         "RunSamplingMass": f"{rollout.top_p:g}",
@@ -143,9 +144,9 @@ def _training(inputs: Inputs) -> dict[str, str]:
         "RunTrainTokensLast": latex.number(last["completion_tokens"], 0),
         "RunDevice": latex.escape(str(inputs.settings["device"])),
         "RunBackend": latex.escape(str(inputs.settings["backend"])),
-        "RunStepSeconds": rf"\qty{{{seconds:.1f}}}{{\second}}",
+        "RunStepSeconds": latex.quantity(seconds, r"\second"),
         "RunGenerationShare": latex.percent(float(timing["generation_s"].sum() / timing["step_s"].sum())),
-        "RunTrainingMinutes": rf"\qty{{{timing['step_s'].sum() / 60:.1f}}}{{\minute}}",
+        "RunTrainingMinutes": latex.quantity(timing["step_s"].sum() / 60, r"\minute"),
     }
 
 
@@ -184,7 +185,7 @@ def _intensity(analysis: dict) -> dict[str, str]:
         "RunTrendStart": _correlation(found[start]["trend"]),
         "RunTrendTuned": _correlation(found["tuned"]["trend"]),
         "RunTrendSentence": sentences.trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
-        "RunFewestConversations": latex.integer(by_intensity.FEWEST_CONVERSATIONS),
+        "RunFewestConversations": latex.integer(bootstrap.FEWEST_CONVERSATIONS),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
         "RunStatedCount": latex.integer(agreement["tuned"]["n"]),

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from gpro_empathy import params
 from gpro_empathy.analysis import estimates
+from gpro_empathy.labels import LABELS
 from gpro_empathy.report import latex
 
 TITLES = {"reward": "the reward's scorer", "audit": "the second scorer"}
-LABELS = ("emotion", "polarity", "empathy")
 # By `estimates.side` of the slope and 1.
 SLOPE = {
     None: "there are too few conversations to judge it",
@@ -44,7 +44,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
     turns, agreement = config.context_turns, scorer["agreement"]
     return {
         "RunScorerTrained": trained(config),
-        "RunScorerReads": rf"on turns after up to \num{{{turns}}} earlier turns" if turns else "on single turns",
+        "RunScorerReads": f"on turns after up to {latex.integer(turns)} earlier turns" if turns else "on single turns",
         "RunScorerConfidence": latex.percent(estimates.CONFIDENCE),
         "RunScorerResamples": latex.integer(estimates.N_RESAMPLES),
         "RunScorerAgreement": latex.number(agreement["pearson_empathy"], 2),
@@ -62,7 +62,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
 
 def trained(config: params.TrainScorer) -> str:
     """Return what is kept and trained of the encoder, as words that follow its name."""
-    kept = rf", of which the first \num{{{config.layers}}} layers are kept," if config.layers else ""
+    kept = f", of which the first {latex.integer(config.layers)} layers are kept," if config.layers else ""
     return kept + (" with low-rank adapters" if config.lora_rank else " with its layers trained further")
 
 
@@ -71,7 +71,7 @@ def slopes(scorer: Mapping) -> str:
     parts = []
     for role, title in TITLES.items():
         found = scorer[role]["calibration"]["slope"]
-        parts.append(f"for {title} it is {_estimate(found, signed=False)}: {SLOPE[estimates.side(found, 1)]}")
+        parts.append(f"for {title} it is {latex.estimate(found, signed=False)}: {SLOPE[estimates.side(found, 1)]}")
     return f"The slope of the label on the prediction is 1 for a calibrated scorer; {'; '.join(parts)}."
 
 
@@ -101,9 +101,9 @@ def stock_phrases(scorer: Mapping) -> str:
         else "it is worth more than the neutral sentence, but is not shown to raise the score",
     }[difference]
     return (
-        f"On average over phrases and turns, a stock phrase changes the score of {TITLES['reward']} by {_estimate(found['change'])}, a "
-        f"neutral sentence by {_estimate(found['control_change'])}; the difference is {_estimate(found['difference'])}: {verdict}. "
-        f"On {TITLES['audit']} the difference is {_estimate(second['difference'])}."
+        f"On average over phrases and turns, a stock phrase changes the score of {TITLES['reward']} by {latex.estimate(found['change'])}, a "
+        f"neutral sentence by {latex.estimate(found['control_change'])}; the difference is {latex.estimate(found['difference'])}: {verdict}. "
+        f"On {TITLES['audit']} the difference is {latex.estimate(second['difference'])}."
     )
 
 
@@ -122,7 +122,7 @@ def leak(found: Mapping | None) -> str:
         return f"{start}; their correlations are not defined."
     return (
         f"{start}. The mean correlation with the labels is {latex.number(mean['grouped'], 3)} and {latex.number(mean['by_turn'], 3)}, a "
-        f"difference of {_estimate(mean['difference'], 3)}: {LEAK[estimates.side(mean['difference'], 0)]} Each is one training, and "
+        f"difference of {latex.estimate(mean['difference'], 3)}: {LEAK[estimates.side(mean['difference'], 0)]} Each is one training, and "
         "the interval holds nothing of the spread between trainings."
     )
 
@@ -136,15 +136,15 @@ def benchmark(found: Mapping) -> str:
     text = (
         rf"On the official development file of WASSA 2024 the repository's benchmark, the recipe \stage{{{recipe}}} of "
         r"\file{bench/scorer.yaml} trained on the official training file and no scorer of this run, reaches a mean correlation of "
-        f"{_estimate(dev['pearson']['mean'], 3, signed=False)}"
+        f"{latex.estimate(dev['pearson']['mean'], 3, signed=False)}"
     )
     if recipe == PUBLISHED or not {recipe, PUBLISHED} <= set(folds):
         return f"{text}."
-    own, baseline = (_estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED))
+    own, baseline = (latex.estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED))
     difference = folds[recipe]["difference"]["mean"]
     return (
         f"{text}; cross-validated over the conversations of the training file, it reaches {own} and the published single-turn recipe "
-        f"{baseline}, a difference of {_estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
+        f"{baseline}, a difference of {latex.estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
     )
 
 
@@ -168,7 +168,7 @@ def leak_table(found: Mapping | None, dev: Mapping | None = None) -> str:
     for name in (*LABELS, "mean"):
         row = {} if found is None else found["mean"] if name == "mean" else found["labels"][name]
         cells = [latex.number(row.get(key), 3) for key in ("grouped", "by_turn")]
-        cells.append(_estimate(row["difference"], 3) if row else "--")
+        cells.append(latex.estimate(row["difference"], 3) if row else "--")
         body.append([name, *cells, *([latex.number(dev["pearson"][name]["estimate"], 3)] if dev else [])])
     header = ["", "new", "by turn", "difference", *(["dev"] if dev else [])]
     return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, body)
@@ -184,7 +184,7 @@ def calibration_table(scorer: Mapping) -> str:
     body = []
     for kind, name in kinds.items():
         for rows in zip(*(scorer[role]["calibration"][kind] for role in TITLES), strict=True):
-            cells = [cell for row in rows for cell in (_estimate(row["bias"]), latex.number(row["mae"], 2))]
+            cells = [cell for row in rows for cell in (latex.estimate(row["bias"]), latex.number(row["mae"], 2))]
             body.append([name(rows[0]), latex.integer(rows[0]["turns"]), *cells])
     header = ["turns with", "number", "bias, reward's", "error", "bias, second", "error"]
     return latex.GENERATED + latex.tabular("@{}lrrrrr@{}", header, body)
@@ -196,7 +196,7 @@ def phrases_table(scorer: Mapping) -> str:
     rows = zip(*(scorer[role]["stock_phrases"]["phrases"] for role in TITLES), strict=True)
     for reward, second in [*rows, tuple(scorer[role]["stock_phrases"]["mean"] for role in TITLES)]:
         changes = [latex.number(reward[key]["estimate"], 2, signed=True) for key in ("change", "control_change")]
-        differences = [_estimate(row["difference"]) for row in (reward, second)]
+        differences = [latex.estimate(row["difference"]) for row in (reward, second)]
         body.append([latex.escape(reward["phrase"]) if "phrase" in reward else "mean", *changes, *differences])
     header = ["appended phrase", "phrase", "neutral", "difference", "difference, second scorer"]
     return latex.GENERATED + latex.tabular("@{}lrrrr@{}", header, body)
@@ -209,8 +209,3 @@ def _words(row: Mapping) -> str:
 
 def _clear(found: Mapping) -> bool:
     return estimates.side(found, 0) in (-1, 1)
-
-
-def _estimate(found: Mapping, digits: int = 2, signed: bool = True) -> str:
-    number = latex.number(found["estimate"], digits, signed)
-    return number if found["low"] is None else f"{number} {latex.interval(found['low'], found['high'], digits)}"

@@ -97,6 +97,8 @@ CALIBRATIONS = {
 # From which smallest correlation of advantages on T is said to matter so much.
 MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
 
+SECOND = r"\second"
+
 
 def model_name(name: str) -> str:
     """Return a model's name in print, with its citation where the repository brings the model."""
@@ -120,7 +122,7 @@ def warm_start(report: Mapping) -> str:
     if not report["enabled"]:
         return "There is no warm start: GRPO begins with the model as it is."
     return (
-        rf"Before GRPO a warm start, supervised training of the same adapter on \num{{{report['demonstrations']}}} "
+        f"Before GRPO a warm start, supervised training of the same adapter on {latex.integer(report['demonstrations'])} "
         "demonstrations, teaches this format; its loss fell or rose from "
         f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)}."
     ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
@@ -149,7 +151,7 @@ def trained_share(grpo: params.TrainGrpo) -> str:
     if grpo.trained_generations == grpo.num_generations:
         return ""
     return (
-        rf"Of each group, the \num{{{grpo.trained_generations}}} responses whose advantages vary most are trained on, in the manner of "
+        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages vary most are trained on, in the manner of "
         r"\citet{xu2026rollouts}; their advantages are those against the whole group."
     )
 
@@ -157,7 +159,7 @@ def trained_share(grpo: params.TrainGrpo) -> str:
 def similarity(found: Mapping, noninferiority: Mapping) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
     change = verdicts.SIMILARITY[found["verdict"]]
-    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=rf"\num{{{noninferiority['margin']:g}}}")
+    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=latex.setting(noninferiority["margin"]))
     difference = latex.number(found["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
     return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
@@ -230,7 +232,7 @@ def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
         return "Whether $T$ matters cannot be said."
     smallest = min(row["correlation"] for row in others)
     word = next(word for bound, word in MATTERS if smallest >= bound)
-    hardly, little = (rf"\num{{{bound:g}}}" for bound, _ in MATTERS[:2])
+    hardly, little = (latex.setting(bound) for bound, _ in MATTERS[:2])
     return (
         rf"In the calibration that was trained with, $T$ \emph{{{word}}} (we say \emph{{hardly}} from a smallest correlation of "
         rf"{hardly} on, and \emph{{little}} from {little} on)."
@@ -260,6 +262,6 @@ def _rehearsal(found: dict) -> str:
     failed = f" ({open_})" if open_ else ""
     return (
         rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
-        rf"\qty{{{seconds['step']:.1f}}}{{\second}}, \qty{{{seconds['generation']:.1f}}}{{\second}} of it sampling, and "
+        f"{latex.quantity(seconds['step'], SECOND)}, {latex.quantity(seconds['generation'], SECOND)} of it sampling, and "
         rf"{found['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
     )

@@ -15,6 +15,7 @@ import jinja2
 
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.report import page_tables, verdicts
+from gpro_empathy.report.number_format import PAGE
 
 # Scores that stand below each response; the others are folded.
 SHOWN = ("empathy_raw", "semantic_similarity_raw", "audit_empathy_raw")
@@ -57,11 +58,11 @@ def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], capti
         start_label=metric_names.POLICY_LABELS[start],
         confidence=page_tables.percent(analysis["confidence"]),
         empathy={
-            "start": page_tables.number(empathy["means"][start], 2),
-            "tuned": page_tables.number(empathy["means"]["tuned"], 2),
-            "difference": page_tables.number(empathy["difference"], 2, signed=True),
-            "interval": page_tables.interval(empathy["low"], empathy["high"], 2),
-            "p": page_tables.p_value(empathy["p_holm"]),
+            "start": PAGE.number(empathy["means"][start], 2),
+            "tuned": PAGE.number(empathy["means"]["tuned"], 2),
+            "difference": PAGE.number(empathy["difference"], 2, signed=True),
+            "interval": PAGE.interval(empathy["low"], empathy["high"], 2),
+            "p": PAGE.p_value(empathy["p_holm"]),
         },
         findings=page_tables.findings(analysis),
         tables=page_tables.tables(analysis),

@@ -11,8 +11,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy import files, params, response_format, rewards, text_measures
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHY, LABELS
 from gpro_empathy.policy import loading, sampling, vllm_engine
 from gpro_empathy.policy.cpu_decoder import decoder_of
 from gpro_empathy.scorer import empathy_scorer
@@ -55,11 +56,10 @@ def sample_policies(
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
 
-    All policies get the same random numbers. A base model that was warm-started is described and not compared: it gives
-    one response to a prompt, and config.samples_per_prompt only where it is the starting policy itself.
+    All policies get the same random numbers; the base model gives config.base_samples responses to a prompt.
     """
     model: PreTrainedModel | PeftModel = base
-    count = _base_samples(adapters, config)
+    count = config.base_samples(("warm_start", None) in adapters)
     result = _sample(decoder_of(model.eval()), ("base", None), tokenizer, turns, config, count)
     for key, folder in adapters.items():
         name = label(*key)
@@ -87,7 +87,7 @@ def sample_policies_by_vllm(
         request = vllm_engine.adapter_request(label(*key), number, folder) if folder else None
         rng = np.random.default_rng(config.seed)
         print(f"rollout {label(*key)}: {len(turns)} prompts by vLLM", flush=True)
-        count = config.samples_per_prompt if folder else _base_samples(adapters, config)
+        count = config.samples_per_prompt if folder else config.base_samples(("warm_start", None) in adapters)
         responses = vllm_engine.sample(engine.generate, tokens, count, how, rng, request)
         result += _samples(key, turns, tokens, responses, how, tokenizer)
     return result
@@ -120,7 +120,7 @@ def score(
         responses = [response_format.parse_response(sample.text) for sample in own]
         scores = model.score([sample.turn.text for sample in own], responses)
         contexts = [(sample.turn.text,) for sample in own]
-        audit_B = audit.score([response.answer for response in responses], contexts)[:, LABELS.index("empathy")]
+        audit_B = audit.score([response.answer for response in responses], contexts)[:, EMPATHY]
         columns = {f"{term}_raw": values for term, values in scores.raw.items()}
         for term in model.reference:
             columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}
@@ -155,10 +155,6 @@ def _describe(sample: Sample, response: response_format.Response) -> dict:
         "completion_tokens": sample.completion_tokens,
         "finish_reason": sample.finish_reason,
     }
-
-
-def _base_samples(adapters: Mapping[tuple[str, int | None], Path], config: params.Rollout) -> int:
-    return 1 if ("warm_start", None) in adapters else config.samples_per_prompt
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[int]]:
