@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
+from gpro_empathy.analysis.results import AtTemperature, TemperatureEffect
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5)
 # The columns that tell the batches of a run apart, and within them the groups of responses to one prompt.
@@ -29,26 +29,6 @@ class Reward:
     aggregation: str
     scale_rewards: str
     reference: calibration.Statistics
-
-
-class AtTemperature(TypedDict):
-    """What one temperature changes against the configured one; None where there is no spread, or no pair."""
-
-    temperature: float
-    correlation: float | None
-    reversed_pairs: float | None
-    group_sd: float
-
-
-class TemperatureEffect(TypedDict):
-    """What `effect` returns; `modes` are `batch`, `prompt` and `reference`."""
-
-    configured: float
-    calibration: str
-    modes: dict[str, list[AtTemperature]]
-    batch_reference_correlation: float | None
-    samples: int
-    groups: int
 
 
 def score(groups: pd.DataFrame, reward: Reward, temperature: float, mode: str) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
     """
     record = files.read_text(build / "main.fls")
     folder = (root / typeset.MAIN).parent
-    found = {"main.bbl": (build / "main.bbl").read_bytes()}
+    contents = {"main.bbl": (build / "main.bbl").read_bytes()}
     for name in sorted(set(re.findall(r"^INPUT (?:\./)?(.+)$", record, re.MULTILINE))):
         # Absolute paths are those of the TeX distribution; the build folder holds what the archive's own run makes.
         if name.startswith(("/", build.name + "/")):
@@ -48,8 +48,8 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
         content = (folder / name).read_bytes()
         if name.endswith(".tex"):
             content = content.replace(f"{_REPORTS}figures/".encode(), b"figures/")
-        found[name.removeprefix(_REPORTS)] = content
-    return found
+        contents[name.removeprefix(_REPORTS)] = content
+    return contents
 
 
 def pack(contents: dict[str, bytes]) -> bytes:

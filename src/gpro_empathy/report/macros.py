@@ -10,6 +10,7 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, response_table
+from gpro_empathy.analysis.results import Analysis, Trend
 from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
@@ -27,7 +28,7 @@ class Inputs:
     scorer: dict
     benchmark: dict
     warm_start: dict
-    analysis: dict
+    analysis: Analysis
     settings: dict
     log: pd.DataFrame
     timing: pd.DataFrame
@@ -150,7 +151,7 @@ def _training(inputs: Inputs) -> dict[str, str]:
     }
 
 
-def _results(analysis: dict) -> dict[str, str]:
+def _results(analysis: Analysis) -> dict[str, str]:
     start = analysis["starting_policy"]
     empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
@@ -178,13 +179,15 @@ def _results(analysis: dict) -> dict[str, str]:
     }
 
 
-def _intensity(analysis: dict) -> dict[str, str]:
-    start, found = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
+def _intensity(analysis: Analysis) -> dict[str, str]:
+    start, by_policy = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
     agreement = analysis["intensity_agreement"]
     return {
-        "RunTrendStart": _correlation(found[start]["trend"]),
-        "RunTrendTuned": _correlation(found["tuned"]["trend"]),
-        "RunTrendSentence": sentences.trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
+        "RunTrendStart": _correlation(by_policy[start]["trend"]),
+        "RunTrendTuned": _correlation(by_policy["tuned"]["trend"]),
+        "RunTrendSentence": sentences.trend(
+            by_policy["tuned"]["trend"], by_policy["change"]["trend"], analysis["confidence"]
+        ),
         "RunFewestConversations": latex.integer(bootstrap.FEWEST_CONVERSATIONS),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
@@ -195,21 +198,21 @@ def _intensity(analysis: dict) -> dict[str, str]:
     }
 
 
-def _correlation(found: dict) -> str:
-    if found["spearman"] is None:
+def _correlation(trend: Trend) -> str:
+    if trend["spearman"] is None:
         return "undefined (no spread)"
-    return f"{latex.number(found['spearman'], 2)} ({latex.p_statement(found['p'])})"
+    return f"{latex.number(trend['spearman'], 2)} ({latex.p_statement(trend['p'])})"
 
 
-def _audit(analysis: dict) -> dict[str, str]:
+def _audit(analysis: Analysis) -> dict[str, str]:
     audit = analysis["audit"]
-    second, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
+    held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     return {
         "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
         "RunHackingSentence": sentences.hacking(audit),
-        "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
-        "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
+        "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
+        "RunSecondInterval": latex.interval(held_out["low"], held_out["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
         "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
@@ -218,19 +221,20 @@ def _audit(analysis: dict) -> dict[str, str]:
     }
 
 
-def _temperature(analysis: dict) -> dict[str, str]:
-    found = analysis["temperature"]
-    grid = [row["temperature"] for row in found["modes"]["batch"]]
+def _temperature(analysis: Analysis) -> dict[str, str]:
+    temperature = analysis["temperature"]
+    grid = [row["temperature"] for row in temperature["modes"]["batch"]]
     return {
-        "RunTemperatureSamples": latex.integer(found["samples"]),
+        "RunTemperatureSamples": latex.integer(temperature["samples"]),
         "RunTemperatureLow": f"{min(grid):g}",
         "RunTemperatureHigh": f"{max(grid):g}",
         "RunTemperatureEffects": "; ".join(
-            sentences.temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+            sentences.temperature_effect(mode, rows, temperature["configured"])
+            for mode, rows in temperature["modes"].items()
         )
         + ".",
         "RunTemperatureVerdict": sentences.temperature_verdict(
-            found["modes"][found["calibration"]], found["configured"]
+            temperature["modes"][temperature["calibration"]], temperature["configured"]
         ),
-        "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
+        "RunBatchReference": latex.number(temperature["batch_reference_correlation"], 3),
     }

@@ -1,7 +1,9 @@
 """Numbers as text: one way to round them, whatever kind of text they stand in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from gpro_empathy.analysis.results import Estimate
 
 # Smaller p-values are not told apart: so many resamples are not drawn.
 SMALLEST_P = 0.001
@@ -33,7 +35,7 @@ class NumberFormat:
         opening, closing = self.brackets
         return f"{opening}{self.number(low, digits, signed)}, {self.number(high, digits, signed)}{closing}"
 
-    def estimate(self, estimate: Mapping, digits: int = 2, signed: bool = True) -> str:
+    def estimate(self, estimate: Estimate, digits: int = 2, signed: bool = True) -> str:
         """Return an estimate, with its interval if it has one."""
         number = self.number(estimate["estimate"], digits, signed)
         if estimate["low"] is None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
+from gpro_empathy.analysis.results import AtTemperature, Audit, Comparison, Noninferiority, Trend
 from gpro_empathy.report import gpu_table, latex, verdicts
 
 NAMES = {
@@ -156,13 +157,13 @@ def trained_share(grpo: params.TrainGrpo) -> str:
     )
 
 
-def similarity(found: Mapping, noninferiority: Mapping) -> str:
+def similarity(comparison: Comparison, noninferiority: Noninferiority) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
-    change = verdicts.SIMILARITY[found["verdict"]]
+    change = verdicts.SIMILARITY[comparison["verdict"]]
     bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=latex.setting(noninferiority["margin"]))
-    difference = latex.number(found["difference"], 3, signed=True)
+    difference = latex.number(comparison["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
-    return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
+    return f"{change} ({difference}, {latex.interval(comparison['low'], comparison['high'], 3)}); {bound} (one-sided {test})."
 
 
 def seeds(numbers: Sequence[int]) -> str:
@@ -182,55 +183,55 @@ def seeds(numbers: Sequence[int]) -> str:
     )
 
 
-def seed_results(found: Mapping) -> str:
+def seed_results(comparison: Comparison) -> str:
     """Give the change of each training seed, if there are several."""
-    by_seed = found["by_seed"]
+    by_seed = comparison["by_seed"]
     if len(by_seed) == 1:
         return ""
     changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
     return f"By training seed, the change is {_listed(changes)}."
 
 
-def trend(tuned: Mapping, change: Mapping, confidence: float) -> str:
+def trend(tuned: Trend, change: Trend, confidence: float) -> str:
     """Say whether the tuned policy's empathy grows with the intensity of the turn, and whether its gain does."""
     sentences = []
-    for subject, found in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
-        if _clear(found, confidence):
-            sentences.append(f"{subject} {'grows' if found['spearman'] > 0 else 'falls'} with the intensity")
+    for subject, correlation in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
+        if _clear(correlation, confidence):
+            sentences.append(f"{subject} {'grows' if correlation['spearman'] > 0 else 'falls'} with the intensity")
         else:
             sentences.append(f"there is no evidence that {subject} follows the intensity")
     text = "; ".join(sentences) + "."
     return text[0].upper() + text[1:]
 
 
-def _clear(found: Mapping, confidence: float) -> bool:
-    return found["spearman"] is not None and found["p"] < effects.significance_level(confidence)
+def _clear(correlation: Trend, confidence: float) -> bool:
+    return correlation["spearman"] is not None and correlation["p"] < effects.significance_level(confidence)
 
 
-def hacking(audit: Mapping) -> str:
+def hacking(audit: Audit) -> str:
     """Say plainly whether the run looks like reward hacking."""
     return HACKING[audit["verdict"]][bool(audit["drifts"])]
 
 
-def temperature_effect(mode: str, rows: Sequence[Mapping], configured: float) -> str:
+def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: float) -> str:
     """Give the smallest correlation of advantages over the grid, with its T, and the most reversed pairs, in one mode."""
-    others = _others(rows, configured)
-    if not others:
+    other_rows = _others(rows, configured)
+    if not other_rows:
         return f"undefined {CALIBRATIONS[mode]}, where the rewards have no spread"
-    farthest = min(others, key=lambda row: row["correlation"])
-    reversed_pairs = max(row["reversed_pairs"] for row in others)
+    farthest = min(other_rows, key=lambda row: row["correlation"])
+    reversed_pairs = max(row["reversed_pairs"] for row in other_rows)
     return (
         rf"{latex.number(farthest['correlation'], 3)} (at $T={farthest['temperature']:g}$) and "
         f"{latex.percent(reversed_pairs, 1)} {CALIBRATIONS[mode]}"
     )
 
 
-def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
+def temperature_verdict(rows: Sequence[AtTemperature], configured: float) -> str:
     """Say how much T matters in the calibration that was trained with, and from where on it is said to."""
-    others = _others(rows, configured)
-    if not others:
+    other_rows = _others(rows, configured)
+    if not other_rows:
         return "Whether $T$ matters cannot be said."
-    smallest = min(row["correlation"] for row in others)
+    smallest = min(row["correlation"] for row in other_rows)
     word = next(word for bound, word in MATTERS if smallest >= bound)
     hardly, little = (latex.setting(bound) for bound, _ in MATTERS[:2])
     return (
@@ -239,7 +240,7 @@ def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
     )
 
 
-def _others(rows: Sequence[Mapping], configured: float) -> list[Mapping]:
+def _others(rows: Sequence[AtTemperature], configured: float) -> list[AtTemperature]:
     return [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
 
 
@@ -253,15 +254,15 @@ def rehearsals(gpus: Sequence[dict]) -> str:
     )
 
 
-def _rehearsal(found: dict) -> str:
-    seconds, versions = found["seconds_per_step"], found["versions"]
+def _rehearsal(rehearsal: dict) -> str:
+    seconds, versions = rehearsal["seconds_per_step"], rehearsal["versions"]
     named = [
         f"{name} {versions[name].partition('+')[0]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions
     ]
-    open_ = gpu_table.not_passed(found)
-    failed = f" ({open_})" if open_ else ""
+    unfinished = gpu_table.not_passed(rehearsal)
+    failed = f" ({unfinished})" if unfinished else ""
     return (
-        rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
+        rf"on one {latex.escape(rehearsal['gpu']['name'])} a step of \file{{{latex.escape(rehearsal['profile'])}}} took "
         f"{latex.quantity(seconds['step'], SECOND)}, {latex.quantity(seconds['generation'], SECOND)} of it sampling, and "
-        rf"{found['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
+        rf"{rehearsal['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
     )

@@ -75,7 +75,7 @@ def _bibtex_problem(build: Path) -> str | None:
     record = build / "main.blg"
     if not record.is_file():
         return None
-    found = re.search(
+    problem = re.search(
         r"^(.*---line \d+ of file .*|I couldn't open .*)$", record.read_text(errors="replace"), re.MULTILINE
     )
-    return f"BibTeX: {found[1].strip()}" if found else None
+    return f"BibTeX: {problem[1].strip()}" if problem else None

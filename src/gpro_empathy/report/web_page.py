@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jinja2
 
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.report import page_tables, verdicts
 from gpro_empathy.report.number_format import PAGE
 
@@ -32,7 +33,7 @@ class Template:
     script: str
 
 
-def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
+def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
     """Return the page as HTML.
 
     Args:
@@ -99,8 +100,8 @@ def browser_data(rows: Sequence[Mapping], metrics: Sequence[str], start: str) ->
     several = len({row["seed"] for row in rows if row["model"] == "tuned"}) > 1
     prompts: dict[str, dict] = {}
     for row in rows:
-        found = prompts.setdefault(row["prompt_id"], _prompt(row, policies))
-        found["responses"][row["model"]].append(_response(row, kept, several))
+        prompt = prompts.setdefault(row["prompt_id"], _prompt(row, policies))
+        prompt["responses"][row["model"]].append(_response(row, kept, several))
     for name, prompt in prompts.items():
         for policy, responses in prompt["responses"].items():
             if not responses:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpro_empathy import calibration, csv_table, files, params
 from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
+from gpro_empathy.analysis.results import Analysis, RolloutAnalysis
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 GROUPS = Path("reports/training/groups.csv")
@@ -37,22 +38,23 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.Tra
     rng = np.random.default_rng(config.seed)
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
-        analysis = analyse(rows, config, rewards.weights, rng)
+        of_rollouts = analyse(rows, config, rewards.weights, rng)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"])
     reference = calibration.stored_statistics(files.read_json(root / REFERENCE))
     try:
-        analysis["temperature"] = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
+        temperature = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
     except ValueError as error:
         raise files.UserError(f"{GROUPS}: {error}") from error
+    analysis: Analysis = {**of_rollouts, "temperature": temperature}
     files.write_json(root / ANALYSIS, analysis)
     files.write_json(root / METRICS, glance(analysis))
 
 
 def analyse(
     rows: list[dict], config: params.AnalyseRewards, weights: Mapping[str, float], rng: np.random.Generator
-) -> dict:
+) -> RolloutAnalysis:
     """Return all numbers that come from the rollouts, of a policy trained on rewards of these weights.
 
     Raises:
@@ -92,17 +94,17 @@ def tell(part: str, started: float) -> None:
     print(f"analyse_rewards: {part} compared, {done}/{len(PARTS)}, about {left:.0f} s left", flush=True)
 
 
-def glance(analysis: dict) -> dict[str, dict[str, float]]:
+def glance(analysis: Analysis) -> dict[str, dict[str, float]]:
     """Return, for each declared metric, both policies' means, their difference and its adjusted p."""
     start = analysis["starting_policy"]
     return {
         name: {
-            "start": found["means"][start],
-            "tuned": found["means"]["tuned"],
-            "difference": found["difference"],
-            "p_holm": found["p_holm"],
+            "start": comparison["means"][start],
+            "tuned": comparison["means"]["tuned"],
+            "difference": comparison["difference"],
+            "p_holm": comparison["p_holm"],
         }
-        for name, found in analysis["metrics"].items()
+        for name, comparison in analysis["metrics"].items()
     }
 
 

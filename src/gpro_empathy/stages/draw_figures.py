@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from gpro_empathy import csv_table, files, params
 from gpro_empathy.analysis import response_table
+from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.report import figures
 
 ANALYSIS = Path("reports/reward_analysis.json")
@@ -56,7 +57,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
 
 
 def draw(
-    analysis: dict,
+    analysis: Analysis,
     log: pd.DataFrame,
     groups: pd.DataFrame,
     scorer: dict,
@@ -78,7 +79,7 @@ def draw(
         "reward_distributions": figures.reward_distributions(responses, policies, **look),
         "empathy_by_intensity": figures.empathy_by_intensity(analysis["by_intensity"], policies, **look),
         "scorer_reliability": figures.scorer_reliability(predictions, reliability, **look),
-        "reward_against_audit": figures.reward_against_audit(pd.DataFrame(changes), **look),
+        "reward_against_audit": figures.reward_against_held_out(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }
 

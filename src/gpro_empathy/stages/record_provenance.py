@@ -50,7 +50,7 @@ def run(root: Path = Path()) -> None:
     known = files.read_json(root / KNOWN) if (root / KNOWN).is_file() else {}
     seconds, known = provenance.wall_times(stages, records, lock, known)
     commit, changes = state(graph, root)
-    found = {
+    record = {
         "commit": commit,
         "changed": changes,
         "params_sha256": hashlib.sha256((root / PARAMS).read_bytes()).hexdigest(),
@@ -61,10 +61,10 @@ def run(root: Path = Path()) -> None:
         "stages": seconds,
     }
     files.write_json(root / KNOWN, known)
-    files.write_json(root / RECORD, found)
+    files.write_json(root / RECORD, record)
     with files.atomic_path(root / SECTION) as folder:
         folder.mkdir()
-        (folder / "provenance.tex").write_text(provenance.report(found, LINKS), encoding="utf-8", newline="\n")
+        (folder / "provenance.tex").write_text(provenance.report(record, LINKS), encoding="utf-8", newline="\n")
 
 
 def above(graph: dict, name: str) -> list[str]:

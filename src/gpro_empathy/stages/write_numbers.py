@@ -97,10 +97,10 @@ def read_benchmark(path: Path) -> dict:
     Raises:
         UserError: If the file is missing or malformed.
     """
-    found = files.read_json(path)
-    if not isinstance(found, dict) or not {"dev", "folds"} <= set(found):
+    benchmark = files.read_json(path)
+    if not isinstance(benchmark, dict) or not {"dev", "folds"} <= set(benchmark):
         raise files.UserError(f"{path}: has no 'dev' and 'folds'; restore it with `git checkout -- {BENCHMARK}`")
-    return found
+    return benchmark
 
 
 def check(defined: set[str], used: set[str]) -> None:

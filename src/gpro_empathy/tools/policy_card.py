@@ -113,7 +113,7 @@ def _metrics(found: tuned.Tuned, analysis: Mapping) -> str:
     return (
         f"On {analysis['prompts']} held-out prompts of {analysis['conversations']} conversations. Difference: tuned less "
         f"starting policy ({metric_names.POLICY_LABELS[start]}), by prompt, with its {100 * analysis['confidence']:g} % "
-        f"interval{several}; p is corrected for all metrics of the table. The second scorer was never seen in training.\n\n"
+        f"interval{several}; p is corrected for all metrics of the table. The held-out scorer was never seen in training.\n\n"
         f"| metric | starting | tuned | difference | p | seed {found.seed} alone |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows)
     )
