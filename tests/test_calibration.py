@@ -126,7 +126,8 @@ def test_advantages_of_summed_terms_worked_by_hand(scale_rewards, expected):
 
 @pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
 def test_advantages_of_terms_standardised_one_by_one_worked_by_hand(scale_rewards):
-    # x gives -1, 1, -1, 1 and y 1, -1, -1, 1; weighted 3 to 1 their mean is -0.5, 0.5, -1, 1, of SD sqrt(0.625).
+    # x gives -1, 1, -1, 1 and y 1, -1, -1, 1; weighted 3 to 1 their mean is -0.5, 0.5, -1, 1,
+    # whose SD is sqrt(0.625).
     scores = {"x": np.array([1.0, 3.0, 2.0, 8.0]), "y": np.array([1.0, 0.0, 0.0, 1.0])}
     expected = np.array([-0.5, 0.5, -1.0, 1.0]) / np.sqrt(0.625)
     assert advantages(scores, {"x": 3.0, "y": 1.0}, "normalize_then_sum", scale_rewards) == pytest.approx(expected)

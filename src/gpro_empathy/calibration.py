@@ -1,7 +1,7 @@
-"""From raw reward scores to GRPO's advantages: calibrate to [0, 1], combine, compare within the group.
+"""From raw reward scores to GRPO's advantages: calibrate to [0, 1], combine, compare in the group.
 
-Training and analysis both score by these functions. Of the advantages, which TRL computes in training, this is the
-analysis' account; a test holds it to TRL's own for every setting. Shapes: _B samples of one or more batches.
+Training and analysis both score by these functions. In training TRL computes the advantages; those
+of the analysis are computed here, and a test compares the two for every setting. Shapes: _B samples.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -9,7 +9,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-# Terms whose raw unit is not [0, 1] on a scale of its own meaning: they are calibrated before they are combined.
+# Terms whose raw unit is not [0, 1] on a scale of its own meaning: they are calibrated before they
+# are combined.
 CALIBRATED = ("semantic_similarity", "empathy")
 # A standard deviation below this is no spread: the scores then carry no signal and all map to 0.5.
 SMALLEST_SD = 1e-6
@@ -114,23 +115,25 @@ def advantages(
 ) -> np.ndarray:
     """Return the advantage of every sample, shape (B,); without spread to divide by it is 0.
 
-    `sum_then_normalize` compares the combined score with its group's mean and divides by the standard deviation that
-    `scale_rewards` names: of the `group`, of the `batch`, or `none`. `normalize_then_sum` standardises each term within
-    the group and their weighted mean over the batch, whatever `scale_rewards` is.
+    `sum_then_normalize` compares the combined score with its group's mean and divides by the
+    standard deviation that `scale_rewards` names: of the `group`, of the `batch`, or `none`.
+    `normalize_then_sum` standardises each term within the group and their weighted mean over the
+    batch, whatever `scale_rewards` is.
 
-    TRL divides by the sample standard deviation plus 1e-4, and this by the population's alone. So TRL's advantages are
-    smaller, by a factor that groups of one size share and, where a spread is near 1e-4, by more.
+    TRL divides by the sample standard deviation plus 1e-4, and this by the population's alone. So
+    TRL's advantages are smaller, by a factor that groups of one size share and, where a spread is
+    near 1e-4, by more.
 
     Args:
         scores: What `calibrated` returns, shape (B,) each.
-        group_B, batch_B: What names the group of each sample, the responses to one prompt, and its batch.
+        group_B, batch_B: Names of each sample's group (the responses to one prompt) and batch.
 
     Raises:
         ValueError: If `aggregation` or `scale_rewards` is unknown.
 
     Source:
-        Shao et al. (2024), DeepSeekMath, section 4.1.2, outcome supervision; for the batch and for terms normalised one
-        by one, TRL 1.14.2, GRPOTrainer._generate_and_score_completions.
+        Shao et al. (2024), DeepSeekMath, section 4.1.2, outcome supervision; for the batch and for
+        terms normalised one by one, TRL 1.14.2, GRPOTrainer._generate_and_score_completions.
     """
     if aggregation == "normalize_then_sum":
         standardised = {

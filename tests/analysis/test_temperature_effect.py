@@ -52,7 +52,7 @@ def test_temperature_cannot_change_advantages_of_two_samples_beyond_their_sign(e
     ],
 )
 def test_advantages_are_those_of_the_settings(effect, aggregation, scale_rewards, fixed):
-    """Two samples of one term differ in their sign alone where a group is standardised, and by size elsewhere."""
+    """Two samples of one term differ by sign alone where a group is standardised, else by size."""
     groups = made_up.groups(generations=2)
     found = effect(groups, {"empathy": 2.0}, scale_rewards=scale_rewards, aggregation=aggregation)
     smallest = min(row["correlation"] for row in found["modes"]["batch"])

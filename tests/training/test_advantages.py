@@ -1,4 +1,4 @@
-"""The advantages that the analysis computes from a run's table of scores, against those that TRL trained on."""
+"""The advantages that the analysis computes from a run's scores, against those TRL trained on."""
 
 import itertools
 
@@ -81,5 +81,5 @@ def test_combinations_that_differ_give_other_advantages():
         shape_B = advantage_B / np.abs(advantage_B).max()
         if not any(np.allclose(shape_B, other_B, atol=5e-3) for other_B in shapes):
             shapes.append(shape_B)
-    # batch and none differ by a factor alone; of terms standardised one by one, scale_rewards changes nothing.
+    # batch and none differ by a factor; for terms standardised one by one scale_rewards is nothing.
     assert len(shapes) == 2 * (2 + 1)

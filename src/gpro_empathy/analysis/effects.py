@@ -1,4 +1,4 @@
-"""Effect sizes, correlation, correction for many tests, and the words for a result, on plain arrays.
+"""Effect sizes, correlation, correction for many tests, and words for a result, on plain arrays.
 
 Shapes: _P prompts, _M metrics.
 """
@@ -24,7 +24,10 @@ def holm(p_M: np.ndarray) -> np.ndarray:
 
 
 def pearson(x_P: np.ndarray, y_P: np.ndarray) -> float | None:
-    """Return Pearson's correlation, shape (P,) each; None without spread, or of fewer than three, which decide it."""
+    """Return Pearson's correlation of two arrays, shape (P,) each.
+
+    None without spread, and of fewer than three values: of two it is 1 or -1, whatever they are.
+    """
     if len(x_P) < 3 or np.std(x_P) == 0 or np.std(y_P) == 0:
         return None
     return float(np.corrcoef(x_P, y_P)[0, 1])

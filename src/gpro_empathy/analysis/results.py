@@ -1,4 +1,4 @@
-"""The form of the results: what the analysis returns, reports/*.json hold, and the report is written from.
+"""The form of the results: what the analysis returns and reports/*.json hold, for the report.
 
 A value is None where it is not defined: without spread, with too few conversations, or of nothing.
 """
@@ -53,7 +53,10 @@ class Noninferiority(TypedDict):
 
 
 class StatedAgreement(TypedDict):
-    """How a policy's stated intensities, `n` of them, lie to the labels: `by_intensity.stated_agreement`."""
+    """How a policy's stated intensities agree with the labels: `by_intensity.stated_agreement`.
+
+    `n` responses state one, `missing` do not.
+    """
 
     n: int
     missing: int
@@ -112,7 +115,10 @@ class Gap(TypedDict):
 
 
 class Audit(TypedDict):
-    """What `reward_hacking.audit` returns; phrases have their rate by policy, prompts their change by metric."""
+    """What `reward_hacking.audit` returns.
+
+    Phrases have their rate by policy, prompts their change by metric.
+    """
 
     metrics: dict[str, Comparison]
     gap: Gap

@@ -1,4 +1,4 @@
-"""The audit for reward hacking: is what the reward's scorer gained there for a held-out scorer, and what drifts beside it?"""
+"""The audit for reward hacking: does a held-out scorer see the gain, and what drifts beside it?"""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ def audit(
     config: params.AnalyseRewards,
     rng: np.random.Generator,
 ) -> Audit:
-    """Look for a reward that was earned without empathy: held-out scorer, length, copying, stock phrases.
+    """Look for a reward earned without empathy: held-out scorer, length, copying, stock phrases.
 
     Args:
         declared: The comparison of the declared family. What it says of a metric stands, so that none has two verdicts;

@@ -14,7 +14,8 @@ GRID = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5)
 # The columns that tell the batches of a run apart, and within them the groups of responses to one prompt.
 BATCH = ("seed", "step")
 GROUP = (*BATCH, "group")
-# The ways of calibrating: the columns whose values tell apart what statistics are taken of; None for frozen ones.
+# The ways of calibrating: the columns whose values tell apart what statistics are taken of;
+# None for frozen ones.
 MODES = {"batch": BATCH, "prompt": GROUP, "reference": None}
 
 
@@ -35,7 +36,7 @@ def score(groups: pd.DataFrame, reward: Reward, temperature: float, mode: str) -
     """Return combined score and advantage of every sample, shape (B,) each.
 
     Args:
-        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term of the reward.
+        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term.
         mode: A key of MODES.
 
     Raises:
@@ -59,7 +60,7 @@ def score(groups: pd.DataFrame, reward: Reward, temperature: float, mode: str) -
 
 
 def reversed_pairs(groups: pd.DataFrame, first_B: np.ndarray, second_B: np.ndarray) -> float | None:
-    """Return the share of pairs of a group that two scores order in opposite ways; None without pairs.
+    """Return the share of pairs of a group that two scores order oppositely; None without pairs.
 
     A tie in either score is no reversal: the scores of the two merely say less.
     """
@@ -77,13 +78,14 @@ def effect(
 ) -> TemperatureEffect:
     """Measure how far advantages depend on T, in each way of calibrating.
 
-    Modes: `batch` (statistics of the step's batch), `prompt` (of one prompt's group alone, which is what a batch of
-    one prompt amounts to) and `reference` (frozen). For each T: the correlation of the advantages with those at the
-    configured T, the share of pairs within a group whose order T reverses, and the mean spread of the combined score
-    within a group. If the reward has none of the calibrated terms, these are looked at alone, with equal weights.
+    Modes: `batch` (statistics of the step's batch), `prompt` (of one prompt's group alone, which is
+    what a batch of one prompt amounts to) and `reference` (frozen). For each T: the correlation of
+    the advantages with those at the configured T, the share of pairs within a group whose order T
+    reverses, and the mean spread of the combined score within a group. If the reward has none of
+    the calibrated terms, these are looked at alone, with equal weights.
 
     Args:
-        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term of the reward.
+        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term.
         reference: Statistics of the starting policy.
         scale_rewards: As in train_grpo.
 

@@ -193,7 +193,7 @@ def scorer_reliability(
     """Draw labelled against predicted empathy on test turns, for both scorers, with the means of bins and their intervals.
 
     Args:
-        reliability: For `reward` and `audit` what scorer_reliability finds: bins of turns by their prediction.
+        reliability: For `reward` and `audit` the bins of turns by their prediction.
     """
     figure = Figure(figsize=(0.62 * width, 0.33 * width))
     colour = sns.color_palette(palette, 1)[0]

@@ -34,7 +34,7 @@ SPLIT = {
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
 }
-# By what the advantages of summed terms are divided by, and for terms that are standardised one by one.
+# By what advantages of summed terms are divided by, and for terms standardised one by one.
 AGGREGATION = {
     "group": "The terms are summed first and the sum is standardised within the group.",
     "batch": "The terms are summed first, and the sum is centred within the group and scaled over the step.",
@@ -142,7 +142,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
-    """Return the key of AGGREGATION, RESCALING and ADVANTAGE_FORMULA that the settings stand for."""
+    """Return the settings' key of AGGREGATION, RESCALING and ADVANTAGE_FORMULA."""
     # Terms that are standardised one by one are so within the group, whatever scale_rewards says.
     return "each term" if rewards.aggregation == "normalize_then_sum" else grpo.scale_rewards
 

@@ -1,4 +1,4 @@
-"""Typeset the report with latexmk: the same bytes for the same sources, and no blemish that the log names."""
+"""Typeset the report with latexmk: equal bytes for equal sources, and no flaw that the log names."""
 
 import os
 import re

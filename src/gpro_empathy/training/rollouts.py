@@ -56,7 +56,7 @@ def sample_policies(
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
 
-    All policies get the same random numbers; the base model gives config.base_samples responses to a prompt.
+    All policies get the same random numbers; the base model gives config.base_samples responses.
     """
     model: PreTrainedModel | PeftModel = base
     count = config.base_samples(("warm_start", None) in adapters)
