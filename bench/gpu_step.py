@@ -135,7 +135,7 @@ def _benches(plan: Plan):
     """Return what (c) and (d) are given: one model, and rewards that are loaded once or at every call."""
     import torch
 
-    from gpro_empathy import rewards
+    from gpro_empathy import calibration, rewards
     from gpro_empathy.policy import loading
     from timed_step import Bench
 
@@ -151,7 +151,7 @@ def _benches(plan: Plan):
     grpo = plan.config.train_grpo.model_copy(update={"vllm_mode": "none", "launcher": "none"})
     torch.manual_seed(0)
     model = loading.add_lora(loading.load_base(config, folder), config, None)
-    known = {name: {"mean": 0.0, "sd": 1.0} for name in rewards.CALIBRATED}
+    known = {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED}
     terms = rewards.with_reference(rewards.load(plan.config.rewards, scorer), known)
     once = Bench(model, loading.load_tokenizer(folder), terms, grpo, config, plan.folder / "trainer")
     rebuilt = Rebuilt(**{field.name: getattr(terms, field.name) for field in fields(terms)})

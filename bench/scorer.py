@@ -22,6 +22,7 @@ from gpro_empathy import entry_point, files, model_card, params
 from gpro_empathy.analysis import estimates
 from gpro_empathy.data import wassa
 from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.report.number_format import MARKDOWN
 from gpro_empathy.scorer import empathy_scorer, fitting
 
 HERE = Path(__file__).parent
@@ -191,7 +192,7 @@ def tables(results: dict, recipes: dict) -> str:
                 continue
             measured = results["folds"][name]
             cells = [_cell(measured["pearson"][key]) for key in (*LABELS, "mean")]
-            difference = "" if name == BASELINE else _cell(measured["difference"]["mean"], "+.3f")
+            difference = "" if name == BASELINE else _cell(measured["difference"]["mean"], signed=True)
             changes = ", ".join(f"{key} {value}" for key, value in recipe.items())
             lines.append(f"| {name} | {measured['turns']} | {' | '.join(cells)} | {difference} | {changes} |")
         lines.append("")
@@ -210,10 +211,11 @@ def tables(results: dict, recipes: dict) -> str:
     return "\n".join(lines)
 
 
-def _cell(measured: dict, form: str = ".3f") -> str:
-    if measured["low"] is None:
-        return format(measured["estimate"], form)
-    return f"{measured['estimate']:{form}} [{measured['low']:{form}}, {measured['high']:{form}}]"
+def _cell(estimate: dict, signed: bool = False) -> str:
+    number = MARKDOWN.number(estimate["estimate"], 3, signed)
+    if estimate["low"] is None:
+        return number
+    return f"{number} {MARKDOWN.interval(estimate['low'], estimate['high'], 3, signed)}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from scipy import stats as scipy_stats
 
-from gpro_empathy import entry_point, files, params, rewards, text_measures
+from gpro_empathy import calibration, entry_point, files, params, rewards, text_measures
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.scorer import empathy_scorer
@@ -87,7 +87,7 @@ def measure(config: params.Params) -> dict:
 
 def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: dict) -> list[dict]:
     """Return scored responses of both policies to validation prompts."""
-    model = rewards.with_reference(run.rewards, rewards.reference_json(reference))
+    model = rewards.with_reference(run.rewards, calibration.statistics_json(reference))
     turns = rollouts.choose_prompts(dialogue.read_turns(VALIDATION), config.rollout)
     samples = rollouts.sample_policies(
         rollouts.LocalPolicies(loading.load_base(config.policy, train_grpo.POLICY), config.rollout),

@@ -9,7 +9,7 @@ import torch
 import transformers
 import trl
 
-from gpro_empathy import files, params, response_format, rewards
+from gpro_empathy import calibration, files, params, response_format, rewards
 from gpro_empathy.data import sources
 from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
@@ -39,7 +39,7 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
         empathy_scorer.save(empathy_scorer.build(stated), scorer_folder, kept)
     terms = rewards.load(settings.rewards, scorer_folder)
     # What the scores are calibrated with takes no part in the time that it takes.
-    terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in rewards.CALIBRATED})
+    terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED})
     tokenizer = loading.load_tokenizer(folder)
     bench = Bench(model, tokenizer, terms, settings.train_grpo, config, scratch / "trainer")
     return bench, "warm start" if adapter else "untrained LoRA"

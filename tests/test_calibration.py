@@ -84,3 +84,63 @@ def test_refuses_what_is_not_finite_or_out_of_range(raw, changes, message):
 def test_refuses_statistics_of_nothing():
     with pytest.raises(ValueError, match="need at least one score"):
         calibration.batch_statistics(np.array([]))
+
+
+# Scores and advantages
+
+RAW = {"empathy": np.array([1.0, 3.0, 2.0, 2.0]), "well_formed": np.array([0.0, 1.0, 1.0, 0.0])}
+
+
+def test_terms_are_calibrated_against_their_batch_or_the_reference_and_others_stay_as_they_are():
+    # Mean 2 and SD 1 / sqrt(2) of the batch; the reference has mean 1 and SD 2.
+    batch = calibration.calibrated(RAW, 0.5)
+    reference = calibration.calibrated(RAW, 0.5, {"empathy": (1.0, 2.0)})
+    assert batch["empathy"] == pytest.approx(special.expit(np.array([-1, 1, 0, 0]) * np.sqrt(2) / 0.5))
+    assert reference["empathy"] == pytest.approx(special.expit(np.array([0.0, 1.0, 0.5, 0.5]) / 0.5))
+    assert batch["well_formed"].tolist() == reference["well_formed"].tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_statistics_come_back_as_they_were_stored():
+    stored = calibration.statistics_json({"empathy": (1.5, 0.5)})
+    assert stored == {"empathy": {"mean": 1.5, "sd": 0.5}}
+    assert calibration.stored_statistics(stored) == {"empathy": (1.5, 0.5)}
+
+
+def advantages(scores, weights, aggregation="sum_then_normalize", scale_rewards="group"):
+    """Return the advantages of two groups of two samples in one batch."""
+    groups, batch = ["a", "a", "b", "b"], [0, 0, 0, 0]
+    return calibration.advantages(
+        scores, weights, groups, batch, aggregation=aggregation, scale_rewards=scale_rewards
+    ).tolist()
+
+
+@pytest.mark.parametrize(
+    ("scale_rewards", "expected"),
+    # Means 2 and 5 of the groups, SD 1 and 3 of them, SD sqrt(29 / 4) of the batch.
+    [("group", [-1, 1, -1, 1]), ("none", [-1, 1, -3, 3]), ("batch", np.array([-1, 1, -3, 3]) / np.sqrt(7.25))],
+)
+def test_advantages_of_summed_terms_worked_by_hand(scale_rewards, expected):
+    scores = {"x": np.array([1.0, 3.0, 2.0, 8.0]), "unweighted": np.array([9.0, 0.0, 0.0, 0.0])}
+    assert advantages(scores, {"x": 7.0}, scale_rewards=scale_rewards) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
+def test_advantages_of_terms_standardised_one_by_one_worked_by_hand(scale_rewards):
+    # x gives -1, 1, -1, 1 and y 1, -1, -1, 1; weighted 3 to 1 their mean is -0.5, 0.5, -1, 1,
+    # whose SD is sqrt(0.625).
+    scores = {"x": np.array([1.0, 3.0, 2.0, 8.0]), "y": np.array([1.0, 0.0, 0.0, 1.0])}
+    expected = np.array([-0.5, 0.5, -1.0, 1.0]) / np.sqrt(0.625)
+    assert advantages(scores, {"x": 3.0, "y": 1.0}, "normalize_then_sum", scale_rewards) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+@pytest.mark.parametrize("scale_rewards", ["group", "batch", "none"])
+def test_scores_without_spread_have_no_advantage(aggregation, scale_rewards):
+    assert advantages({"x": np.full(4, 0.3)}, {"x": 1.0}, aggregation, scale_rewards) == [0.0] * 4
+
+
+def test_refuses_unknown_ways_to_make_advantages():
+    with pytest.raises(ValueError, match="unknown aggregation 'sum'"):
+        advantages({"x": np.zeros(4)}, {"x": 1.0}, "sum")
+    with pytest.raises(ValueError, match="unknown scale_rewards 'sd'"):
+        advantages({"x": np.zeros(4)}, {"x": 1.0}, scale_rewards="sd")

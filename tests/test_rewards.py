@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit
 
 import made_up_terms
-from gpro_empathy import packaged_models, rewards
+from gpro_empathy import calibration, packaged_models, rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.response_format import messages, parse_response
 
@@ -199,8 +199,7 @@ def test_refuses_reference_calibration_without_statistics(settings):
 
 
 def test_reference_statistics_come_back_as_they_were_stored(settings):
-    stored = rewards.reference_json({"empathy": (1.5, 0.5)})
-    assert stored == {"empathy": {"mean": 1.5, "sd": 0.5}}
+    stored = calibration.statistics_json({"empathy": (1.5, 0.5)})
     model = rewards.with_reference(reward_model(settings, {}, {"empathy": 1.0}), stored)
     assert model.reference == {"empathy": (1.5, 0.5)}
 
@@ -211,7 +210,7 @@ def test_reference_statistics_come_back_as_they_were_stored(settings):
 @pytest.fixture
 def without_models(monkeypatch):
     """Let the two terms that need a model load without one."""
-    for name in rewards.CALIBRATED:
+    for name in calibration.CALIBRATED:
         monkeypatch.setitem(rewards.TERMS, name, lambda config, folder: rewards.overlap)
 
 

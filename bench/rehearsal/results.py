@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gpro_empathy import files, machine, params
+from gpro_empathy import csv_table, files, machine, params
 from gpro_empathy.report import provenance
 from rehearsal.plan import Plan
 
@@ -24,7 +24,7 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
     """
     config, folder = plan.config, plan.folder
     timing = _timing(folder)
-    log = files.read_csv(folder / "reports/training/log.csv", ["completion_tokens"])
+    log = csv_table.read(folder / "reports/training/log.csv", ["completion_tokens"])
     taken = per_step(timing)
     responses = config.train_grpo.prompts_per_step * config.train_grpo.num_generations
     tokens = statistics.median(log["completion_tokens"]) * responses
@@ -61,7 +61,7 @@ def seconds(folder: Path) -> dict[str, float]:
 
 
 def _timing(folder: Path) -> pd.DataFrame:
-    return files.read_csv(folder / "reports/training/timing.csv", [f"{name}_s" for name in (*PARTS, "step")])
+    return csv_table.read(folder / "reports/training/timing.csv", [f"{name}_s" for name in (*PARTS, "step")])
 
 
 def per_step(timing: pd.DataFrame) -> dict[str, float]:

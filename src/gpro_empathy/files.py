@@ -1,17 +1,13 @@
 """Read and write the project's files: atomically, in a fixed order, with errors that name file and line."""
 
-import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 
 class UserError(Exception):
@@ -103,27 +99,6 @@ def read_jsonl(path: Path) -> list[dict]:
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object, got {row!r}")
     return rows
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """Read a CSV file with a header line that has at least these columns.
-
-    Raises:
-        UserError: If the file is missing, no table or without a row, or lacks a column.
-    """
-    import pandas as pd  # takes longer than all else that a command of one second needs
-
-    text = read_text(path)
-    try:
-        table = pd.read_csv(io.StringIO(text))
-    except ValueError as error:
-        raise UserError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from None
-    for column in columns:
-        if column not in table.columns:
-            raise UserError(f"{path}: column {column!r} is missing; the file has {', '.join(table.columns)}")
-    if table.empty:
-        raise UserError(f"{path}: no row below the header")
-    return table
 
 
 def _parse(text: str, path: Path, first_line: int) -> Any:

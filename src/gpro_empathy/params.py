@@ -228,6 +228,14 @@ class Rollout(Section):
     batch_size: Count
     seed: Seed
 
+    def base_samples(self, warm_started: bool) -> int:
+        """Return how many responses the base model gives to a prompt.
+
+        One where it was warm-started: it is then described and not compared. Otherwise it is the
+        starting policy.
+        """
+        return 1 if warm_started else self.samples_per_prompt
+
 
 class AnalyseRewards(Section):
     metrics: list[str] = Field(min_length=1)

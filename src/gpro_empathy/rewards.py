@@ -15,11 +15,10 @@ import numpy as np
 
 from gpro_empathy import calibration, params, response_format, text_measures
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHY
 from gpro_empathy.response_format import Response
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
-# Terms whose raw unit is not [0, 1] on a scale of its own meaning: these are calibrated before they are combined.
-CALIBRATED = ("semantic_similarity", "empathy")
 
 
 def well_formed(utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
@@ -57,11 +56,9 @@ class Empathy:
     scorer: object
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        from gpro_empathy.data.dialogue import LABELS
-
         contexts = [(utterance,) for utterance in utterances]
         scores_B3 = self.scorer.score([response.answer for response in responses], contexts)
-        return scores_B3[:, LABELS.index("empathy")]
+        return scores_B3[:, EMPATHY]
 
 
 @dataclass(frozen=True)
@@ -177,23 +174,12 @@ class RewardModel:
 
     def combine(self, raw: dict[str, np.ndarray]) -> Scores:
         """Return every score that follows from raw ones."""
-        batch = {
-            name: self._calibrated(name, values, calibration.batch_statistics(values)) for name, values in raw.items()
-        }
-        reference = {name: self._calibrated(name, values, self.reference.get(name)) for name, values in raw.items()}
-        return Scores(raw, batch, reference, self._weighted(batch), self._weighted(reference))
-
-    def _calibrated(self, name: str, values: np.ndarray, statistics: tuple[float, float] | None) -> np.ndarray:
-        if name not in CALIBRATED:
-            return values
-        if statistics is None:
-            raise KeyError(f"no reference statistics for reward term {name}")
-        mean, sd = statistics
-        return calibration.calibrate(values, mean=mean, sd=sd, temperature=self.config.calibration_temperature)
-
-    def _weighted(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        weights = self.config.weights
-        return sum(weight * scores[name] for name, weight in weights.items()) / sum(weights.values())
+        temperature, weights = self.config.calibration_temperature, self.config.weights
+        batch = calibration.calibrated(raw, temperature)
+        reference = calibration.calibrated(raw, temperature, self.reference)
+        return Scores(
+            raw, batch, reference, calibration.combined(batch, weights), calibration.combined(reference, weights)
+        )
 
     @staticmethod
     def _checked(name: str, values: np.ndarray, responses: Sequence[Response]) -> np.ndarray:
@@ -215,7 +201,7 @@ def load(config: params.Rewards, scorer_folder: Path) -> RewardModel:
         UserError: If a term is unknown, or a model that it needs cannot be loaded.
     """
     # The calibrated terms are always scored, so that runs that leave one out can be compared with the others.
-    names = sorted({*config.weights, *CALIBRATED})
+    names = sorted({*config.weights, *calibration.CALIBRATED})
     return RewardModel(config, {name: _load_term(name, config, scorer_folder) for name in names})
 
 
@@ -254,11 +240,6 @@ def _as_term(name: str, function: Callable) -> Term:
     return TrlReward(function)
 
 
-def reference_json(reference: Mapping[str, tuple[float, float]]) -> dict:
-    """Return reference statistics as they are stored: {"<term>": {"mean": ..., "sd": ...}}."""
-    return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in reference.items()}
-
-
 def with_reference(model: RewardModel, stored: Mapping[str, Mapping[str, float]]) -> RewardModel:
     """Return the model with stored reference statistics."""
-    return replace(model, reference={name: (value["mean"], value["sd"]) for name, value in stored.items()})
+    return replace(model, reference=calibration.stored_statistics(stored))

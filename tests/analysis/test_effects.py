@@ -79,3 +79,11 @@ def test_verdict_needs_interval_and_adjusted_p(low, high, p, expected):
 )
 def test_noninferiority_needs_the_interval_and_the_test(low, high, p, expected):
     assert effects.noninferiority(low, high, p, 0.05, 0.95) == expected
+
+
+def test_pearson_agrees_with_scipy_and_is_not_defined_without_spread_or_of_two():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 20))
+    assert effects.pearson(x, y) == pytest.approx(scipy_stats.pearsonr(x, y).statistic)
+    assert effects.pearson(x, np.ones(20)) is None
+    assert effects.pearson(x[:2], y[:2]) is None

@@ -88,7 +88,7 @@ def test_report_of_the_repository_is_packed_whole(tmp_path):
     for name in ("main.tex", "references.bib"):
         shutil.copy(ROOT / "paper" / name, tmp_path / "paper")
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
-    analyse_rewards.run(config, PARAMS.rewards, tmp_path)
+    analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
     draw_figures.run(PARAMS.draw_figures, tmp_path)
     write_numbers.run([getattr(PARAMS, section.section_name()) for section in write_numbers.SECTIONS], tmp_path)
     (tmp_path / "paper/provenance").mkdir()

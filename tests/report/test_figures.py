@@ -90,7 +90,7 @@ def test_reliability_shows_every_bin_with_its_interval_and_count():
 
 def test_audit_figure_has_the_same_scale_on_both_axes():
     change = pd.DataFrame({"empathy_raw": [0.1, 1.0], "audit_empathy_raw": [-0.5, 0.2]})
-    ax = figures.reward_against_audit(change, **LOOK).axes[0]
+    ax = figures.reward_against_held_out(change, **LOOK).axes[0]
     assert ax.get_xlim() == ax.get_ylim()
     assert ax.get_xlim()[1] > 1.0
 

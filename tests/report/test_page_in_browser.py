@@ -41,7 +41,7 @@ def folder(rows, tmp_path_factory):
     root, copied = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("copied") / "reports"
     made_up.write_reports(root, rows=rows)
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
-    analyse_rewards.run(config, PARAMS.rewards, root)
+    analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, root)
     shutil.copytree(ROOT / "reports/figures", root / "reports/figures")
     shutil.copytree(ROOT / "paper/web", root / "paper/web")
     write_page.run(root)
@@ -154,7 +154,7 @@ def test_malformed_replies_are_marked(opened, rows):
 def test_page_with_five_thousand_responses_opens_in_under_two_seconds(tab, tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts(prompts=850, conversations=170))
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
-    analyse_rewards.run(config, PARAMS.rewards, tmp_path)
+    analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
     shutil.copytree(ROOT / "paper/web", tmp_path / "paper/web")
     write_page.run(tmp_path)
     # The best of three: what else the machine does is not the page's.

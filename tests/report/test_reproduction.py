@@ -46,7 +46,9 @@ def reports(tmp_path_factory):
     """Make the reports of a run of two training seeds."""
     root = tmp_path_factory.mktemp("reports")
     made_up.write_reports(root, seeds=(23, 24))
-    analyse_rewards.run(PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200}), PARAMS.rewards, root)
+    analyse_rewards.run(
+        PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200}), PARAMS.rewards, PARAMS.train_grpo, root
+    )
     return {name: json.loads((root / name).read_text(encoding="utf-8")) for name in reproduction.COMPARED}
 
 

@@ -112,7 +112,7 @@ def test_verdict_on_the_slope_follows_its_interval(slope, verdict):
     found["reward"]["calibration"]["slope"] = made_up.estimate(
         1.1 if slope is None else slope, None if slope is None else 0.2
     )
-    assert verdict in scorer_section.slopes(found).split("second scorer")[0]
+    assert verdict in scorer_section.slopes(found).split("held-out scorer")[0]
 
 
 def test_biases_are_named_where_their_interval_excludes_zero():

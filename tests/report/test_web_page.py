@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import made_up
 from gpro_empathy import files, params
 from gpro_empathy.report import page_tables, web_page
+from gpro_empathy.report.number_format import PAGE
 from gpro_empathy.stages import analyse_rewards, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ class Reader(HTMLParser):
 def make_page(root, effect="gain"):
     """Write the page of made-up results below `root`, and return it."""
     made_up.write_reports(root, effect)
-    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
     shutil.copytree(ROOT / "reports/figures", root / "reports/figures")
     shutil.copytree(ROOT / "paper/web", root / "paper/web")
     write_page.run(root)
@@ -90,7 +91,7 @@ def test_headline_is_the_verdict_of_the_run(tmp_path, effect, headline):
     page = make_page(tmp_path, effect)
     assert f"<h1>{headline}</h1>" in page
     analysis = files.read_json(tmp_path / "reports/reward_analysis.json")
-    change = page_tables.number(analysis["metrics"]["empathy_raw"]["difference"], 2, signed=True)
+    change = PAGE.number(analysis["metrics"]["empathy_raw"]["difference"], 2, signed=True)
     assert f"<strong>{change}</strong>" in page
 
 
@@ -262,7 +263,7 @@ def test_page_does_not_depend_on_how_figures_look(made, page):
     ],
 )
 def test_numbers_are_written_as_in_print(value, digits, signed, text):
-    assert page_tables.number(value, digits, signed) == text
+    assert PAGE.number(value, digits, signed) == text
 
 
 def test_tables_hold_the_numbers_of_the_analysis(analysis):
@@ -271,15 +272,15 @@ def test_tables_hold_the_numbers_of_the_analysis(analysis):
     assert declared["rows"][analysis["metric_order"].index("overlap")] == [
         "overlap with the user's words",
         *(f"{found['means'][policy]:.3f}" for policy in ("base", "warm_start", "tuned")),
-        page_tables.number(found["difference"], 3, signed=True),
-        page_tables.interval(found["low"], found["high"], 3),
-        page_tables.p_value(found["p_holm"]),
+        PAGE.number(found["difference"], 3, signed=True),
+        PAGE.interval(found["low"], found["high"], 3),
+        PAGE.p_value(found["p_holm"]),
         found["verdict"],
     ]
     assert len(audit["rows"]) == len(analysis["audit"]["metrics"])
     assert [int(row[1]) for row in levels["rows"]] == [level["prompts"] for level in analysis["by_intensity"]["levels"]]
     change = analysis["by_intensity"]["values"]["empathy_raw"]["change"]["levels"]
-    assert [row[-2] for row in levels["rows"]] == [page_tables.number(one["mean"], 2, signed=True) for one in change]
+    assert [row[-2] for row in levels["rows"]] == [PAGE.number(one["mean"], 2, signed=True) for one in change]
     assert [row[-1] == "\N{EN DASH}" for row in levels["rows"]] == [one["low"] is None for one in change]
     assert all(len(row) == len(table["header"]) for table in (declared, audit, levels) for row in table["rows"])
 

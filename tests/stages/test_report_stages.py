@@ -8,7 +8,7 @@ import pytest
 import made_up
 from gpro_empathy import files, params
 from gpro_empathy.report import figures as draw
-from gpro_empathy.report import latex, latex_tables, provenance, sentences, verdicts
+from gpro_empathy.report import latex, latex_tables, provenance, sentences, typeset, verdicts
 from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def figures(tmp_path_factory):
     """Draw the figures once for all tests that need them; return the folder of the report."""
     root = tmp_path_factory.mktemp("figures")
     made_up.write_reports(root)
-    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
     draw_figures.run(PARAMS.draw_figures, root)
     return root / "reports/figures"
 
@@ -34,7 +34,7 @@ def make_report(root, effect="gain", **made):
     (root / "paper").mkdir()
     for name in ("main.tex", "references.bib"):
         shutil.copy(ROOT / "paper" / name, root / "paper")
-    analyse_rewards.run(CONFIG, PARAMS.rewards, root)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
     write_numbers.run(SECTIONS, root)
 
 
@@ -45,7 +45,7 @@ def words(pdf_root):
 
 def test_analysis_is_finite_json_in_the_declared_order(tmp_path):
     made_up.write_reports(tmp_path)
-    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
     analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
     assert list(analysis["metrics"]) == sorted(CONFIG.metrics)
     assert analysis["metric_order"] == CONFIG.metrics
@@ -57,13 +57,13 @@ def test_analysis_is_finite_json_in_the_declared_order(tmp_path):
 def test_headline_metrics_cannot_be_left_out(tmp_path):
     config = CONFIG.model_copy(update={"metrics": ["overlap"]})
     with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics must name empathy_raw"):
-        analyse_rewards.run(config, PARAMS.rewards, tmp_path)
+        analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
 def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
     with pytest.raises(files.UserError, match=r"rollouts.jsonl: prompt 30.3 has no response of model 'tuned'"):
-        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+        analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
 def test_a_missing_column_of_a_table_is_named(tmp_path):
@@ -71,7 +71,7 @@ def test_a_missing_column_of_a_table_is_named(tmp_path):
     path = tmp_path / "reports/training/groups.csv"
     path.write_text("seed,step,sample\n1,1,0\n")
     with pytest.raises(files.UserError, match=r"groups.csv: column 'group' is missing"):
-        analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+        analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
 def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
@@ -88,7 +88,7 @@ def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
 
 def test_unknown_palette_is_refused(tmp_path):
     made_up.write_reports(tmp_path)
-    analyse_rewards.run(CONFIG, PARAMS.rewards, tmp_path)
+    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
     with pytest.raises(files.UserError, match=r"draw_figures\.palette: 'mauve'"):
         draw_figures.run(PARAMS.draw_figures.model_copy(update={"palette": "mauve"}), tmp_path)
     assert not (tmp_path / "reports/figures").exists()
@@ -213,6 +213,24 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
     assert sentences.trained_share(every) == ""
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "scale_rewards", "key", "word"),
+    [
+        ("sum_then_normalize", "group", "group", "sum is standardised within the group"),
+        ("sum_then_normalize", "batch", "batch", "scaled over the step"),
+        ("sum_then_normalize", "none", "none", "sum is centred within the group"),
+        ("normalize_then_sum", "none", "each term", "Each term is standardised"),
+    ],
+)
+def test_report_describes_the_advantages_that_were_trained_on(aggregation, scale_rewards, key, word):
+    rewards = PARAMS.rewards.model_copy(update={"aggregation": aggregation})
+    grpo = PARAMS.train_grpo.model_copy(update={"scale_rewards": scale_rewards})
+    assert sentences.standardisation(rewards, grpo) == key
+    assert word in sentences.AGGREGATION[key]
+    assert key in sentences.RESCALING
+    assert key in sentences.ADVANTAGE_FORMULA
+
+
 def test_report_of_one_seed_says_that_it_is_one(tmp_path):
     make_report(tmp_path)
     assert "One training seed was run" in words(tmp_path)
@@ -298,13 +316,13 @@ def test_drift_is_told_apart_from_what_the_reward_asks_for(drifts, asked, text):
 
 
 def test_a_latex_error_is_told_in_one_line(tmp_path):
-    assert paper.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
+    assert typeset.find_problem("blah\n! Undefined control sequence.\nl.12 \\foo\n") == (
         "LaTeX: Undefined control sequence. (line 12)"
     )
 
 
 def test_a_missing_tex_package_says_what_to_install():
-    problem = paper.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
+    problem = typeset.find_problem("! LaTeX Error: File `siunitx.sty' not found.\n")
     assert problem.startswith("LaTeX: siunitx.sty is missing; on Debian, `apt-get install latexmk")
 
 
@@ -318,7 +336,7 @@ def test_a_missing_tex_package_says_what_to_install():
     ],
 )
 def test_a_blemished_report_is_refused(line, problem):
-    found = paper.find_problem(line)
+    found = typeset.find_problem(line)
     assert found is None if problem is None else problem in found
 
 

@@ -11,6 +11,9 @@ from scipy import stats as scipy_stats
 
 # Random numbers that are drawn at once: bounds memory, whatever the number of clusters.
 CHUNK = 2_000_000
+# Fewer conversations than this give no interval: it would say more about the method than about
+# what is estimated.
+FEWEST_CONVERSATIONS = 12
 
 
 @dataclass(frozen=True)

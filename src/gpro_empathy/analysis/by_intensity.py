@@ -7,37 +7,35 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, paired_statistics, response_table
-
-# Fewer conversations than this give no interval: it would say more about the method than about the level.
-FEWEST_CONVERSATIONS = 12
+from gpro_empathy.analysis.results import ByIntensity, ByLevel, LevelMean, StatedAgreement
 
 
 def by_intensity(
     table: pd.DataFrame, metrics: Sequence[str], config: params.AnalyseRewards, rng: np.random.Generator
-) -> dict:
+) -> ByIntensity:
     """Estimate each metric's means and change at each intensity level, and test both for a trend.
 
     Returns `levels` (level, prompts, conversations), `unlabelled_prompts`, and for each metric `values`, one entry a
     policy and one for the `change`: the estimates in the order of the levels and Spearman's correlation with the level.
-    Intervals are over conversations; a level of fewer than FEWEST_CONVERSATIONS has none.
+    Intervals are over conversations; a level of fewer than bootstrap.FEWEST_CONVERSATIONS has none.
 
     Raises:
-        ValueError: As `comparison.per_prompt`.
+        ValueError: As `response_table.per_prompt`.
     """
     level = table.groupby("prompt_id")["level"].first().sort_index().dropna().astype(int)
     columns, names = _columns(table, metrics, level.index)
     conversation = response_table.conversations(table, level.index)
     levels, estimates = [], []
     for value in sorted(level.unique()):
-        own = (level == value).to_numpy()
-        n_conversations = len(np.unique(conversation[own]))
-        levels.append({"level": int(value), "prompts": int(own.sum()), "conversations": n_conversations})
-        estimates.append(_estimate(columns[own], conversation[own], n_conversations, config, rng))
+        at_level = (level == value).to_numpy()
+        n_conversations = len(np.unique(conversation[at_level]))
+        levels.append({"level": int(value), "prompts": int(at_level.sum()), "conversations": n_conversations})
+        estimates.append(_estimate(columns[at_level], conversation[at_level], n_conversations, config, rng))
     n_columns = columns.shape[1]
     correlation_M, p_M = np.full(n_columns, np.nan), np.ones(n_columns)
     if len(np.unique(conversation)) >= 2:
         correlation_M, p_M = paired_statistics.trend(level.to_numpy(), columns, conversation, config.n_resamples, rng)
-    values: dict[str, dict] = {metric: {} for metric in metrics}
+    values: dict[str, dict[str, ByLevel]] = {metric: {} for metric in metrics}
     for m, (metric, what) in enumerate(names):
         spearman = None if np.isnan(correlation_M[m]) else float(correlation_M[m])
         values[metric][what] = {
@@ -66,8 +64,8 @@ def _estimate(
     n_conversations: int,
     config: params.AnalyseRewards,
     rng: np.random.Generator,
-) -> list[dict]:
-    if n_conversations < FEWEST_CONVERSATIONS:
+) -> list[LevelMean]:
+    if n_conversations < bootstrap.FEWEST_CONVERSATIONS:
         return [{"mean": float(mean), "low": None, "high": None} for mean in columns.mean(axis=0)]
     data = bootstrap.clusters(columns, conversation)
     boot_RM = bootstrap.bootstrap_means(data, config.n_resamples, rng)
@@ -78,7 +76,7 @@ def _estimate(
     ]
 
 
-def stated_agreement(table: pd.DataFrame) -> dict[str, dict]:
+def stated_agreement(table: pd.DataFrame) -> dict[str, StatedAgreement]:
     """Compare the intensity that each response states with the rounded emotion label of the user's turn.
 
     Responses without a stated intensity are counted as `missing`; shares are None if none is left.

@@ -1,4 +1,4 @@
-"""Effect sizes, correction for many tests, and the words for a result, on plain arrays.
+"""Effect sizes, correlation, correction for many tests, and words for a result, on plain arrays.
 
 Shapes: _P prompts, _M metrics.
 """
@@ -21,6 +21,16 @@ def holm(p_M: np.ndarray) -> np.ndarray:
     adjusted_M = np.empty_like(p_M)
     adjusted_M[order_M] = np.minimum(np.maximum.accumulate(p_M[order_M] * np.arange(len(p_M), 0, -1)), 1.0)
     return adjusted_M
+
+
+def pearson(x_P: np.ndarray, y_P: np.ndarray) -> float | None:
+    """Return Pearson's correlation of two arrays, shape (P,) each.
+
+    None without spread, and of fewer than three values: of two it is 1 or -1, whatever they are.
+    """
+    if len(x_P) < 3 or np.std(x_P) == 0 or np.std(y_P) == 0:
+        return None
+    return float(np.corrcoef(x_P, y_P)[0, 1])
 
 
 def d_z(value_P: np.ndarray) -> float | None:

@@ -1,6 +1,6 @@
 """Means, correlations and slopes over the turns of conversations, with intervals: whole conversations are resampled.
 
-An estimate is a dictionary of `estimate`, `low` and `high`; what is not defined is None. Shapes: _P turns, _K moments, _R resamples.
+Shapes: _P turns, _K moments, _R resamples.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +11,17 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 from gpro_empathy.analysis import bootstrap
+from gpro_empathy.analysis.results import Estimate
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 2000
-# Fewer conversations than this give no interval, as in the comparison of the policies by intensity.
-FEWEST_CONVERSATIONS = 12
 
 
-def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generator) -> dict:
-    """Estimate a mean over turns, with the interval of `intervals.bca_interval`."""
+def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """Estimate a mean over turns, with the interval of `bootstrap.bca_interval`."""
     if not len(value_P):
         return _estimate(None)
-    if len(np.unique(conversation_P)) < FEWEST_CONVERSATIONS:
+    if len(np.unique(conversation_P)) < bootstrap.FEWEST_CONVERSATIONS:
         return _estimate(np.mean(value_P))
     data = bootstrap.clusters(value_P[:, None], conversation_P)
     boot_R1 = bootstrap.bootstrap_means(data, N_RESAMPLES, rng)
@@ -55,7 +54,7 @@ def statistic(
     moment_PK: np.ndarray,
     conversation_P: np.ndarray,
     rng: np.random.Generator,
-) -> dict:
+) -> Estimate:
     """Estimate a function of mean moments, with an expanded percentile interval.
 
     Args:
@@ -69,7 +68,7 @@ def statistic(
         return _estimate(None)
     value = of(moment_PK.mean(axis=0, keepdims=True))[0]
     n_conversations = len(np.unique(conversation_P))
-    if np.isnan(value) or n_conversations < FEWEST_CONVERSATIONS:
+    if np.isnan(value) or n_conversations < bootstrap.FEWEST_CONVERSATIONS:
         return _estimate(value)
     boot_R = of(bootstrap.bootstrap_means(bootstrap.clusters(moment_PK, conversation_P), N_RESAMPLES, rng))
     if np.isnan(boot_R).any():
@@ -81,7 +80,7 @@ def statistic(
 
 def correlations(
     label_PL: np.ndarray, predicted: Sequence[np.ndarray], conversation_P: np.ndarray, rng: np.random.Generator
-) -> list[dict]:
+) -> list[Estimate]:
     """Estimate the Pearson correlation of predictions with each of L labels, and the mean of the L correlations.
 
     Args:
@@ -92,7 +91,7 @@ def correlations(
     """
     n_labels = label_PL.shape[1]
     moment_PK = np.concatenate(
-        [moments(one_PL[:, k], label_PL[:, k]) for one_PL in predicted for k in range(n_labels)], axis=1
+        [moments(prediction_PL[:, k], label_PL[:, k]) for prediction_PL in predicted for k in range(n_labels)], axis=1
     )
 
     def values(mean_RK: np.ndarray, columns: Sequence[int]) -> np.ndarray:
@@ -105,17 +104,17 @@ def correlations(
     return [statistic(partial(values, columns=columns), moment_PK, conversation_P, rng) for columns in chosen]
 
 
-def side(found: dict, value: float) -> int | None:
+def side(estimate: Estimate, value: float) -> int | None:
     """Return 1 if the interval lies above a value, -1 if below, 0 if it holds it, and None if there is no interval."""
-    if found["low"] is None:
+    if estimate["low"] is None:
         return None
-    return int(found["low"] > value) - int(found["high"] < value)
+    return int(estimate["low"] > value) - int(estimate["high"] < value)
 
 
 def _ratio(above_R: np.ndarray, below_R: np.ndarray) -> np.ndarray:
     return np.divide(above_R, below_R, out=np.full(len(above_R), np.nan), where=below_R > 1e-12)
 
 
-def _estimate(value: float | None, low: float | None = None, high: float | None = None) -> dict:
+def _estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
     numbers = {"estimate": value, "low": low, "high": high}
     return {name: None if number is None or np.isnan(number) else float(number) for name, number in numbers.items()}

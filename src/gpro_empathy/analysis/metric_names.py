@@ -9,7 +9,7 @@ _KNOWN = {
     "semantic_similarity_raw": ("semantic similarity", "", 3),
     "combined_reference": ("combined score, reference-calibrated", "", 3),
     "combined_batch": ("combined score, batch-calibrated", "", 3),
-    "audit_empathy_raw": ("empathy, second scorer", "label units", 2),
+    "audit_empathy_raw": ("empathy, held-out scorer", "label units", 2),
     "well_formed": ("well-formed", "", 2),
     "answer_words": ("answer length", "words", 1),
     "overlap": ("overlap with the user's words", "", 3),
@@ -19,7 +19,7 @@ _KNOWN = {
 }
 _SHORT = {
     "empathy_raw": "empathy, reward",
-    "audit_empathy_raw": "empathy, second",
+    "audit_empathy_raw": "empathy, held-out",
     "combined_reference": "combined score",
     "combined_batch": "combined, batch",
     "overlap": "overlap",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics, response_table
+from gpro_empathy.analysis.results import Comparison, Noninferiority
 
 # What the report's sentences rest on.
 HEADLINE = ("empathy_raw", "semantic_similarity_raw")
@@ -14,7 +15,7 @@ HEADLINE = ("empathy_raw", "semantic_similarity_raw")
 
 def compare(
     table: pd.DataFrame, metrics: Sequence[str], config: params.AnalyseRewards, rng: np.random.Generator
-) -> dict[str, dict]:
+) -> dict[str, Comparison]:
     """Compare the tuned policy with the starting policy on a family of metrics.
 
     Returns, for each metric: means and interquartile means of all policies, the difference with its interval and
@@ -23,23 +24,25 @@ def compare(
     level that Holm's method may ask of it; and a verdict.
 
     Raises:
-        ValueError: As `comparison.per_seed`; and if there are fewer than two conversations.
+        ValueError: As `response_table.per_seed`; and if there are fewer than two conversations.
     """
     wide = {metric: response_table.per_seed(table, metric) for metric in metrics}
-    result: dict[str, dict] = {}
+    result: dict[str, Comparison] = {}
     # Metrics that rest on the same prompts are resampled together.
     for same in _by_prompts(wide):
         result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng)
     alpha = effects.significance_level(config.confidence)
     adjusted = effects.holm(np.array([result[metric]["p_sign_flip"] for metric in metrics]))
     for metric, p in zip(metrics, adjusted, strict=True):
-        found = result[metric]
+        comparison = result[metric]
         words = metric_names.verdict_words(metric)
-        found["p_holm"] = float(p)
-        error = found["standard_error"]
-        found["smallest_detectable"] = effects.smallest_detectable(error, alpha)
-        found["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
-        found["verdict"] = effects.verdict(found["low"], found["high"], float(p), config.confidence, words)
+        comparison["p_holm"] = float(p)
+        error = comparison["standard_error"]
+        comparison["smallest_detectable"] = effects.smallest_detectable(error, alpha)
+        comparison["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
+        comparison["verdict"] = effects.verdict(
+            comparison["low"], comparison["high"], float(p), config.confidence, words
+        )
     return {metric: result[metric] for metric in metrics}
 
 
@@ -53,7 +56,7 @@ def _by_prompts(wide: Mapping[str, pd.DataFrame]) -> list[list[str]]:
 
 def _estimates(
     table: pd.DataFrame, wide: Mapping[str, pd.DataFrame], config: params.AnalyseRewards, rng: np.random.Generator
-) -> dict[str, dict]:
+) -> dict[str, Comparison]:
     start, seeds = response_table.starting_policy(table), response_table.training_seeds(table)
     prompts = next(iter(wide.values())).index
     starting_PM = np.column_stack([values[(start, response_table.NO_SEED)].to_numpy() for values in wide.values()])
@@ -61,7 +64,7 @@ def _estimates(
     difference_PM = tuned_SPM.mean(axis=0) - starting_PM
     seed_mean_SM = (tuned_SPM - starting_PM).mean(axis=1)
     try:
-        found = paired_statistics.paired(
+        differences = paired_statistics.paired(
             difference_PM,
             response_table.conversations(table, prompts),
             config.n_resamples,
@@ -80,13 +83,13 @@ def _estimates(
             "interquartile_means": {
                 policy: effects.interquartile_mean(values.to_numpy()) for policy, values in by_policy.items()
             },
-            "difference": float(found.mean[m]),
-            "low": float(found.low[m]),
-            "high": float(found.high[m]),
-            "standard_error": float(found.standard_error[m]),
+            "difference": float(differences.mean[m]),
+            "low": float(differences.low[m]),
+            "high": float(differences.high[m]),
+            "standard_error": float(differences.standard_error[m]),
             "by_seed": {str(seed): float(seed_mean_SM[s, m]) for s, seed in enumerate(seeds)},
-            "p_sign_flip": float(found.p_sign_flip[m]),
-            "p_wilcoxon": float(found.p_wilcoxon[m]),
+            "p_sign_flip": float(differences.p_sign_flip[m]),
+            "p_wilcoxon": float(differences.p_wilcoxon[m]),
             "sd_of_differences": float(difference_P.std(ddof=1)),
             "d_z": effects.d_z(difference_P),
             "cliffs_delta": effects.cliffs_delta(starting_PM[:, m], tuned_SPM.mean(axis=0)[:, m]),
@@ -97,16 +100,18 @@ def _estimates(
 
 
 def similarity_noninferiority(
-    table: pd.DataFrame, found: Mapping, config: params.AnalyseRewards, rng: np.random.Generator
-) -> dict:
+    table: pd.DataFrame, comparison: Comparison, config: params.AnalyseRewards, rng: np.random.Generator
+) -> Noninferiority:
     """Test whether the tuned policy loses `similarity_margin` or more of raw semantic similarity.
 
     Args:
-        found: What `compare` found of semantic_similarity_raw.
+        comparison: That of semantic_similarity_raw, by `compare`.
     """
     wide = response_table.per_prompt(table, "semantic_similarity_raw")
     excess_P = (wide["tuned"] - wide[response_table.starting_policy(table)]).to_numpy() + config.similarity_margin
     data = bootstrap.clusters(excess_P[:, None], response_table.conversations(table, wide.index))
     p = float(paired_statistics.sign_flip_p(data.sums, config.n_resamples, rng, one_sided=True)[0])
-    verdict = effects.noninferiority(found["low"], found["high"], p, config.similarity_margin, config.confidence)
+    verdict = effects.noninferiority(
+        comparison["low"], comparison["high"], p, config.similarity_margin, config.confidence
+    )
     return {"margin": config.similarity_margin, "p": p, "verdict": verdict}

@@ -41,7 +41,7 @@ def paired(
             then include the spread between trainings. The tests are about the policies at hand.
 
     Raises:
-        ValueError: As `intervals.clusters`.
+        ValueError: As `bootstrap.clusters`.
     """
     data = bootstrap.clusters(value_PM, cluster_P)
     boot_RM = bootstrap.bootstrap_means(data, n_resamples, rng)
@@ -100,7 +100,7 @@ def trend(
     The covariance of the ranks is a sum over clusters; the p flips the signs of the clusters' parts.
 
     Raises:
-        ValueError: As `intervals.clusters`.
+        ValueError: As `bootstrap.clusters`.
 
     Source:
         Hemerik, Goeman & Finos (2020), Robust testing in generalized linear models by sign flipping score

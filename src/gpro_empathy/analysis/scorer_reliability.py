@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpro_empathy.analysis import estimates
+from gpro_empathy.analysis.results import GroupError, Reliability, ReliabilityBin
 from gpro_empathy.data.dialogue import Turn
 
 BINS = 5
 
 
-def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.Generator) -> dict:
+def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.Generator) -> Reliability:
     """Compare predictions with labels on turns whose empathy is labelled.
 
     Args:
@@ -31,7 +32,7 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
     conversation_B = np.array([turn.conversation for turn in turns])
     error_B = predicted_B - label_B
 
-    def errors(groups: dict[str, list[int]]) -> list[dict]:
+    def errors(groups: dict[str, list[int]]) -> list[GroupError]:
         return [
             {
                 "group": name,
@@ -54,7 +55,7 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
 
 def _reliability(
     predicted_B: np.ndarray, label_B: np.ndarray, conversation_B: np.ndarray, rng: np.random.Generator
-) -> list[dict]:
+) -> list[ReliabilityBin]:
     order = np.lexsort([label_B, predicted_B])
     return [
         {
@@ -69,11 +70,8 @@ def _reliability(
 
 def _by_level(values: Sequence[float | None]) -> dict[str, list[int]]:
     """Return the rows of each whole level, rounded half up, in its order; a row without a value is in none."""
-    level_of_row = {i: int(value + 0.5) for i, value in enumerate(values) if value is not None}
-    return {
-        str(level): [i for i, row_level in level_of_row.items() if row_level == level]
-        for level in sorted(set(level_of_row.values()))
-    }
+    level = {i: int(value + 0.5) for i, value in enumerate(values) if value is not None}
+    return {str(k): [i for i, of_row in level.items() if of_row == k] for k in sorted(set(level.values()))}
 
 
 def _by_words(words: Sequence[int]) -> dict[str, list[int]]:

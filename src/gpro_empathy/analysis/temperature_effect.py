@@ -1,124 +1,127 @@
 """What the calibration temperature does to GRPO's advantages, from the raw scores of a training run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from gpro_empathy import calibration
+from gpro_empathy import calibration, params
+from gpro_empathy.analysis import effects
+from gpro_empathy.analysis.results import AtTemperature, TemperatureEffect
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5)
-TERMS = ("empathy", "semantic_similarity")
 # The columns that tell the batches of a run apart, and within them the groups of responses to one prompt.
 BATCH = ("seed", "step")
 GROUP = (*BATCH, "group")
+# The ways of calibrating: the columns whose values tell apart what statistics are taken of;
+# None for frozen ones.
+MODES = {"batch": BATCH, "prompt": GROUP, "reference": None}
 
 
-def combined_scores(
-    groups: pd.DataFrame,
-    weights: Mapping[str, float],
-    temperature: float,
-    reference: Mapping[str, dict] | None,
-    batch: Sequence[str] = BATCH,
-) -> np.ndarray:
-    """Return the reward of every sample, shape (B,): the weighted mean of its terms, those of TERMS calibrated.
+@dataclass(frozen=True)
+class Reward:
+    """What makes advantages of raw scores, beside the temperature.
+
+    `reference` are the statistics of the starting policy.
+    """
+
+    weights: Mapping[str, float]
+    aggregation: str
+    scale_rewards: str
+    reference: calibration.Statistics
+
+
+def score(groups: pd.DataFrame, reward: Reward, temperature: float, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return combined score and advantage of every sample, shape (B,) each.
 
     Args:
-        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term of `weights`.
-        reference: Mean and sd of each calibrated term (reference calibration), or None for the statistics of each batch.
-        batch: The columns whose values tell batches apart.
+        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term.
+        mode: A key of MODES.
+
+    Raises:
+        ValueError: As `calibration.calibrate`.
     """
-    total_B = np.zeros(len(groups))
-    for term, weight in weights.items():
-        raw_B = groups[f"{term}_raw"].to_numpy(dtype=float)
-        if term not in TERMS:
-            total_B += weight * raw_B  # a share as it is, whatever T
-            continue
-        for rows in groups.groupby(list(batch)).indices.values():
-            mean, sd = calibration.batch_statistics(raw_B[rows])
-            if reference is not None:
-                mean, sd = reference[term]["mean"], reference[term]["sd"]
-            total_B[rows] += weight * calibration.calibrate(raw_B[rows], mean=mean, sd=sd, temperature=temperature)
-    return total_B / sum(weights.values())
+    raw = {term: groups[f"{term}_raw"].to_numpy(dtype=float) for term in reward.weights}
+    scores = {term: np.zeros(len(groups)) for term in raw}
+    batch, reference = MODES[mode] or BATCH, None if MODES[mode] else reward.reference
+    for rows in groups.groupby(list(batch)).indices.values():
+        of_batch = calibration.calibrated({term: raw_B[rows] for term, raw_B in raw.items()}, temperature, reference)
+        for term, score_B in of_batch.items():
+            scores[term][rows] = score_B
+    advantage_B = calibration.advantages(
+        scores,
+        reward.weights,
+        *(groups.groupby(list(columns)).ngroup() for columns in (GROUP, batch)),
+        aggregation=reward.aggregation,
+        scale_rewards=reward.scale_rewards,
+    )
+    return calibration.combined(scores, reward.weights), advantage_B
 
 
-def advantages(groups: pd.DataFrame, score_B: np.ndarray) -> np.ndarray:
-    """Standardise scores within their group, shape (B,); a group without spread gets zeros.
-
-    Source:
-        Shao et al. (2024), section 4.1.2, outcome supervision.
-    """
-    score = pd.Series(score_B, index=groups.index).groupby([groups[column] for column in GROUP])
-    deviation_B = score_B - score.transform("mean").to_numpy()
-    sd_B = score.transform(lambda values: values.std(ddof=0)).to_numpy()
-    return np.divide(deviation_B, sd_B, out=np.zeros_like(deviation_B), where=sd_B > 1e-9)
-
-
-def reversed_pairs(groups: pd.DataFrame, one_B: np.ndarray, other_B: np.ndarray) -> float | None:
-    """Return the share of pairs of a group that the two scores order in opposite ways; None without pairs.
+def reversed_pairs(groups: pd.DataFrame, first_B: np.ndarray, second_B: np.ndarray) -> float | None:
+    """Return the share of pairs of a group that two scores order oppositely; None without pairs.
 
     A tie in either score is no reversal: the scores of the two merely say less.
     """
     reversals, pairs = 0, 0
     for rows in groups.groupby(list(GROUP)).indices.values():
-        first, second = np.triu_indices(len(rows), k=1)
-        one, other = one_B[rows], other_B[rows]
-        reversals += int(((one[first] - one[second]) * (other[first] - other[second]) < 0).sum())
-        pairs += len(first)
+        left, right = np.triu_indices(len(rows), k=1)
+        first, second = first_B[rows], second_B[rows]
+        reversals += int(((first[left] - first[right]) * (second[left] - second[right]) < 0).sum())
+        pairs += len(left)
     return reversals / pairs if pairs else None
 
 
 def effect(
-    groups: pd.DataFrame,
-    reference: Mapping[str, dict],
-    weights: Mapping[str, float],
-    configured: float,
-) -> dict:
+    groups: pd.DataFrame, reference: calibration.Statistics, rewards: params.Rewards, scale_rewards: str
+) -> TemperatureEffect:
     """Measure how far advantages depend on T, in each way of calibrating.
 
-    Modes: `batch` (statistics of the step's batch), `prompt` (of one prompt's group alone, which is what a batch of
-    one prompt amounts to) and `reference` (frozen). For each T: the correlation of the advantages with those at the
-    configured T, the share of pairs within a group whose order T reverses, and the mean spread of the combined score
-    within a group, which standardisation removes. Terms that are not calibrated count as they are. If the reward has
-    none of the two calibrated ones, these are looked at alone, with equal weights.
+    Modes: `batch` (statistics of the step's batch), `prompt` (of one prompt's group alone, which is
+    what a batch of one prompt amounts to) and `reference` (frozen). For each T: the correlation of
+    the advantages with those at the configured T, the share of pairs within a group whose order T
+    reverses, and the mean spread of the combined score within a group. If the reward has none of
+    the calibrated terms, these are looked at alone, with equal weights.
+
+    Args:
+        groups: One sample a row: seed, step, group, sample, and <term>_raw for each term.
+        reference: Statistics of the starting policy.
+        scale_rewards: As in train_grpo.
 
     Raises:
         ValueError: If a column is missing or a score is not finite.
     """
-    used = dict(weights) if set(TERMS) & set(weights) else dict.fromkeys(TERMS, 1.0)
-    for column in (*GROUP, "sample", *(f"{term}_raw" for term in used)):
+    weights = rewards.weights
+    if not set(calibration.CALIBRATED) & set(weights):
+        weights = dict.fromkeys(calibration.CALIBRATED, 1.0)
+    for column in (*GROUP, "sample", *(f"{term}_raw" for term in weights)):
         if column not in groups.columns:
             raise ValueError(f"column {column!r} is missing")
-    modes, at_configured = {}, {}
-    for mode, statistics, batch in (("batch", None, BATCH), ("prompt", None, GROUP), ("reference", reference, BATCH)):
-        base_B = combined_scores(groups, used, configured, statistics, batch)
-        at_configured[mode] = advantages(groups, base_B)
-        modes[mode] = [
-            {
-                "temperature": temperature,
-                **_against(groups, combined_scores(groups, used, temperature, statistics, batch), base_B),
-            }
-            for temperature in GRID
-        ]
+    reward = Reward(weights, rewards.aggregation, scale_rewards, reference)
+    configured = rewards.calibration_temperature
+    at_configured = {mode: score(groups, reward, configured, mode)[1] for mode in MODES}
     return {
         "configured": configured,
-        "modes": modes,
-        "batch_reference_correlation": _correlation(at_configured["batch"], at_configured["reference"]),
+        "calibration": rewards.calibration,
+        "modes": {
+            mode: [_against(groups, reward, temperature, mode, advantage_B) for temperature in GRID]
+            for mode, advantage_B in at_configured.items()
+        },
+        "batch_reference_correlation": effects.pearson(at_configured["batch"], at_configured["reference"]),
         "samples": len(groups),
         "groups": int(groups.groupby(list(GROUP)).ngroups),
     }
 
 
-def _against(groups: pd.DataFrame, score_B: np.ndarray, base_B: np.ndarray) -> dict:
+def _against(
+    groups: pd.DataFrame, reward: Reward, temperature: float, mode: str, configured_B: np.ndarray
+) -> AtTemperature:
+    score_B, advantage_B = score(groups, reward, temperature, mode)
     spread = pd.Series(score_B, index=groups.index).groupby([groups[column] for column in GROUP]).std(ddof=0)
     return {
-        "correlation": _correlation(advantages(groups, score_B), advantages(groups, base_B)),
-        "reversed_pairs": reversed_pairs(groups, score_B, base_B),
+        "temperature": temperature,
+        "correlation": effects.pearson(advantage_B, configured_B),
+        "reversed_pairs": reversed_pairs(groups, advantage_B, configured_B),
         "group_sd": float(spread.mean()),
     }
-
-
-def _correlation(one_B: np.ndarray, other_B: np.ndarray) -> float | None:
-    if one_B.std() == 0 or other_B.std() == 0:
-        return None
-    return float(np.corrcoef(one_B, other_B)[0, 1])

@@ -15,8 +15,8 @@ import numpy as np
 
 from gpro_empathy import files
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 
-LABELS = ("emotion", "polarity", "empathy")
 COLUMNS = {"emotion": "Emotion", "polarity": "EmotionalPolarity", "empathy": "Empathy"}
 # The polarity scale ends at 2, yet one row of the official train file carries 2.67.
 RANGES = {"emotion": (0.0, 5.0), "polarity": (0.0, 3.0), "empathy": (0.0, 5.0)}

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from gpro_empathy import entry_point, files
-from gpro_empathy.stages import paper
+from gpro_empathy.report import typeset
 
 ARCHIVE = Path("tmp/arxiv.tar.gz")
 _REPORTS = "../reports/"
@@ -22,13 +22,13 @@ def run(root: Path = Path(), archive: Path = ARCHIVE) -> None:
     """Write the archive of the report below `root`, after compiling it by itself.
 
     Raises:
-        UserError: As `paper.typeset`; or if the packed sources do not compile.
+        UserError: As `typeset.typeset`; or if the packed sources do not compile.
     """
-    build = paper.typeset(root)
+    build = typeset.typeset(root)
     packed = pack(sources(root, build))
     with tempfile.TemporaryDirectory() as folder:
         unpack(packed, Path(folder))
-        paper.compile_tex(Path(folder), Path("main.tex"), Path())
+        typeset.compile_tex(Path(folder), Path("main.tex"), Path())
     with files.atomic_path(root / archive) as temporary:
         temporary.write_bytes(packed)
 
@@ -39,8 +39,8 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
     A figure in reports/figures/ stands in figures/ there, and the text is changed to say so.
     """
     record = files.read_text(build / "main.fls")
-    folder = (root / paper.MAIN).parent
-    found = {"main.bbl": (build / "main.bbl").read_bytes()}
+    folder = (root / typeset.MAIN).parent
+    contents = {"main.bbl": (build / "main.bbl").read_bytes()}
     for name in sorted(set(re.findall(r"^INPUT (?:\./)?(.+)$", record, re.MULTILINE))):
         # Absolute paths are those of the TeX distribution; the build folder holds what the archive's own run makes.
         if name.startswith(("/", build.name + "/")):
@@ -48,8 +48,8 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
         content = (folder / name).read_bytes()
         if name.endswith(".tex"):
             content = content.replace(f"{_REPORTS}figures/".encode(), b"figures/")
-        found[name.removeprefix(_REPORTS)] = content
-    return found
+        contents[name.removeprefix(_REPORTS)] = content
+    return contents
 
 
 def pack(contents: dict[str, bytes]) -> bytes:

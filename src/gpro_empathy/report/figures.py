@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import ByIntensity, Comparison, TemperatureEffect
 
 # Told apart by shape as well as by colour, so that the figures can be read in grey.
 MARKERS = {"base": "o", "warm_start": "s", "tuned": "^"}
@@ -77,8 +78,8 @@ def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palet
         if column in BANDED:
             low, high = by_prompt[column].min(), by_prompt[column].max()
             ax.fill_between(low.index, low, high, color="0.9", linewidth=0, zorder=0)
-        for _, one in log.groupby("seed"):
-            ax.plot(one["step"], one[column].astype(float), color="0.6", linewidth=0.7, marker=".", markersize=2.5)
+        for _, run in log.groupby("seed"):
+            ax.plot(run["step"], run[column].astype(float), color="0.6", linewidth=0.7, marker=".", markersize=2.5)
         mean = log.astype({column: float}).groupby("step")[column].mean()
         smooth = mean.rolling(window, center=True, min_periods=1).mean()
         ax.plot(smooth.index, smooth, color=colour, linewidth=1.6)
@@ -91,7 +92,7 @@ def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palet
     return figure
 
 
-def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width: float, palette: str) -> Figure:
+def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], width: float, palette: str) -> Figure:
     """Draw each metric's mean difference and its interval, in standard deviations of the differences.
 
     Several training seeds are small bars beside the mean.
@@ -100,19 +101,19 @@ def paired_differences(metrics: Mapping[str, dict], order: Sequence[str], width:
     ax = figure.subplots()
     colour = _colours(palette)["tuned"]
     for row, metric in enumerate(order):
-        found = metrics[metric]
-        sd = found["sd_of_differences"]
+        comparison = metrics[metric]
+        sd = comparison["sd_of_differences"]
         if sd <= 1e-12:
             ax.annotate(
                 "all differences are equal", (0.02, row), xycoords=("axes fraction", "data"), va="center", color="0.4"
             )
             continue
-        centre, low, high = (found[key] / sd for key in ("difference", "low", "high"))
+        centre, low, high = (comparison[key] / sd for key in ("difference", "low", "high"))
         ax.plot([low, high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
-        if len(found["by_seed"]) > 1:
-            seeds = np.array(list(found["by_seed"].values())) / sd
+        if len(comparison["by_seed"]) > 1:
+            seeds = np.array(list(comparison["by_seed"].values())) / sd
             ax.plot(seeds, np.full(len(seeds), row + 0.22), "|", color="0.35", markersize=5)
-        clear = found["verdict"] != "no evidence of a change"
+        clear = comparison["verdict"] != "no evidence of a change"
         ax.plot(centre, row, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=5)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(order)), [metric_names.short_label(metric) for metric in order])
@@ -150,18 +151,18 @@ def reward_distributions(responses: pd.DataFrame, policies: Sequence[str], width
     return figure
 
 
-def empathy_by_intensity(found: Mapping, policies: Sequence[str], width: float, palette: str) -> Figure:
+def empathy_by_intensity(intensity: ByIntensity, policies: Sequence[str], width: float, palette: str) -> Figure:
     """Draw the mean raw empathy of each policy by the intensity of the user's turn, with intervals where there are any.
 
     Args:
-        found: What intensity.by_intensity returns.
+        intensity: What by_intensity.by_intensity returns.
     """
     figure = Figure(figsize=(0.49 * width, 0.38 * width))
     ax = figure.subplots()
     colours = _colours(palette)
-    places = np.array([row["level"] for row in found["levels"]], dtype=float)
+    places = np.array([row["level"] for row in intensity["levels"]], dtype=float)
     for number, policy in enumerate(policies):
-        rows = found["values"]["empathy_raw"][policy]["levels"]
+        rows = intensity["values"]["empathy_raw"][policy]["levels"]
         mean, low, high = (
             np.array([np.nan if row[key] is None else row[key] for row in rows], dtype=float)
             for key in ("mean", "low", "high")
@@ -178,7 +179,7 @@ def empathy_by_intensity(found: Mapping, policies: Sequence[str], width: float, 
             color=colours[policy],
             label=metric_names.POLICY_LABELS[policy],
         )
-    ax.set_xticks(places, [f"{row['level']}\nn = {row['prompts']}" for row in found["levels"]])
+    ax.set_xticks(places, [f"{row['level']}\nn = {row['prompts']}" for row in intensity["levels"]])
     ax.margins(x=0.08)
     ax.set_xlabel("intensity of the user's turn")
     ax.set_ylabel(_short_label("empathy_raw"))
@@ -192,11 +193,11 @@ def scorer_reliability(
     """Draw labelled against predicted empathy on test turns, for both scorers, with the means of bins and their intervals.
 
     Args:
-        reliability: For `reward` and `audit` what scorer_calibration finds: bins of turns by their prediction.
+        reliability: For `reward` and `audit` the bins of turns by their prediction.
     """
     figure = Figure(figsize=(0.62 * width, 0.33 * width))
     colour = sns.color_palette(palette, 1)[0]
-    panels = {"reward": ("predicted_empathy", "reward's scorer"), "audit": ("audit_empathy", "second scorer")}
+    panels = {"reward": ("predicted_empathy", "reward's scorer"), "audit": ("audit_empathy", "held-out scorer")}
     kept = predictions.dropna(subset=["label_empathy"])
     for ax, (role, (column, title)) in zip(
         figure.subplots(1, 2, sharey=True, sharex=True), panels.items(), strict=True
@@ -225,8 +226,8 @@ def scorer_reliability(
     return figure
 
 
-def reward_against_audit(change: pd.DataFrame, width: float, palette: str) -> Figure:
-    """Draw each prompt's change on the second scorer against that on the reward's scorer."""
+def reward_against_held_out(change: pd.DataFrame, width: float, palette: str) -> Figure:
+    """Draw each prompt's change on the held-out scorer against that on the reward's scorer."""
     figure = Figure(figsize=(0.49 * width, 0.38 * width))
     ax = figure.subplots()
     colour = _colours(palette)["tuned"]
@@ -237,11 +238,11 @@ def reward_against_audit(change: pd.DataFrame, width: float, palette: str) -> Fi
     ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     ax.set_xlabel("reward's scorer (label units)")
-    ax.set_ylabel("second scorer (label units)")
+    ax.set_ylabel("held-out scorer (label units)")
     return figure
 
 
-def temperature_effect(temperature: Mapping, width: float, palette: str) -> Figure:
+def temperature_effect(temperature: TemperatureEffect, width: float, palette: str) -> Figure:
     """Draw what each T does in each way of calibrating: to the advantages, to the order within groups, to the spread."""
     figure = Figure(figsize=(width, 0.29 * width))
     axes = figure.subplots(1, 3)

@@ -25,26 +25,28 @@ _COLUMNS = (
 )
 
 
-def write(found: dict, folder: Path = FOLDER) -> Path:
+def write(rehearsal: dict, folder: Path = FOLDER) -> Path:
     """Write what a rehearsal measured, under the names of its GPU and profile; return the path."""
-    slug = re.sub(r"[^a-z0-9]+", "-", found["gpu"]["name"].lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", rehearsal["gpu"]["name"].lower()).strip("-")
     path = folder / f"{slug}.json"
-    files.write_json(path, (files.read_json(path) if path.is_file() else {}) | {found["profile"]: found})
+    files.write_json(path, (files.read_json(path) if path.is_file() else {}) | {rehearsal["profile"]: rehearsal})
     return path
 
 
 def read(folder: Path = FOLDER) -> list[dict]:
     """Return what rehearsals measured, by GPU and profile."""
-    return [found for path in sorted(folder.glob("*.json")) for _, found in sorted(files.read_json(path).items())]
+    return [
+        rehearsal for path in sorted(folder.glob("*.json")) for _, rehearsal in sorted(files.read_json(path).items())
+    ]
 
 
-def not_passed(found: dict) -> str:
+def not_passed(rehearsal: dict) -> str:
     """Return which tasks after GRPO failed, and which were not run to an end, in words; empty if all passed."""
-    failed = found["failed"]
+    failed = rehearsal["failed"]
     there = {
-        "reload": found["adapter"],
-        "rollout": found["peak_memory_gib"].get("rollout"),
-        "scorer": found.get("scorer"),
+        "reload": rehearsal["adapter"],
+        "rollout": rehearsal["peak_memory_gib"].get("rollout"),
+        "scorer": rehearsal.get("scorer"),
     }
     missing = [name for name in AFTER_TRAINING if there[name] is None and name not in failed]
     groups = ((sorted(failed), "did not pass"), (missing, "gave no result"))
@@ -53,7 +55,7 @@ def not_passed(found: dict) -> str:
 
 def table(folder: Path = FOLDER) -> str:
     """Return all reports as a Markdown table, or that there are none."""
-    rows = [_row(found) for found in read(folder)]
+    rows = [_row(rehearsal) for rehearsal in read(folder)]
     if not rows:
         return NOT_MEASURED
     lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
@@ -79,11 +81,11 @@ def update(page: Path = PAGE, folder: Path = FOLDER) -> None:
     files.write_text(page, before + block(folder) + after)
 
 
-def _row(found: dict) -> tuple[str, ...]:
-    seconds, versions = found["seconds_per_step"], found["versions"]
+def _row(rehearsal: dict) -> tuple[str, ...]:
+    seconds, versions = rehearsal["seconds_per_step"], rehearsal["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions)
     return (
-        found["gpu"]["name"], found["profile"],
+        rehearsal["gpu"]["name"], rehearsal["profile"],
         *(f"{seconds[name]:.2f}" for name in ("step", "generation", "reward", "loss", "update")),
-        f"{found['tokens_per_second']['step']:.0f}", f"{found['peak_memory_gib']['train']:.1f}", named,
+        f"{rehearsal['tokens_per_second']['step']:.0f}", f"{rehearsal['peak_memory_gib']['train']:.1f}", named,
     )  # fmt: skip

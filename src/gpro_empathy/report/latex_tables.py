@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import params
 from gpro_empathy.analysis import metric_names, reward_hacking
+from gpro_empathy.analysis.results import Analysis
+from gpro_empathy.labels import LABELS
 from gpro_empathy.report import latex
 
 # Columns of key and value in the table of settings.
 COLUMNS = 3
-LABELS = ("emotion", "polarity", "empathy")
 
 
 def setup_table(sections: Sequence[params.Section]) -> str:
@@ -46,7 +47,7 @@ def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return rf"\num{{{value:g}}}"
+        return latex.setting(value)
     return latex.integer(value) if isinstance(value, int) else latex.escape(str(value))
 
 
@@ -76,7 +77,7 @@ def _mean_and_sd(label: Mapping) -> str:
 def scorer_table(scorer: Mapping) -> str:
     """Lay out correlation and error of both scorers on the held-out splits."""
     body = []
-    for name, title in (("reward", "reward's scorer"), ("audit", "second scorer")):
+    for name, title in (("reward", "reward's scorer"), ("audit", "held-out scorer")):
         for split in ("validation", "test"):
             row = scorer[name][split]
             quality = [f"{latex.number(row[key]['pearson'], 2)} ({latex.number(row[key]['mae'], 2)})" for key in LABELS]
@@ -86,7 +87,7 @@ def scorer_table(scorer: Mapping) -> str:
     return latex.GENERATED + latex.tabular("@{}lrlrrrrr@{}", header, body)
 
 
-def results_table(analysis: Mapping) -> str:
+def results_table(analysis: Analysis) -> str:
     """Lay out the comparison of every declared metric, and below it that of what the audit looks at beside them."""
     policies, audited = analysis["policies"], analysis["audit"]["metrics"]
     declared = [_compared(metric, analysis["metrics"][metric], policies) for metric in analysis["metric_order"]]
@@ -112,7 +113,7 @@ def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
     ]
 
 
-def effects_table(analysis: Mapping) -> str:
+def effects_table(analysis: Analysis) -> str:
     """Lay out unadjusted tests, effect sizes, interquartile means and detectable differences of every declared metric."""
     start, body = analysis["starting_policy"], []
     for metric in analysis["metric_order"]:
@@ -136,32 +137,34 @@ def effects_table(analysis: Mapping) -> str:
     return latex.GENERATED + latex.tabular("@{}lrrrrrrrrr@{}", header, body)
 
 
-def intensity_table(analysis: Mapping) -> str:
+def intensity_table(analysis: Analysis) -> str:
     """Lay out scores by the intensity of the user's turn, with the correlations in the last row."""
-    start, found = analysis["starting_policy"], analysis["by_intensity"]
+    start, intensity = analysis["starting_policy"], analysis["by_intensity"]
     columns = [("empathy_raw", start), ("empathy_raw", "tuned"), ("empathy_raw", "change")]
-    columns += [(metric, "tuned") for metric in ("audit_empathy_raw", "answer_words") if metric in found["values"]]
+    columns += [(metric, "tuned") for metric in ("audit_empathy_raw", "answer_words") if metric in intensity["values"]]
     body = []
-    for number, level in enumerate(found["levels"]):
+    for number, level in enumerate(intensity["levels"]):
         cells = [latex.integer(level[key]) for key in ("level", "prompts", "conversations")]
         for metric, what in columns:
-            row, digits = found["values"][metric][what]["levels"][number], metric_names.digits(metric)
+            row, digits = intensity["values"][metric][what]["levels"][number], metric_names.digits(metric)
             cells.append(latex.number(row["mean"], digits, signed=what == "change"))
             if what == "change":
                 cells.append("--" if row["low"] is None else latex.interval(row["low"], row["high"], digits))
         body.append(cells)
     trends = [r"\multicolumn{3}{@{}l}{Spearman's $\rho$ ($p$)}"]
     for metric, what in columns:
-        one = found["values"][metric][what]["trend"]
-        shown = "--" if one["spearman"] is None else f"{latex.number(one['spearman'], 2)} ({latex.p_value(one['p'])})"
+        trend = intensity["values"][metric][what]["trend"]
+        shown = (
+            "--" if trend["spearman"] is None else f"{latex.number(trend['spearman'], 2)} ({latex.p_value(trend['p'])})"
+        )
         trends += [shown, ""] if what == "change" else [shown]
-    names = [f"{'second scorer' if metric == 'audit_empathy_raw' else 'words'}, tuned" for metric, _ in columns[3:]]
+    names = [f"{'held-out scorer' if metric == 'audit_empathy_raw' else 'words'}, tuned" for metric, _ in columns[3:]]
     start_name = latex.escape(metric_names.POLICY_LABELS[start])
     header = ["level", "prompts", "conv.", f"empathy, {start_name}", "tuned", "change", "interval", *names]
     return latex.GENERATED + latex.tabular("@{}" + "r" * len(header) + "@{}", header, [*body, trends])
 
 
-def prompts_table(analysis: Mapping) -> str:
+def prompts_table(analysis: Analysis) -> str:
     """Lay out the prompts that gained and lost most, with what else changed in them."""
     shown = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "well_formed")
     body = []
@@ -169,5 +172,5 @@ def prompts_table(analysis: Mapping) -> str:
         for number, row in enumerate(rows):
             cells = [latex.number(row[metric], metric_names.digits(metric), signed=True) for metric in shown]
             body.append([title if number == 0 else "", latex.escape(str(row["prompt_id"])), *cells])
-    header = ["", "prompt", "empathy", "second scorer", "words", "overlap", "distinct bigrams", "well-formed"]
+    header = ["", "prompt", "empathy", "held-out scorer", "words", "overlap", "distinct bigrams", "well-formed"]
     return latex.GENERATED + latex.tabular("@{}llrrrrrr@{}", header, body)

@@ -9,28 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import by_intensity, effects, response_table
-from gpro_empathy.report import latex, scorer_section, verdicts
-from gpro_empathy.report.sentences import (
-    AGGREGATION,
-    DATA,
-    DATA_LIMIT,
-    LOSS,
-    SPLIT,
-    further_terms,
-    hacking,
-    model_name,
-    quantisation,
-    rehearsals,
-    seed_results,
-    seeds,
-    similarity,
-    temperature_effect,
-    temperature_verdict,
-    trained_share,
-    trend,
-    warm_start,
-)
+from gpro_empathy.analysis import bootstrap, effects, response_table
+from gpro_empathy.analysis.results import Analysis, Trend
+from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
 WINDOW = 5
@@ -47,7 +28,7 @@ class Inputs:
     scorer: dict
     benchmark: dict
     warm_start: dict
-    analysis: dict
+    analysis: Analysis
     settings: dict
     log: pd.DataFrame
     timing: pd.DataFrame
@@ -66,7 +47,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
-        "RunGpuSentence": rehearsals(inputs.gpus),
+        "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }
 
 
@@ -75,44 +56,42 @@ def _method(inputs: Inputs) -> dict[str, str]:
     grpo, config = inputs.sections["train_grpo"], inputs.sections["analyse_rewards"]
     cross = rewards.similarity_kind == "cross_encoder"
     return {
-        "RunModelName": model_name(policy.model),
-        "RunModelSentence": f"The policy is {model_name(policy.model)}.",
-        "RunQuantisationSentence": quantisation(policy, inputs.settings),
+        "RunModelName": sentences.model_name(policy.model),
+        "RunModelSentence": f"The policy is {sentences.model_name(policy.model)}.",
+        "RunQuantisationSentence": sentences.quantisation(policy, inputs.settings),
         "RunLoraRank": latex.integer(policy.lora_rank),
         "RunLoraAlpha": f"{policy.lora_alpha:g}",
         "RunParametersTrained": latex.integer(inputs.settings["parameters_trained"]),
         "RunParametersTotal": latex.integer(inputs.settings["parameters_total"]),
-        "RunWarmStartSentence": warm_start(inputs.warm_start),
+        "RunWarmStartSentence": sentences.warm_start(inputs.warm_start),
         "RunSimilarityFormula": r"\mathrm{clip}\bigl(f(u,a),0,1\bigr)"
         if cross
         else r"\max\bigl(0,\cos(e(u),e(a))\bigr)",
         "RunSimilarityModelSentence": (
             "where $f$ is the score of the pair by " if cross else "where $e$ is the embedding of "
         )
-        + model_name(rewards.similarity_model)
+        + sentences.model_name(rewards.similarity_model)
         + ".",
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
-        "RunFurtherTerms": further_terms(rewards.weights),
+        "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunWeights": ", ".join(
-            rf"{latex.escape(term.replace('_', ' '))} \num{{{weight:g}}}" for term, weight in rewards.weights.items()
+            f"{latex.escape(term.replace('_', ' '))} {latex.setting(weight)}"
+            for term, weight in rewards.weights.items()
         ),
-        "RunAggregationSentence": AGGREGATION[rewards.aggregation],
+        "RunAggregationSentence": sentences.AGGREGATION[sentences.standardisation(rewards, grpo)],
         "RunPromptsPerStep": latex.integer(grpo.prompts_per_step),
         "RunGroupSize": latex.integer(grpo.num_generations),
-        "RunAdvantageFormula": {
-            "group": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(R_1,\dots,R_G)}",
-            "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
-            "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
-        }[grpo.scale_rewards],
-        "RunTrainedShareSentence": trained_share(grpo),
+        "RunAdvantageFormula": sentences.ADVANTAGE_FORMULA[sentences.standardisation(rewards, grpo)],
+        "RunRescalingSentence": sentences.RESCALING[sentences.standardisation(rewards, grpo)],
+        "RunTrainedShareSentence": sentences.trained_share(grpo),
         "RunClipEpsilon": f"{grpo.clip_epsilon:g}",
         "RunKlBeta": f"{grpo.kl_beta:g}",
         "RunKlSentence": r"With $\beta=0$ this term is neither computed nor logged." if grpo.kl_beta == 0 else "",
-        "RunLossSentence": LOSS[grpo.loss_type],
+        "RunLossSentence": sentences.LOSS[grpo.loss_type],
         "RunResamples": latex.integer(config.n_resamples),
         "RunMetricCount": latex.integer(len(config.metrics)),
-        "RunAlpha": rf"\num{{{effects.significance_level(config.confidence):g}}}",
+        "RunAlpha": latex.setting(effects.significance_level(config.confidence)),
         "RunPower": latex.percent(effects.POWER),
         "RunMargin": f"{config.similarity_margin:g}",
         "RunConfidence": latex.percent(config.confidence),
@@ -125,15 +104,15 @@ def _data(inputs: Inputs) -> dict[str, str]:
     data = inputs.data
     # Not every source knows its stories.
     stories = f"{latex.integer(data['stories'])} " if data.get("stories") else ""
-    described = DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
+    described = sentences.DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
     return {
         "RunDataSentence": described,
-        "RunSplitSentence": SPLIT[data["split"]],
-        "RunDataLimit": DATA_LIMIT[data["source"]],
+        "RunSplitSentence": sentences.SPLIT[data["split"]],
+        "RunDataLimit": sentences.DATA_LIMIT[data["source"]],
         "RunMinWords": latex.integer(inputs.sections["prepare"].min_prompt_words),
         "RunLeftOutShort": latex.integer(data["left_out"]["short"]),
         "RunLeftOutLong": latex.integer(data["left_out"]["long"]),
-        "RunScorerEncoder": model_name(inputs.sections["train_scorer"].encoder),
+        "RunScorerEncoder": sentences.model_name(inputs.sections["train_scorer"].encoder),
     }
 
 
@@ -146,13 +125,13 @@ def _training(inputs: Inputs) -> dict[str, str]:
     seconds = float(timing["step_s"].mean())
     completions = latex.integer(grpo.prompts_per_step * grpo.num_generations)
     n_seeds = len(inputs.analysis["training_seeds"])
-    again = rf", anew for each of \num{{{n_seeds}}} training seeds" if n_seeds > 1 else ""
+    again = f", anew for each of {latex.integer(n_seeds)} training seeds" if n_seeds > 1 else ""
     return {
-        "RunTrainingSentence": rf"GRPO runs for \num{{{len(log)}}} steps of {completions} responses each, with the optimizer "
-        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of \num{{{grpo.learning_rate:g}}}{again}.",
+        "RunTrainingSentence": f"GRPO runs for {latex.integer(len(log))} steps of {completions} responses each, with the optimizer "
+        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of {latex.setting(grpo.learning_rate)}{again}.",
         "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
         "RunBaseSamples": " (the base model, which is described and not compared, once)"
-        if inputs.warm_start["enabled"]
+        if rollout.base_samples(inputs.warm_start["enabled"]) < rollout.samples_per_prompt
         else "",
         "RunSamplingTemperature": f"{rollout.temperature:g}",
         "RunSamplingMass": f"{rollout.top_p:g}",
@@ -166,13 +145,13 @@ def _training(inputs: Inputs) -> dict[str, str]:
         "RunTrainTokensLast": latex.number(last["completion_tokens"], 0),
         "RunDevice": latex.escape(str(inputs.settings["device"])),
         "RunBackend": latex.escape(str(inputs.settings["backend"])),
-        "RunStepSeconds": rf"\qty{{{seconds:.1f}}}{{\second}}",
+        "RunStepSeconds": latex.quantity(seconds, r"\second"),
         "RunGenerationShare": latex.percent(float(timing["generation_s"].sum() / timing["step_s"].sum())),
-        "RunTrainingMinutes": rf"\qty{{{timing['step_s'].sum() / 60:.1f}}}{{\minute}}",
+        "RunTrainingMinutes": latex.quantity(timing["step_s"].sum() / 60, r"\minute"),
     }
 
 
-def _results(analysis: dict) -> dict[str, str]:
+def _results(analysis: Analysis) -> dict[str, str]:
     start = analysis["starting_policy"]
     empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
@@ -192,22 +171,24 @@ def _results(analysis: dict) -> dict[str, str]:
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
-        "RunSimilaritySentence": similarity(similar, analysis["similarity_noninferiority"]),
+        "RunSimilaritySentence": sentences.similarity(similar, analysis["similarity_noninferiority"]),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
-        "RunSeedSentence": seeds(analysis["training_seeds"]),
-        "RunSeedResults": seed_results(empathy),
+        "RunSeedSentence": sentences.seeds(analysis["training_seeds"]),
+        "RunSeedResults": sentences.seed_results(empathy),
     }
 
 
-def _intensity(analysis: dict) -> dict[str, str]:
-    start, found = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
+def _intensity(analysis: Analysis) -> dict[str, str]:
+    start, by_policy = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
     agreement = analysis["intensity_agreement"]
     return {
-        "RunTrendStart": _correlation(found[start]["trend"]),
-        "RunTrendTuned": _correlation(found["tuned"]["trend"]),
-        "RunTrendSentence": trend(found["tuned"]["trend"], found["change"]["trend"], analysis["confidence"]),
-        "RunFewestConversations": latex.integer(by_intensity.FEWEST_CONVERSATIONS),
+        "RunTrendStart": _correlation(by_policy[start]["trend"]),
+        "RunTrendTuned": _correlation(by_policy["tuned"]["trend"]),
+        "RunTrendSentence": sentences.trend(
+            by_policy["tuned"]["trend"], by_policy["change"]["trend"], analysis["confidence"]
+        ),
+        "RunFewestConversations": latex.integer(bootstrap.FEWEST_CONVERSATIONS),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
         "RunStatedCount": latex.integer(agreement["tuned"]["n"]),
@@ -217,21 +198,21 @@ def _intensity(analysis: dict) -> dict[str, str]:
     }
 
 
-def _correlation(found: dict) -> str:
-    if found["spearman"] is None:
+def _correlation(trend: Trend) -> str:
+    if trend["spearman"] is None:
         return "undefined (no spread)"
-    return f"{latex.number(found['spearman'], 2)} ({latex.p_statement(found['p'])})"
+    return f"{latex.number(trend['spearman'], 2)} ({latex.p_statement(trend['p'])})"
 
 
-def _audit(analysis: dict) -> dict[str, str]:
+def _audit(analysis: Analysis) -> dict[str, str]:
     audit = analysis["audit"]
-    second, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
+    held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     return {
         "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
-        "RunHackingSentence": hacking(audit),
-        "RunSecondDifference": latex.number(second["difference"], 2, signed=True),
-        "RunSecondInterval": latex.interval(second["low"], second["high"], 2),
+        "RunHackingSentence": sentences.hacking(audit),
+        "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
+        "RunSecondInterval": latex.interval(held_out["low"], held_out["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
         "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
@@ -240,17 +221,20 @@ def _audit(analysis: dict) -> dict[str, str]:
     }
 
 
-def _temperature(analysis: dict) -> dict[str, str]:
-    found = analysis["temperature"]
-    grid = [row["temperature"] for row in found["modes"]["batch"]]
+def _temperature(analysis: Analysis) -> dict[str, str]:
+    temperature = analysis["temperature"]
+    grid = [row["temperature"] for row in temperature["modes"]["batch"]]
     return {
-        "RunTemperatureSamples": latex.integer(found["samples"]),
+        "RunTemperatureSamples": latex.integer(temperature["samples"]),
         "RunTemperatureLow": f"{min(grid):g}",
         "RunTemperatureHigh": f"{max(grid):g}",
         "RunTemperatureEffects": "; ".join(
-            temperature_effect(mode, rows, found["configured"]) for mode, rows in found["modes"].items()
+            sentences.temperature_effect(mode, rows, temperature["configured"])
+            for mode, rows in temperature["modes"].items()
         )
         + ".",
-        "RunTemperatureVerdict": temperature_verdict(found["modes"][found["calibration"]], found["configured"]),
-        "RunBatchReference": latex.number(found["batch_reference_correlation"], 3),
+        "RunTemperatureVerdict": sentences.temperature_verdict(
+            temperature["modes"][temperature["calibration"]], temperature["configured"]
+        ),
+        "RunBatchReference": latex.number(temperature["batch_reference_correlation"], 3),
     }

@@ -3,22 +3,24 @@
 from collections.abc import Mapping, Sequence
 
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import Analysis, ByIntensity
 from gpro_empathy.report import verdicts
+from gpro_empathy.report.number_format import PAGE
 
 
-def findings(analysis: Mapping) -> list[dict[str, str]]:
+def findings(analysis: Analysis) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
     similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
     loss = verdicts.LOSS[test["verdict"]].format(margin=f"{test['margin']:g}")
     return [
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
-        {"what": "Second scorer", "text": verdicts.AUDIT[audit["verdict"]]},
+        {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
         {"what": "Side effects", "text": verdicts.drift(audit)},
     ]
 
 
-def tables(analysis: Mapping) -> list[dict]:
+def tables(analysis: Analysis) -> list[dict]:
     """Return the tables of the page, cells as text."""
     policies, start = analysis["policies"], analysis["starting_policy"]
     header = [metric_names.POLICY_LABELS[policy] for policy in policies]
@@ -46,27 +48,6 @@ def tables(analysis: Mapping) -> list[dict]:
     ]
 
 
-def number(value: float | None, digits: int, signed: bool = False) -> str:
-    """Return a number with a fixed count of digits and a true minus sign; a dash for None."""
-    if value is None:
-        return "\N{EN DASH}"
-    text = f"{abs(value):.{digits}f}"
-    # What rounds to 0 has no sign.
-    if float(text) == 0:
-        return text
-    return ("\N{MINUS SIGN}" if value < 0 else "+" if signed else "") + text
-
-
-def interval(low: float, high: float, digits: int) -> str:
-    """Return an interval as [low, high]."""
-    return f"[{number(low, digits)}, {number(high, digits)}]"
-
-
-def p_value(p: float) -> str:
-    """Return a p-value with three digits, or that it is below the smallest of them."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def percent(share: float) -> str:
     """Return a share as a percentage."""
     return f"{100 * share:g}\N{NO-BREAK SPACE}%"
@@ -75,31 +56,31 @@ def percent(share: float) -> str:
 def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str]) -> list[list[str]]:
     rows = []
     for name in order:
-        found, digits = metrics[name], metric_names.digits(name)
+        comparison, digits = metrics[name], metric_names.digits(name)
         rows.append(
             [
                 metric_names.label_with_unit(name),
-                *(number(found["means"][policy], digits) for policy in policies),
-                number(found["difference"], digits, signed=True),
-                interval(found["low"], found["high"], digits),
-                p_value(found["p_holm"]),
-                found["verdict"],
+                *(PAGE.number(comparison["means"][policy], digits) for policy in policies),
+                PAGE.number(comparison["difference"], digits, signed=True),
+                PAGE.interval(comparison["low"], comparison["high"], digits),
+                PAGE.p_value(comparison["p_holm"]),
+                comparison["verdict"],
             ]
         )
     return rows
 
 
-def _by_intensity(found: Mapping, policies: Sequence[str]) -> list[list[str]]:
-    values, rows = found["values"]["empathy_raw"], []
-    for k, level in enumerate(found["levels"]):
+def _by_intensity(intensity: ByIntensity, policies: Sequence[str]) -> list[list[str]]:
+    values, rows = intensity["values"]["empathy_raw"], []
+    for k, level in enumerate(intensity["levels"]):
         change = values["change"]["levels"][k]
         rows.append(
             [
                 str(level["level"]),
                 str(level["prompts"]),
-                *(number(values[policy]["levels"][k]["mean"], 2) for policy in policies),
-                number(change["mean"], 2, signed=True),
-                number(None, 2) if change["low"] is None else interval(change["low"], change["high"], 2),
+                *(PAGE.number(values[policy]["levels"][k]["mean"], 2) for policy in policies),
+                PAGE.number(change["mean"], 2, signed=True),
+                PAGE.number(None, 2) if change["low"] is None else PAGE.interval(change["low"], change["high"], 2),
             ]
         )
     return rows

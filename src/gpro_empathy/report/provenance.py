@@ -22,24 +22,24 @@ _LISTED_CHANGES = 5
 
 def packages(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
     """Return processor, cores that this process may use, memory in GiB, GPU and operating system; no name of the machine."""
-    here = hardware.inspect()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else here.cores
+    inspected = hardware.inspect()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else inspected.cores
     return {
         "processor": _processor(cpuinfo),
         "cores": usable,
         "memory_gib": round(psutil.virtual_memory().total / hardware.GIB, 1),
-        "gpu": ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB" for gpu in here.gpus) or None,
+        "gpu": ", ".join(f"{gpu.name}, {gpu.memory:.0f} GiB" for gpu in inspected.gpus) or None,
         "system": _system(),
     }
 
@@ -85,21 +85,21 @@ def wall_times(
     return seconds, now
 
 
-def report(found: Mapping, links: Mapping[str, str]) -> str:
+def report(record: Mapping, links: Mapping[str, str]) -> str:
     """Return the page as LaTeX: one section, which needs booktabs and hyperref.
 
     Args:
-        found: What record_provenance writes as JSON.
+        record: What record_provenance writes as JSON.
         links: What a file holds, by its path from the folder of the report.
     """
     rows = [
-        ("Commit", _commit(found)),
-        (r"\texttt{params.yaml}, SHA-256", _hash(found["params_sha256"])),
-        (r"\texttt{dvc.lock}, SHA-256", _hash(found["lock_sha256"])),
-        *((label, latex.escape(str(value))) for label, value in _machine_rows(found["machine"])),
-        ("Python", latex.escape(found["python"])),
-        ("Wall times", _wall_times(found["stages"])),
-        ("Packages", latex.escape(", ".join(f"{name} {version}" for name, version in found["packages"].items()))),
+        ("Commit", _commit(record)),
+        (r"\texttt{params.yaml}, SHA-256", _hash(record["params_sha256"])),
+        (r"\texttt{dvc.lock}, SHA-256", _hash(record["lock_sha256"])),
+        *((label, latex.escape(str(value))) for label, value in _machine_rows(record["machine"])),
+        ("Python", latex.escape(record["python"])),
+        ("Wall times", _wall_times(record["stages"])),
+        ("Packages", latex.escape(", ".join(f"{name} {version}" for name, version in record["packages"].items()))),
     ]
     table = latex.tabular(r"@{}l>{\raggedright\arraybackslash}p{0.74\linewidth}@{}", ["What", "Of this run"], rows)
     files = [rf"\href{{run:{path}}}{{\nolinkurl{{{path}}}}} ({latex.escape(what)})" for path, what in links.items()]
@@ -121,15 +121,15 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _commit(found: Mapping) -> str:
-    if found["commit"] is None:
+def _commit(record: Mapping) -> str:
+    if record["commit"] is None:
         return "not in git"
-    changes = found["changed"]
+    changes = record["changed"]
     if not changes:
-        return rf"\texttt{{{found['commit']}}}, nothing changed since"
+        return rf"\texttt{{{record['commit']}}}, nothing changed since"
     names = ", ".join(rf"\texttt{{{latex.escape(name)}}}" for name in changes[:_LISTED_CHANGES])
     rest = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
-    return rf"\texttt{{{found['commit']}}}, and since then changed: {names}{rest}"
+    return rf"\texttt{{{record['commit']}}}, and since then changed: {names}{rest}"
 
 
 def _wall_times(stages: Mapping[str, float | None]) -> str:
@@ -140,12 +140,12 @@ def _wall_times(stages: Mapping[str, float | None]) -> str:
     return ", ".join(cells)
 
 
-def _machine_rows(found: Mapping) -> list[tuple[str, str]]:
+def _machine_rows(facts: Mapping) -> list[tuple[str, str]]:
     return [
-        ("Processor", f"{found['processor']}, {found['cores']} cores"),
-        ("Memory", f"{found['memory_gib']} GiB"),
-        ("GPU", found["gpu"] or "none"),
-        ("System", found["system"]),
+        ("Processor", f"{facts['processor']}, {facts['cores']} cores"),
+        ("Memory", f"{facts['memory_gib']} GiB"),
+        ("GPU", facts["gpu"] or "none"),
+        ("System", facts["system"]),
     ]
 
 

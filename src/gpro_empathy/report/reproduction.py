@@ -51,15 +51,15 @@ class Comparison:
 def compare(name: str, committed: object, current: object) -> list[Comparison]:
     """Compare every number, word and truth value of a report with the committed one, in the order of their keys."""
     old, new = dict(leaves(committed)), dict(leaves(current))
-    found = []
+    comparisons = []
     for path in sorted(old.keys() | new.keys(), key=_natural):
         if re.search(NOT_COMPARED, ".".join(map(str, path))):
             continue
         rule = rule_of(name, path)
         a, b = old.get(path, _MISSING), new.get(path, _MISSING)
         agrees = path in old and path in new and _agree(rule, path, a, b, committed)
-        found.append(Comparison(f"{name}: {'.'.join(map(str, path))}", a, b, rule, agrees))
-    return found
+        comparisons.append(Comparison(f"{name}: {'.'.join(map(str, path))}", a, b, rule, agrees))
+    return comparisons
 
 
 def leaves(value: object, path: tuple = ()) -> Iterator[tuple[tuple, object]]:
@@ -80,21 +80,26 @@ def changed_sections(committed: str, current: str) -> list[str]:
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def summary(found: list[Comparison]) -> str:
+def summary(comparisons: list[Comparison]) -> str:
     """Return how many values agree, the same by rule with its tolerance, and a table of those that do not."""
-    wrong = [one for one in found if not one.agrees]
+    wrong = [comparison for comparison in comparisons if not comparison.agrees]
     if not wrong:
-        lines = [f"All {len(found)} numbers agree with the committed ones."]
+        lines = [f"All {len(comparisons)} numbers agree with the committed ones."]
     else:
-        lines = [f"{len(found) - len(wrong)} of {len(found)} numbers agree with the committed ones."]
+        lines = [f"{len(comparisons) - len(wrong)} of {len(comparisons)} numbers agree with the committed ones."]
     for rule in RULES:
-        own = [one for one in found if one.rule is rule]
-        if own:
-            lines.append(f"  {sum(one.agrees for one in own):>4} of {len(own):<4} {rule.what}: {rule.tolerance}")
+        judged = [comparison for comparison in comparisons if comparison.rule is rule]
+        if judged:
+            lines.append(
+                f"  {sum(comparison.agrees for comparison in judged):>4} of {len(judged):<4} {rule.what}: {rule.tolerance}"
+            )
     if wrong:
         lines.append("These do not:")
         rows = [("", "committed", "this run", "tolerance")]
-        rows += [(one.place, _show(one.committed), _show(one.current), one.rule.tolerance) for one in wrong[:_LISTED]]
+        rows += [
+            (comparison.place, _show(comparison.committed), _show(comparison.current), comparison.rule.tolerance)
+            for comparison in wrong[:_LISTED]
+        ]
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         lines += ["  " + "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
         if len(wrong) > _LISTED:
@@ -109,7 +114,7 @@ def verify(revision: str = "HEAD", root: Path = Path()) -> str:
         UserError: If there is nothing to compare: no git, no such revision, no report of this run or none at the revision.
     """
     commit = repository.head(root)
-    found, notes, identical = [], [], 0
+    comparisons, notes, identical = [], [], 0
     for name in COMPARED:
         old = repository.committed(name, revision, root)
         if old is None:
@@ -117,12 +122,12 @@ def verify(revision: str = "HEAD", root: Path = Path()) -> str:
             continue
         current = files.read_json(root / name)
         identical += old == (root / name).read_bytes()
-        found += compare(name, json.loads(old), current)
-    if not found:
+        comparisons += compare(name, json.loads(old), current)
+    if not comparisons:
         raise UserError(f"{revision} holds no reports to compare with")
     place = f"{revision} ({commit[:10]})" if revision == "HEAD" else revision
     notes.insert(0, f"Compared with {place}: {identical} of {len(COMPARED)} reports are the same byte for byte.")
-    return "\n".join([*notes, *_expectations(revision, root), summary(found)])
+    return "\n".join([*notes, *_expectations(revision, root), summary(comparisons)])
 
 
 def _expectations(revision: str, root: Path) -> Iterator[str]:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from gpro_empathy import params
 from gpro_empathy.analysis import estimates
+from gpro_empathy.analysis.results import Estimate
+from gpro_empathy.labels import LABELS
 from gpro_empathy.report import latex
 
-TITLES = {"reward": "the reward's scorer", "audit": "the second scorer"}
-LABELS = ("emotion", "polarity", "empathy")
+TITLES = {"reward": "the reward's scorer", "audit": "the held-out scorer"}
 # By `estimates.side` of the slope and 1.
 SLOPE = {
     None: "there are too few conversations to judge it",
@@ -44,7 +45,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
     turns, agreement = config.context_turns, scorer["agreement"]
     return {
         "RunScorerTrained": trained(config),
-        "RunScorerReads": rf"on turns after up to \num{{{turns}}} earlier turns" if turns else "on single turns",
+        "RunScorerReads": f"on turns after up to {latex.integer(turns)} earlier turns" if turns else "on single turns",
         "RunScorerConfidence": latex.percent(estimates.CONFIDENCE),
         "RunScorerResamples": latex.integer(estimates.N_RESAMPLES),
         "RunScorerAgreement": latex.number(agreement["pearson_empathy"], 2),
@@ -62,7 +63,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
 
 def trained(config: params.TrainScorer) -> str:
     """Return what is kept and trained of the encoder, as words that follow its name."""
-    kept = rf", of which the first \num{{{config.layers}}} layers are kept," if config.layers else ""
+    kept = f", of which the first {latex.integer(config.layers)} layers are kept," if config.layers else ""
     return kept + (" with low-rank adapters" if config.lora_rank else " with its layers trained further")
 
 
@@ -70,8 +71,8 @@ def slopes(scorer: Mapping) -> str:
     """Say how the label grows with the prediction."""
     parts = []
     for role, title in TITLES.items():
-        found = scorer[role]["calibration"]["slope"]
-        parts.append(f"for {title} it is {_estimate(found, signed=False)}: {SLOPE[estimates.side(found, 1)]}")
+        slope = scorer[role]["calibration"]["slope"]
+        parts.append(f"for {title} it is {latex.estimate(slope, signed=False)}: {SLOPE[estimates.side(slope, 1)]}")
     return f"The slope of the label on the prediction is 1 for a calibrated scorer; {'; '.join(parts)}."
 
 
@@ -80,7 +81,7 @@ def biases(calibration: Mapping) -> str:
     groups = [(f"turns of {_words(row)}", row["bias"]) for row in calibration["by_words"]]
     groups += [(f"polarity {row['group']}", row["bias"]) for row in calibration["by_polarity"]]
     # Clear ones have an interval that leaves out 0.
-    clear = [f"{name} ({latex.number(found['estimate'], 2, signed=True)})" for name, found in groups if _clear(found)]
+    clear = [f"{name} ({latex.number(bias['estimate'], 2, signed=True)})" for name, bias in groups if _clear(bias)]
     if not clear:
         return "No group by length or polarity has a bias, on the reward's scorer, whose interval excludes zero."
     return (
@@ -90,8 +91,8 @@ def biases(calibration: Mapping) -> str:
 
 def stock_phrases(scorer: Mapping) -> str:
     """Say whether a stock phrase raises the score of any turn, and by more than a neutral sentence does."""
-    found, second = (scorer[role]["stock_phrases"]["mean"] for role in TITLES)
-    change, difference = estimates.side(found["change"], 0), estimates.side(found["difference"], 0)
+    reward, held_out = (scorer[role]["stock_phrases"]["mean"] for role in TITLES)
+    change, difference = estimates.side(reward["change"], 0), estimates.side(reward["difference"], 0)
     verdict = {
         None: "there are too few conversations to judge it",
         -1: "it is worth less than the neutral sentence",
@@ -101,18 +102,20 @@ def stock_phrases(scorer: Mapping) -> str:
         else "it is worth more than the neutral sentence, but is not shown to raise the score",
     }[difference]
     return (
-        f"On average over phrases and turns, a stock phrase changes the score of {TITLES['reward']} by {_estimate(found['change'])}, a "
-        f"neutral sentence by {_estimate(found['control_change'])}; the difference is {_estimate(found['difference'])}: {verdict}. "
-        f"On {TITLES['audit']} the difference is {_estimate(second['difference'])}."
+        f"On average over phrases and turns, a stock phrase changes the score of {TITLES['reward']} by {latex.estimate(reward['change'])}, a "
+        f"neutral sentence by {latex.estimate(reward['control_change'])}; the difference is {latex.estimate(reward['difference'])}: {verdict}. "
+        f"On {TITLES['audit']} the difference is {latex.estimate(held_out['difference'])}."
     )
 
 
-def leak(found: Mapping | None) -> str:
+def leak(measured: Mapping | None) -> str:
     """Say what a split by turn adds to the correlations."""
-    if found is None:
+    if measured is None:
         return NO_LEAK
-    mean = found["mean"]
-    sizes = {name: latex.integer(found[name]) for name in ("held_out_turns", "held_out_conversations", "train_turns")}
+    mean = measured["mean"]
+    sizes = {
+        name: latex.integer(measured[name]) for name in ("held_out_turns", "held_out_conversations", "train_turns")
+    }
     start = (
         f"Of the test conversations, {sizes['held_out_turns']} turns, about half of each, are rated by two scorers trained in the same way on "
         f"{sizes['train_turns']} turns: the reward's, which saw none of the {sizes['held_out_conversations']} conversations, "
@@ -122,29 +125,31 @@ def leak(found: Mapping | None) -> str:
         return f"{start}; their correlations are not defined."
     return (
         f"{start}. The mean correlation with the labels is {latex.number(mean['grouped'], 3)} and {latex.number(mean['by_turn'], 3)}, a "
-        f"difference of {_estimate(mean['difference'], 3)}: {LEAK[estimates.side(mean['difference'], 0)]} Each is one training, and "
+        f"difference of {latex.estimate(mean['difference'], 3)}: {LEAK[estimates.side(mean['difference'], 0)]} Each is one training, and "
         "the interval holds nothing of the spread between trainings."
     )
 
 
-def benchmark(found: Mapping) -> str:
+def benchmark(results: Mapping) -> str:
     """Say how the benchmark's scorer does on the official data, and against the published recipe where both were tried."""
-    dev, folds = found["dev"], found["folds"]
+    dev, folds = results["dev"], results["folds"]
     if dev is None:
         return NO_DEV
     recipe = dev["recipe"]
     text = (
         rf"On the official development file of WASSA 2024 the repository's benchmark, the recipe \stage{{{recipe}}} of "
         r"\file{bench/scorer.yaml} trained on the official training file and no scorer of this run, reaches a mean correlation of "
-        f"{_estimate(dev['pearson']['mean'], 3, signed=False)}"
+        f"{latex.estimate(dev['pearson']['mean'], 3, signed=False)}"
     )
     if recipe == PUBLISHED or not {recipe, PUBLISHED} <= set(folds):
         return f"{text}."
-    own, baseline = (_estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED))
+    of_recipe, of_published = (
+        latex.estimate(folds[name]["pearson"]["mean"], 3, signed=False) for name in (recipe, PUBLISHED)
+    )
     difference = folds[recipe]["difference"]["mean"]
     return (
-        f"{text}; cross-validated over the conversations of the training file, it reaches {own} and the published single-turn recipe "
-        f"{baseline}, a difference of {_estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
+        f"{text}; cross-validated over the conversations of the training file, it reaches {of_recipe} and the published single-turn recipe "
+        f"{of_published}, a difference of {latex.estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
     )
 
 
@@ -158,7 +163,7 @@ def dev_column(dev: Mapping | None) -> str:
     )
 
 
-def leak_table(found: Mapping | None, dev: Mapping | None = None) -> str:
+def leak_table(measured: Mapping | None, dev: Mapping | None = None) -> str:
     """Lay out the correlations of both ways to split, and those of the benchmark's scorer on the official dev file.
 
     Args:
@@ -166,9 +171,9 @@ def leak_table(found: Mapping | None, dev: Mapping | None = None) -> str:
     """
     body = []
     for name in (*LABELS, "mean"):
-        row = {} if found is None else found["mean"] if name == "mean" else found["labels"][name]
+        row = {} if measured is None else measured["mean"] if name == "mean" else measured["labels"][name]
         cells = [latex.number(row.get(key), 3) for key in ("grouped", "by_turn")]
-        cells.append(_estimate(row["difference"], 3) if row else "--")
+        cells.append(latex.estimate(row["difference"], 3) if row else "--")
         body.append([name, *cells, *([latex.number(dev["pearson"][name]["estimate"], 3)] if dev else [])])
     header = ["", "new", "by turn", "difference", *(["dev"] if dev else [])]
     return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, body)
@@ -184,9 +189,9 @@ def calibration_table(scorer: Mapping) -> str:
     body = []
     for kind, name in kinds.items():
         for rows in zip(*(scorer[role]["calibration"][kind] for role in TITLES), strict=True):
-            cells = [cell for row in rows for cell in (_estimate(row["bias"]), latex.number(row["mae"], 2))]
+            cells = [cell for row in rows for cell in (latex.estimate(row["bias"]), latex.number(row["mae"], 2))]
             body.append([name(rows[0]), latex.integer(rows[0]["turns"]), *cells])
-    header = ["turns with", "number", "bias, reward's", "error", "bias, second", "error"]
+    header = ["turns with", "number", "bias, reward's", "error", "bias, held-out", "error"]
     return latex.GENERATED + latex.tabular("@{}lrrrrr@{}", header, body)
 
 
@@ -194,11 +199,11 @@ def phrases_table(scorer: Mapping) -> str:
     """Lay out what each stock phrase does to the score of a turn."""
     body = []
     rows = zip(*(scorer[role]["stock_phrases"]["phrases"] for role in TITLES), strict=True)
-    for reward, second in [*rows, tuple(scorer[role]["stock_phrases"]["mean"] for role in TITLES)]:
+    for reward, held_out in [*rows, tuple(scorer[role]["stock_phrases"]["mean"] for role in TITLES)]:
         changes = [latex.number(reward[key]["estimate"], 2, signed=True) for key in ("change", "control_change")]
-        differences = [_estimate(row["difference"]) for row in (reward, second)]
+        differences = [latex.estimate(row["difference"]) for row in (reward, held_out)]
         body.append([latex.escape(reward["phrase"]) if "phrase" in reward else "mean", *changes, *differences])
-    header = ["appended phrase", "phrase", "neutral", "difference", "difference, second scorer"]
+    header = ["appended phrase", "phrase", "neutral", "difference", "difference, held-out scorer"]
     return latex.GENERATED + latex.tabular("@{}lrrrr@{}", header, body)
 
 
@@ -207,10 +212,5 @@ def _words(row: Mapping) -> str:
     return f"{fewest} words" if fewest == most else rf"{fewest}\textendash{{}}{most} words"
 
 
-def _clear(found: Mapping) -> bool:
-    return estimates.side(found, 0) in (-1, 1)
-
-
-def _estimate(found: Mapping, digits: int = 2, signed: bool = True) -> str:
-    number = latex.number(found["estimate"], digits, signed)
-    return number if found["low"] is None else f"{number} {latex.interval(found['low'], found['high'], digits)}"
+def _clear(estimate: Estimate) -> bool:
+    return estimates.side(estimate, 0) in (-1, 1)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy import params
+from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
-from gpro_empathy.analysis import temperature_effect as analysis_temperature_effect
+from gpro_empathy.analysis.results import AtTemperature, Audit, Comparison, Noninferiority, Trend
 from gpro_empathy.report import gpu_table, latex, verdicts
 
 NAMES = {
@@ -34,10 +34,29 @@ SPLIT = {
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
 }
+# By what advantages of summed terms are divided by, and for terms standardised one by one.
 AGGREGATION = {
-    "sum_then_normalize": "The terms are summed first and the sum is standardised within the group.",
-    "normalize_then_sum": "Each term is standardised within the group before the terms are summed, so that $R$ in "
-    r"\autoref{eq:advantage} stands for one term at a time.",
+    "group": "The terms are summed first and the sum is standardised within the group.",
+    "batch": "The terms are summed first, and the sum is centred within the group and scaled over the step.",
+    "none": "The terms are summed first and the sum is centred within the group.",
+    "each term": "Each term is standardised within the group before the terms are summed, and their sum over the step, so that "
+    r"$R$ in \autoref{eq:advantage} stands for one term at a time.",
+}
+# What becomes of a linear rescaling of the reward, in the same cases.
+RESCALING = {
+    "group": r"Advantages (\autoref{eq:advantage}) are standardised within the group, which undoes any linear rescaling of the reward.",
+    "batch": r"Advantages (\autoref{eq:advantage}) are scaled over the step, which undoes any linear rescaling of the reward.",
+    "none": r"Advantages (\autoref{eq:advantage}) are not scaled, so that a linear rescaling of the reward rescales them, which the "
+    "correlations below do not see.",
+    "each term": r"The scores of each term (\autoref{eq:advantage}) are standardised within the group, which undoes any linear rescaling "
+    "of a term.",
+}
+_DIVIDED_WITHIN_GROUP = r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(R_1,\dots,R_G)}"
+ADVANTAGE_FORMULA = {
+    "group": _DIVIDED_WITHIN_GROUP,
+    "batch": r"\frac{R_i-\mathrm{mean}(R_1,\dots,R_G)}{\mathrm{sd}(\text{all }R\text{ of the step})}",
+    "none": r"R_i-\mathrm{mean}(R_1,\dots,R_G)",
+    "each term": _DIVIDED_WITHIN_GROUP,
 }
 LOSS = {
     "dapo": r"$N$ is the number of tokens in all responses of the step~\citep{yu2025dapo}.",
@@ -79,6 +98,8 @@ CALIBRATIONS = {
 # From which smallest correlation of advantages on T is said to matter so much.
 MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
 
+SECOND = r"\second"
+
 
 def model_name(name: str) -> str:
     """Return a model's name in print, with its citation where the repository brings the model."""
@@ -102,7 +123,7 @@ def warm_start(report: Mapping) -> str:
     if not report["enabled"]:
         return "There is no warm start: GRPO begins with the model as it is."
     return (
-        rf"Before GRPO a warm start, supervised training of the same adapter on \num{{{report['demonstrations']}}} "
+        f"Before GRPO a warm start, supervised training of the same adapter on {latex.integer(report['demonstrations'])} "
         "demonstrations, teaches this format; its loss fell or rose from "
         f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)}."
     ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
@@ -110,9 +131,7 @@ def warm_start(report: Mapping) -> str:
 
 def further_terms(weights: Mapping[str, float]) -> str:
     """Say what the reward asks for beside the two scores, if anything."""
-    asked = [
-        ASKS.get(term, term.replace("_", " ")) for term in weights if term not in analysis_temperature_effect.TERMS
-    ]
+    asked = [ASKS.get(term, term.replace("_", " ")) for term in weights if term not in calibration.CALIBRATED]
     if not asked:
         return ""
     return f"Further terms of the reward ask for {_listed(asked)}."
@@ -122,23 +141,29 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
+def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
+    """Return the settings' key of AGGREGATION, RESCALING and ADVANTAGE_FORMULA."""
+    # Terms that are standardised one by one are so within the group, whatever scale_rewards says.
+    return "each term" if rewards.aggregation == "normalize_then_sum" else grpo.scale_rewards
+
+
 def trained_share(grpo: params.TrainGrpo) -> str:
     """Say which responses of a group are trained on."""
     if grpo.trained_generations == grpo.num_generations:
         return ""
     return (
-        rf"Of each group, the \num{{{grpo.trained_generations}}} responses whose advantages vary most are trained on, in the manner of "
+        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages vary most are trained on, in the manner of "
         r"\citet{xu2026rollouts}; their advantages are those against the whole group."
     )
 
 
-def similarity(found: Mapping, noninferiority: Mapping) -> str:
+def similarity(comparison: Comparison, noninferiority: Noninferiority) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
-    change = verdicts.SIMILARITY[found["verdict"]]
-    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=rf"\num{{{noninferiority['margin']:g}}}")
-    difference = latex.number(found["difference"], 3, signed=True)
+    change = verdicts.SIMILARITY[comparison["verdict"]]
+    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=latex.setting(noninferiority["margin"]))
+    difference = latex.number(comparison["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
-    return f"{change} ({difference}, {latex.interval(found['low'], found['high'], 3)}); {bound} (one-sided {test})."
+    return f"{change} ({difference}, {latex.interval(comparison['low'], comparison['high'], 3)}); {bound} (one-sided {test})."
 
 
 def seeds(numbers: Sequence[int]) -> str:
@@ -158,64 +183,64 @@ def seeds(numbers: Sequence[int]) -> str:
     )
 
 
-def seed_results(found: Mapping) -> str:
+def seed_results(comparison: Comparison) -> str:
     """Give the change of each training seed, if there are several."""
-    by_seed = found["by_seed"]
+    by_seed = comparison["by_seed"]
     if len(by_seed) == 1:
         return ""
     changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
     return f"By training seed, the change is {_listed(changes)}."
 
 
-def trend(tuned: Mapping, change: Mapping, confidence: float) -> str:
+def trend(tuned: Trend, change: Trend, confidence: float) -> str:
     """Say whether the tuned policy's empathy grows with the intensity of the turn, and whether its gain does."""
     sentences = []
-    for subject, found in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
-        if _clear(found, confidence):
-            sentences.append(f"{subject} {'grows' if found['spearman'] > 0 else 'falls'} with the intensity")
+    for subject, correlation in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
+        if _clear(correlation, confidence):
+            sentences.append(f"{subject} {'grows' if correlation['spearman'] > 0 else 'falls'} with the intensity")
         else:
             sentences.append(f"there is no evidence that {subject} follows the intensity")
     text = "; ".join(sentences) + "."
     return text[0].upper() + text[1:]
 
 
-def _clear(found: Mapping, confidence: float) -> bool:
-    return found["spearman"] is not None and found["p"] < effects.significance_level(confidence)
+def _clear(correlation: Trend, confidence: float) -> bool:
+    return correlation["spearman"] is not None and correlation["p"] < effects.significance_level(confidence)
 
 
-def hacking(audit: Mapping) -> str:
+def hacking(audit: Audit) -> str:
     """Say plainly whether the run looks like reward hacking."""
     return HACKING[audit["verdict"]][bool(audit["drifts"])]
 
 
-def temperature_effect(mode: str, rows: Sequence[Mapping], configured: float) -> str:
+def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: float) -> str:
     """Give the smallest correlation of advantages over the grid, with its T, and the most reversed pairs, in one mode."""
-    others = _others(rows, configured)
-    if not others:
+    other_rows = _others(rows, configured)
+    if not other_rows:
         return f"undefined {CALIBRATIONS[mode]}, where the rewards have no spread"
-    farthest = min(others, key=lambda row: row["correlation"])
-    reversed_pairs = max(row["reversed_pairs"] for row in others)
+    farthest = min(other_rows, key=lambda row: row["correlation"])
+    reversed_pairs = max(row["reversed_pairs"] for row in other_rows)
     return (
         rf"{latex.number(farthest['correlation'], 3)} (at $T={farthest['temperature']:g}$) and "
         f"{latex.percent(reversed_pairs, 1)} {CALIBRATIONS[mode]}"
     )
 
 
-def temperature_verdict(rows: Sequence[Mapping], configured: float) -> str:
+def temperature_verdict(rows: Sequence[AtTemperature], configured: float) -> str:
     """Say how much T matters in the calibration that was trained with, and from where on it is said to."""
-    others = _others(rows, configured)
-    if not others:
+    other_rows = _others(rows, configured)
+    if not other_rows:
         return "Whether $T$ matters cannot be said."
-    smallest = min(row["correlation"] for row in others)
+    smallest = min(row["correlation"] for row in other_rows)
     word = next(word for bound, word in MATTERS if smallest >= bound)
-    hardly, little = (rf"\num{{{bound:g}}}" for bound, _ in MATTERS[:2])
+    hardly, little = (latex.setting(bound) for bound, _ in MATTERS[:2])
     return (
         rf"In the calibration that was trained with, $T$ \emph{{{word}}} (we say \emph{{hardly}} from a smallest correlation of "
         rf"{hardly} on, and \emph{{little}} from {little} on)."
     )
 
 
-def _others(rows: Sequence[Mapping], configured: float) -> list[Mapping]:
+def _others(rows: Sequence[AtTemperature], configured: float) -> list[AtTemperature]:
     return [row for row in rows if row["temperature"] != configured and row["correlation"] is not None]
 
 
@@ -229,15 +254,15 @@ def rehearsals(gpus: Sequence[dict]) -> str:
     )
 
 
-def _rehearsal(found: dict) -> str:
-    seconds, versions = found["seconds_per_step"], found["versions"]
+def _rehearsal(rehearsal: dict) -> str:
+    seconds, versions = rehearsal["seconds_per_step"], rehearsal["versions"]
     named = [
         f"{name} {versions[name].partition('+')[0]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions
     ]
-    open_ = gpu_table.not_passed(found)
-    failed = f" ({open_})" if open_ else ""
+    unfinished = gpu_table.not_passed(rehearsal)
+    failed = f" ({unfinished})" if unfinished else ""
     return (
-        rf"on one {latex.escape(found['gpu']['name'])} a step of \file{{{latex.escape(found['profile'])}}} took "
-        rf"\qty{{{seconds['step']:.1f}}}{{\second}}, \qty{{{seconds['generation']:.1f}}}{{\second}} of it sampling, and "
-        rf"{found['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
+        rf"on one {latex.escape(rehearsal['gpu']['name'])} a step of \file{{{latex.escape(rehearsal['profile'])}}} took "
+        f"{latex.quantity(seconds['step'], SECOND)}, {latex.quantity(seconds['generation'], SECOND)} of it sampling, and "
+        rf"{rehearsal['peak_memory_gib']['train']:.1f}\,GiB of memory, with {', '.join(named)}{failed}"
     )

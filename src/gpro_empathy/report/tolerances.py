@@ -56,14 +56,14 @@ def _over_prompts(factor: float) -> Callable:
 
 
 def _change(path: tuple, old: float, new: float, report: object) -> bool:
-    found, floor = _metric(path, report), 1 / report["prompts"]
-    below, above = found["difference"] - found["low"], found["high"] - found["difference"]
+    metric, floor = _metric(path, report), 1 / report["prompts"]
+    below, above = metric["difference"] - metric["low"], metric["high"] - metric["difference"]
     return old - max(_WIDENING * below, floor) <= new <= old + max(_WIDENING * above, floor)
 
 
 def _level(path: tuple, old: float, new: float, report: object) -> bool:
-    found = _metric(path, report)
-    width = _WIDENING * max(found["high"] - found["difference"], found["difference"] - found["low"])
+    metric = _metric(path, report)
+    width = _WIDENING * max(metric["high"] - metric["difference"], metric["difference"] - metric["low"])
     # A metric that was the same for every prompt has an interval without width.
     return abs(new - old) <= max(width, 1 / report["prompts"])
 
@@ -76,27 +76,27 @@ def _same_side(path: tuple, old: float, new: float, report: object) -> bool:
 
 
 def _intensity(path: tuple, old: float, new: float, report: object) -> bool:
-    found = report
+    level = report
     for key in path[:-1]:
-        found = found[key]
-    if found["low"] is None:
+        level = level[key]
+    if level["low"] is None:
         return abs(new - old) <= 2 * report["metrics"][path[2]]["sd_of_differences"]
-    return abs(new - old) <= _WIDENING * max(found["high"] - found["mean"], found["mean"] - found["low"])
+    return abs(new - old) <= _WIDENING * max(level["high"] - level["mean"], level["mean"] - level["low"])
 
 
 def _replies(path: tuple, old: float, new: float, report: object) -> bool:
-    found = report[path[0]][path[1]]
-    return abs(new - old) <= 0.15 * (found["n"] + found["missing"])
+    stated = report[path[0]][path[1]]
+    return abs(new - old) <= 0.15 * (stated["n"] + stated["missing"])
 
 
 def _metric(path: tuple, report: object) -> dict:
     """Return the part of the report that the path leads through and that has an interval."""
-    found, last = report, {}
+    part, innermost = report, {}
     for key in path:
-        found = found[key]
-        if isinstance(found, dict) and {"low", "high", "difference"} <= found.keys():
-            last = found
-    return last
+        part = part[key]
+        if isinstance(part, dict) and {"low", "high", "difference"} <= part.keys():
+            innermost = part
+    return innermost
 
 
 _ANALYSIS = r"reward_analysis\.json$"

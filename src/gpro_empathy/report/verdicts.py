@@ -1,8 +1,7 @@
 """What was found, in words: plain text, the one source of the report's verdicts and of the results page's."""
 
-from collections.abc import Mapping
-
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import Audit
 
 # The main finding, as a clause.
 HEADLINE = {
@@ -22,16 +21,16 @@ LOSS = {
     "inconclusive": "a loss of {margin} or more cannot be excluded",
 }
 AUDIT = {
-    "no gain to audit": "No gain on the reward's own scorer is established that a second scorer could confirm.",
-    "not confirmed": "The second scorer, which training never saw, does not confirm the gain: it may be peculiar to the "
+    "no gain to audit": "No gain on the reward's own scorer is established that a held-out scorer could confirm.",
+    "not confirmed": "The held-out scorer, which training never saw, does not confirm the gain: it may be peculiar to the "
     "scorer that was optimised.",
-    "partly confirmed": "The second scorer, which training never saw, confirms a gain, but a smaller one: part of the gain "
+    "partly confirmed": "The held-out scorer, which training never saw, confirms a gain, but a smaller one: part of the gain "
     "is peculiar to the scorer that was optimised.",
-    "confirmed": "The second scorer, which training never saw, confirms the gain.",
+    "confirmed": "The held-out scorer, which training never saw, confirms the gain.",
 }
 
 
-def drift(audit: Mapping) -> str:
+def drift(audit: Audit) -> str:
     """Name the side effects that the adjusted tests confirm, and apart from them the changes that the reward asks for."""
     asked = audit["asked_changes"]
     if audit["drifts"]:
@@ -45,7 +44,7 @@ def drift(audit: Mapping) -> str:
     return f"{text} Changed as the reward asks: {_changes(audit, asked)}." if asked else text
 
 
-def _changes(audit: Mapping, names: list[str]) -> str:
+def _changes(audit: Audit, names: list[str]) -> str:
     changes = []
     for metric in names:
         rose = audit["metrics"][metric]["difference"] > 0

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import jinja2
 
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.report import page_tables, verdicts
+from gpro_empathy.report.number_format import PAGE
 
 # Scores that stand below each response; the others are folded.
 SHOWN = ("empathy_raw", "semantic_similarity_raw", "audit_empathy_raw")
@@ -31,7 +33,7 @@ class Template:
     script: str
 
 
-def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
+def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
     """Return the page as HTML.
 
     Args:
@@ -57,11 +59,11 @@ def render(template: Template, analysis: Mapping, rows: Sequence[Mapping], capti
         start_label=metric_names.POLICY_LABELS[start],
         confidence=page_tables.percent(analysis["confidence"]),
         empathy={
-            "start": page_tables.number(empathy["means"][start], 2),
-            "tuned": page_tables.number(empathy["means"]["tuned"], 2),
-            "difference": page_tables.number(empathy["difference"], 2, signed=True),
-            "interval": page_tables.interval(empathy["low"], empathy["high"], 2),
-            "p": page_tables.p_value(empathy["p_holm"]),
+            "start": PAGE.number(empathy["means"][start], 2),
+            "tuned": PAGE.number(empathy["means"]["tuned"], 2),
+            "difference": PAGE.number(empathy["difference"], 2, signed=True),
+            "interval": PAGE.interval(empathy["low"], empathy["high"], 2),
+            "p": PAGE.p_value(empathy["p_holm"]),
         },
         findings=page_tables.findings(analysis),
         tables=page_tables.tables(analysis),
@@ -98,8 +100,8 @@ def browser_data(rows: Sequence[Mapping], metrics: Sequence[str], start: str) ->
     several = len({row["seed"] for row in rows if row["model"] == "tuned"}) > 1
     prompts: dict[str, dict] = {}
     for row in rows:
-        found = prompts.setdefault(row["prompt_id"], _prompt(row, policies))
-        found["responses"][row["model"]].append(_response(row, kept, several))
+        prompt = prompts.setdefault(row["prompt_id"], _prompt(row, policies))
+        prompt["responses"][row["model"]].append(_response(row, kept, several))
     for name, prompt in prompts.items():
         for policy, responses in prompt["responses"].items():
             if not responses:

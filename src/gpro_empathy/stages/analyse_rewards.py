@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import entry_point, files, params
+from gpro_empathy import calibration, csv_table, entry_point, files, params
 from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
+from gpro_empathy.analysis.results import Analysis, RolloutAnalysis
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 GROUPS = Path("reports/training/groups.csv")
@@ -25,7 +26,7 @@ METRICS = Path("reports/metrics.json")
 PARTS = ("declared metrics", "intensity levels", "audit")
 
 
-def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Path()) -> None:
+def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.TrainGrpo, root: Path = Path()) -> None:
     """Analyse the rollouts below `root` and write the numbers.
 
     Raises:
@@ -37,27 +38,23 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, root: Path = Pat
     rng = np.random.default_rng(config.seed)
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
-        analysis = analyse(rows, config, rewards.weights, rng)
+        of_rollouts = analyse(rows, config, rewards.weights, rng)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
-    groups, reference = (
-        files.read_csv(root / GROUPS, ["seed", "step", "group", "sample"]),
-        files.read_json(root / REFERENCE),
-    )
+    groups = csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"])
+    reference = calibration.stored_statistics(files.read_json(root / REFERENCE))
     try:
-        analysis["temperature"] = temperature_effect.effect(
-            groups, reference, rewards.weights, rewards.calibration_temperature
-        )
+        temperature = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
     except ValueError as error:
         raise files.UserError(f"{GROUPS}: {error}") from error
-    analysis["temperature"]["calibration"] = rewards.calibration
+    analysis: Analysis = {**of_rollouts, "temperature": temperature}
     files.write_json(root / ANALYSIS, analysis)
     files.write_json(root / METRICS, glance(analysis))
 
 
 def analyse(
     rows: list[dict], config: params.AnalyseRewards, weights: Mapping[str, float], rng: np.random.Generator
-) -> dict:
+) -> RolloutAnalysis:
     """Return all numbers that come from the rollouts, of a policy trained on rewards of these weights.
 
     Raises:
@@ -97,7 +94,7 @@ def tell(part: str, started: float) -> None:
     print(f"analyse_rewards: {part} compared, {done}/{len(PARTS)}, about {left:.0f} s left", flush=True)
 
 
-def glance(analysis: dict) -> dict[str, dict[str, float]]:
+def glance(analysis: Analysis) -> dict[str, dict[str, float]]:
     """Return, for each declared metric, both policies' means, their difference and its adjusted p."""
     start = analysis["starting_policy"]
     return {
@@ -113,7 +110,7 @@ def glance(analysis: dict) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run the stage with the settings of params.yaml."""
-    run(params.load(params.AnalyseRewards), params.load(params.Rewards))
+    run(params.load(params.AnalyseRewards), params.load(params.Rewards), params.load(params.TrainGrpo))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gpro_empathy import entry_point, files, params
+from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
+from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.report import figures
 
 ANALYSIS = Path("reports/reward_analysis.json")
@@ -35,9 +36,9 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
-    log = files.read_csv(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
-    groups = files.read_csv(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
-    predictions = files.read_csv(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
+    log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
+    groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
+    predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
     try:
         responses = response_table.responses(files.read_jsonl(root / ROLLOUTS))
     except ValueError as error:
@@ -56,7 +57,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
 
 
 def draw(
-    analysis: dict,
+    analysis: Analysis,
     log: pd.DataFrame,
     groups: pd.DataFrame,
     scorer: dict,
@@ -78,7 +79,7 @@ def draw(
         "reward_distributions": figures.reward_distributions(responses, policies, **look),
         "empathy_by_intensity": figures.empathy_by_intensity(analysis["by_intensity"], policies, **look),
         "scorer_reliability": figures.scorer_reliability(predictions, reliability, **look),
-        "reward_against_audit": figures.reward_against_audit(pd.DataFrame(changes), **look),
+        "reward_against_audit": figures.reward_against_held_out(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }
 

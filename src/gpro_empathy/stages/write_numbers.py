@@ -11,7 +11,7 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 
 from pathlib import Path
 
-from gpro_empathy import entry_point, files, params
+from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, scorer_section
 from gpro_empathy.report import macros as report_macros
@@ -84,8 +84,8 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
         analysis=files.read_json(root / REPORTS / "reward_analysis.json"),
         settings=files.read_json(root / TRAINING / "settings.json"),
-        log=files.read_csv(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
-        timing=files.read_csv(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
+        log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
+        timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
         gpus=gpu_table.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )

@@ -23,7 +23,7 @@ CAPTIONS = {
     "training_curves": "The training run, step by step.",
     "reward_distributions": "Raw scores of all responses, before and after tuning.",
     "empathy_by_intensity": "Does the response grow with the need? Raw empathy by intensity of the user's turn.",
-    "reward_against_audit": "Is the reward earned? Change on the reward's scorer against change on the second one.",
+    "reward_against_audit": "Is the reward earned? Change on the reward's scorer against change on the held-out one.",
     "scorer_reliability": "The scorers: labelled against predicted empathy.",
     "temperature_effect": "What the calibration temperature changes in the advantages.",
 }

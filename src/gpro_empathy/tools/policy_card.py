@@ -8,6 +8,7 @@ from huggingface_hub import ModelCardData
 from gpro_empathy import model_card, packaged_models, params, response_format
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.policy import adapters
+from gpro_empathy.report.number_format import MARKDOWN
 
 # The model on the hub whose weights the packaged ones are, rounded to Q4_1.
 HUB_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -113,19 +114,22 @@ def _metrics(trained: adapters.Tuned, analysis: Mapping) -> str:
     return (
         f"On {analysis['prompts']} held-out prompts of {analysis['conversations']} conversations. Difference: tuned less "
         f"starting policy ({metric_names.POLICY_LABELS[start]}), by prompt, with its {100 * analysis['confidence']:g} % "
-        f"interval{several}; p is corrected for all metrics of the table. The second scorer was never seen in training.\n\n"
+        f"interval{several}; p is corrected for all metrics of the table. The held-out scorer was never seen in training.\n\n"
         + model_card.table(header, rows)
     )
 
 
 def _metric(name: str, seed: int, start: str, values: Mapping) -> list[str]:
     digits, means = metric_names.digits(name), values["means"]
-    numbers = [f"{means[start]:.{digits}f}", f"{means['tuned']:.{digits}f}"]
-    low, high = f"{values['low']:.{digits}f}", f"{values['high']:.{digits}f}"
-    p = f"{values['p_holm']:.3f}" if values["p_holm"] >= 0.001 else "< 0.001"
-    of_this_seed = f"{values['by_seed'][str(seed)]:+.{digits}f}"
-    difference = f"{values['difference']:+.{digits}f} [{low}, {high}]"
-    return [metric_names.label_with_unit(name), *numbers, difference, p, of_this_seed]
+    return [
+        metric_names.label_with_unit(name),
+        MARKDOWN.number(means[start], digits),
+        MARKDOWN.number(means["tuned"], digits),
+        f"{MARKDOWN.number(values['difference'], digits, signed=True)} "
+        f"{MARKDOWN.interval(values['low'], values['high'], digits)}",
+        MARKDOWN.p_value(values["p_holm"]),
+        MARKDOWN.number(values["by_seed"][str(seed)], digits, signed=True),
+    ]
 
 
 def _data(config: params.Params, data: Mapping) -> str:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpro_empathy import files, model_card, rewards
+from gpro_empathy import calibration, files, model_card
 from gpro_empathy.training.grpo_run import Result, Run
 
 # Columns that stand first in every table; the others follow in alphabetical order.
@@ -22,7 +22,7 @@ def write_reports(results: Sequence[Result], folder: Path) -> None:
         for name in ("log", "timing", "groups"):
             files.write_text(temporary / f"{name}.csv", _csv(_with_seed(results, name)))
         files.write_jsonl(temporary / "samples.jsonl", _with_seed(results, "samples"))
-        files.write_json(temporary / "reference.json", rewards.reference_json(results[0].reference))
+        files.write_json(temporary / "reference.json", calibration.statistics_json(results[0].reference))
         seeds = [result.seed for result in results]
         files.write_json(temporary / "settings.json", results[0].settings | {"seeds": seeds})
 

@@ -111,7 +111,7 @@ class Record(TrainerCallback):
         """Measure and sample the starting policy, unless that was done before."""
         # Not before the training begins: only then are sharded weights where a vLLM server is sent them from.
         self.reference = self.reference or measure_reference(self.run, self.trainer)
-        self.log.recorder.model = rewards.with_reference(self.run.rewards, rewards.reference_json(self.reference))
+        self.log.recorder.model = rewards.with_reference(self.run.rewards, calibration.statistics_json(self.reference))
         if not self.samples:
             self.samples += sample_responses(self.run, 0, self.trainer)
 
@@ -140,7 +140,9 @@ def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str,
     distributed.say(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy")
     responses = [response_format.parse_response(text) for text in _respond(run, chosen, rng, trainer)]
     raw = distributed.from_main(lambda: run.rewards.raw(chosen, responses))
-    return {name: calibration.batch_statistics(values) for name, values in raw.items() if name in rewards.CALIBRATED}
+    return {
+        name: calibration.batch_statistics(values) for name, values in raw.items() if name in calibration.CALIBRATED
+    }
 
 
 def sample_responses(run: Run, step: int, trainer: GRPOTrainer | None = None) -> list[dict]:

@@ -10,8 +10,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy import files, params, response_format, rewards, text_measures
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHY, LABELS
 from gpro_empathy.policy import loading, sampling, vllm_engine
 from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.policy.sampling import Sampler
@@ -65,7 +66,7 @@ def sample_policies(
     policies = [(("base", None), None), *adapters.items()]
     result: list[Sample] = []
     for key, folder in policies:
-        count = config.samples_per_prompt if folder else _base_samples(adapters, config)
+        count = config.samples_per_prompt if folder else config.base_samples(("warm_start", None) in adapters)
         result += _sample(sampler_of(label(*key), folder), key, tokenizer, turns, config, count)
     return result
 
@@ -130,7 +131,7 @@ def score(
         responses = [response_format.parse_response(sample.text) for sample in of_policy]
         scores = model.score([sample.turn.text for sample in of_policy], responses)
         contexts = [(sample.turn.text,) for sample in of_policy]
-        audit_B = audit.score([response.answer for response in responses], contexts)[:, LABELS.index("empathy")]
+        audit_B = audit.score([response.answer for response in responses], contexts)[:, EMPATHY]
         columns = {f"{term}_raw": values for term, values in scores.raw.items()}
         for term in model.reference:
             columns |= {f"{term}_batch": scores.batch[term], f"{term}_reference": scores.reference[term]}
@@ -165,10 +166,6 @@ def _describe(sample: Sample, response: response_format.Response) -> dict:
         "completion_tokens": sample.completion_tokens,
         "finish_reason": sample.finish_reason,
     }
-
-
-def _base_samples(adapters: Mapping[tuple[str, int | None], Path], config: params.Rollout) -> int:
-    return 1 if ("warm_start", None) in adapters else config.samples_per_prompt
 
 
 def _sample(

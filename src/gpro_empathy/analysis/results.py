@@ -1,0 +1,206 @@
+"""The form of the results: what the analysis returns and reports/*.json hold, for the report.
+
+A value is None where it is not defined: without spread, with too few conversations, or of nothing.
+"""
+
+from typing import TypedDict
+
+
+class Estimate(TypedDict):
+    """A value with the ends of its interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+# Of reports/reward_analysis.json
+
+
+class Comparison(TypedDict):
+    """One metric, the tuned policy less the starting one: `paired_comparison.compare`.
+
+    Means are by policy, `by_seed` by training seed, as text.
+    """
+
+    prompts: int
+    means: dict[str, float]
+    interquartile_means: dict[str, float]
+    difference: float
+    low: float
+    high: float
+    standard_error: float
+    by_seed: dict[str, float]
+    p_sign_flip: float
+    p_wilcoxon: float
+    p_holm: float
+    sd_of_differences: float
+    d_z: float | None
+    cliffs_delta: float
+    probability_of_improvement: float
+    interquartile_mean_difference: float
+    smallest_detectable: float
+    smallest_detectable_adjusted: float
+    verdict: str
+
+
+class Noninferiority(TypedDict):
+    """Whether a loss of the margin is excluded: `paired_comparison.similarity_noninferiority`."""
+
+    margin: float
+    p: float
+    verdict: str
+
+
+class StatedAgreement(TypedDict):
+    """How a policy's stated intensities agree with the labels: `by_intensity.stated_agreement`.
+
+    `n` responses state one, `missing` do not.
+    """
+
+    n: int
+    missing: int
+    exact: float | None
+    within_one: float | None
+
+
+class Level(TypedDict):
+    """How many prompts have an intensity level."""
+
+    level: int
+    prompts: int
+    conversations: int
+
+
+class LevelMean(TypedDict):
+    """The mean of a metric at one level."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Trend(TypedDict):
+    """Correlation with the level."""
+
+    spearman: float | None
+    p: float
+
+
+class ByLevel(TypedDict):
+    """A metric over the levels, in their order."""
+
+    levels: list[LevelMean]
+    trend: Trend
+
+
+class ByIntensity(TypedDict):
+    """The metrics by intensity: `by_intensity.by_intensity`.
+
+    `values` are by metric, and then by policy or `change`.
+    """
+
+    levels: list[Level]
+    values: dict[str, dict[str, ByLevel]]
+    unlabelled_prompts: int
+
+
+class Gap(TypedDict):
+    """The gain on the reward's scorer less that on the held-out one."""
+
+    difference: float
+    low: float
+    high: float
+    p_sign_flip: float
+
+
+class Audit(TypedDict):
+    """What `reward_hacking.audit` returns.
+
+    Phrases have their rate by policy, prompts their change by metric.
+    """
+
+    metrics: dict[str, Comparison]
+    gap: Gap
+    prompt_correlation: float | None
+    stock_phrases: dict[str, dict[str, float]]
+    best_prompts: list[dict[str, float | str]]
+    worst_prompts: list[dict[str, float | str]]
+    drifts: list[str]
+    asked_changes: list[str]
+    verdict: str
+
+
+class AtTemperature(TypedDict):
+    """What one temperature changes against the configured one."""
+
+    temperature: float
+    correlation: float | None
+    reversed_pairs: float | None
+    group_sd: float
+
+
+class TemperatureEffect(TypedDict):
+    """What `temperature_effect.effect` returns; modes are its MODES."""
+
+    configured: float
+    calibration: str
+    modes: dict[str, list[AtTemperature]]
+    batch_reference_correlation: float | None
+    samples: int
+    groups: int
+
+
+class RolloutAnalysis(TypedDict):
+    """What is known from the rollouts."""
+
+    prompts: int
+    conversations: int
+    responses: int
+    training_seeds: list[int]
+    policies: list[str]
+    starting_policy: str
+    confidence: float
+    n_resamples: int
+    metric_order: list[str]
+    metrics: dict[str, Comparison]
+    similarity_noninferiority: Noninferiority
+    intensity_agreement: dict[str, StatedAgreement]
+    by_intensity: ByIntensity
+    audit: Audit
+
+
+class Analysis(RolloutAnalysis):
+    """All of reports/reward_analysis.json."""
+
+    temperature: TemperatureEffect
+
+
+# Of reports/scorer.json
+
+
+class ReliabilityBin(TypedDict):
+    """Turns of like predictions: their mean prediction and label."""
+
+    turns: int
+    predicted: float
+    labelled: Estimate
+
+
+class GroupError(TypedDict):
+    """Bias (prediction less label) and mean absolute error of a group of turns."""
+
+    group: str
+    turns: int
+    bias: Estimate
+    mae: float
+
+
+class Reliability(TypedDict):
+    """How a scorer's predictions lie to the labels: `scorer_reliability.calibration`."""
+
+    slope: Estimate
+    reliability: list[ReliabilityBin]
+    by_label: list[GroupError]
+    by_words: list[GroupError]
+    by_polarity: list[GroupError]

@@ -1,0 +1,81 @@
+"""Typeset the report with latexmk: equal bytes for equal sources, and no flaw that the log names."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from gpro_empathy import files
+
+MAIN = Path("paper/main.tex")
+BUILD = Path("paper/build")
+# Wider boxes than this stick out visibly into the margin.
+LARGEST_OVERFULL_PT = 5.0
+_PACKAGES = "latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended texlive-science lmodern"
+
+
+def typeset(root: Path) -> Path:
+    """Typeset the report below `root` in a fresh build folder; return that folder.
+
+    Raises:
+        UserError: If latexmk is missing, LaTeX fails, or the report has undefined references or overfull lines.
+    """
+    if not (root / MAIN).is_file():
+        raise files.UserError(f"{MAIN}: no such file")
+    # A build that failed, or one from other figures, must not leak into this one.
+    shutil.rmtree(root / BUILD, ignore_errors=True)
+    compile_tex(root, MAIN, BUILD)
+    return root / BUILD
+
+
+def compile_tex(root: Path, source: Path, build: Path) -> None:
+    """Compile a LaTeX source below `root` into a folder beside it, or in place if that is the current one.
+
+    Raises:
+        UserError: As `typeset`.
+    """
+    if shutil.which("latexmk") is None:
+        raise files.UserError(f"latexmk: not found; install TeX, on Debian with `apt-get install {_PACKAGES}`")
+    options = ["-cd", "-pdf", "-halt-on-error", "-interaction=nonstopmode", f"-outdir={build.name or '.'}"]
+    done = subprocess.run(
+        ["latexmk", *options, str(source)],
+        cwd=root,
+        # Without a clock in the file, and with lines of the log that are not cut.
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "1000"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    log_file = root / build / f"{source.stem}.log"
+    log = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else done.stdout
+    if (problem := find_problem(log)) or done.returncode:
+        reason = problem or _bibtex_problem(root / build) or f"latexmk ended with status {done.returncode}"
+        raise files.UserError(f"{source}: {reason}; see {build / log_file.name}")
+
+
+def find_problem(log: str) -> str | None:
+    """Return the first thing in a LaTeX log that the report must not have, in one line."""
+    # TeX starts a line with "! " for an error; the line that it read is given below as "l.12 ...".
+    if error := re.search(r"^! (.+)$", log, re.MULTILINE):
+        if package := re.search(r"File [`'](.+?)' not found", error[1]):
+            return f"LaTeX: {package[1]} is missing; on Debian, `apt-get install {_PACKAGES}`"
+        place = re.search(r"^l\.(\d+)", log[error.end() :], re.MULTILINE)
+        return f"LaTeX: {error[1].strip()}" + (f" (line {place[1]})" if place else "")
+    if undefined := re.search(r"(Citation|Reference) [`'](.+?)'.* undefined", log):
+        return f"{undefined[1].lower()} {undefined[2]!r} is undefined"
+    for width, place in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\) (.*)", log):
+        if float(width) > LARGEST_OVERFULL_PT:
+            return f"a line is {width} pt too wide ({place.strip()})"
+    return None
+
+
+def _bibtex_problem(build: Path) -> str | None:
+    record = build / "main.blg"
+    if not record.is_file():
+        return None
+    problem = re.search(
+        r"^(.*---line \d+ of file .*|I couldn't open .*)$", record.read_text(errors="replace"), re.MULTILINE
+    )
+    return f"BibTeX: {problem[1].strip()}" if problem else None
