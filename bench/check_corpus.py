@@ -6,9 +6,9 @@
 import argparse
 from pathlib import Path
 
-from gpro_empathy import entry_point, params
+from gpro_empathy import entry_point, labels, params
 from gpro_empathy.analysis import scorer_accuracy
-from gpro_empathy.data import dialogue, wassa
+from gpro_empathy.data import wassa
 from gpro_empathy.scorer import empathy_scorer, fitting
 
 # One pass in batches of 32 is enough for a scorer of ordinary accuracy, and quick.
@@ -26,7 +26,7 @@ def main() -> None:
     for name, path in (("official dev", folder / "trac2_CONVT_dev.csv"), ("embedded corpus", corpus)):
         turns = wassa.read_labelled(path)
         accuracy = scorer_accuracy.evaluate(turns, empathy_scorer.score_turns(model, turns))
-        print(name + ": " + ", ".join(f"{label} r = {accuracy[label]['pearson']:.3f}" for label in dialogue.LABELS))
+        print(name + ": " + ", ".join(f"{label} r = {accuracy[label]['pearson']:.3f}" for label in labels.LABELS))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import yaml
 from gpro_empathy import entry_point, files, model_card, params
 from gpro_empathy.analysis import estimates
 from gpro_empathy.data import wassa
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 from gpro_empathy.report.number_format import MARKDOWN
 from gpro_empathy.scorer import empathy_scorer, fitting
 

@@ -6,7 +6,8 @@ from scipy import stats
 
 from gpro_empathy.analysis import scorer_accuracy, stock_phrases
 from gpro_empathy.analysis.scorer_accuracy import Predictions
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 
 TURNS = [
     Turn(f"c{i // 2}", i % 2, "so what", (), *map(float, row))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gpro_empathy.analysis import split_leak
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 
 
 def turns(lengths, name="c"):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpro_empathy.data import dialogue, wassa
+from gpro_empathy import labels
+from gpro_empathy.data import wassa
 
 CORPUS = Path(__file__).parents[2] / "data/embedded"
 # Means and standard deviations of the official train file.
@@ -55,7 +56,7 @@ def test_columns_are_those_of_the_official_train_file(rows):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("label", dialogue.LABELS)
+@pytest.mark.parametrize("label", labels.LABELS)
 def test_labels_are_spread_as_in_the_official_data(turns, label):
     values = [getattr(turn, label) for turn in turns]
     assert None not in values
@@ -65,7 +66,7 @@ def test_labels_are_spread_as_in_the_official_data(turns, label):
 
 
 def test_labels_are_means_of_three_annotators(turns):
-    values = [getattr(turn, label) for turn in turns for label in dialogue.LABELS]
+    values = [getattr(turn, label) for turn in turns for label in labels.LABELS]
     assert max(abs(3 * value - round(3 * value)) for value in values) < 0.001
     assert max(turn.polarity for turn in turns) <= 2
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from gpro_empathy import labels
 from gpro_empathy.data import dialogue, wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
@@ -102,10 +103,10 @@ def test_turns_written_in_an_official_layout_come_back_with_labels_and_context(t
         lineterminator=end,
     )
     writer.writeheader()
-    for number, (value, *labels) in enumerate(rows):
+    for number, (value, *values) in enumerate(rows):
         known = {
             column: "NULL" if label is None else label
-            for column, label in zip(dialogue.COLUMNS.values(), labels, strict=True)
+            for column, label in zip(dialogue.COLUMNS.values(), values, strict=True)
         }
         writer.writerow({"id": number, "conversation_id": "c", "turn_id": number, "text": value} | known)
     turns = read(tmp_path_factory.mktemp("csv"), text.getvalue().encode())
@@ -268,6 +269,6 @@ def test_official_files_are_read_whole():
     folder = Path(os.environ["WASSA_DIR"])
     train = wassa.read_labelled(folder / "trac2_CONVT_train.csv")
     assert len(train) == 11166
-    means = [np.mean([getattr(t, name) for t in train if getattr(t, name) is not None]) for name in dialogue.LABELS]
+    means = [np.mean([getattr(t, name) for t in train if getattr(t, name) is not None]) for name in labels.LABELS]
     assert means == pytest.approx([2.2197, 1.2865, 2.0862], abs=5e-5)
     assert len(wassa.read_labelled(folder / "trac2_CONVT_dev.csv")) == 990

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import empathy_scorer, fitting
 from gpro_empathy.scorer import encoder as scorer_encoder
 

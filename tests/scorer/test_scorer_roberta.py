@@ -10,7 +10,8 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
 
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import empathy_scorer, fitting
 
 SENTENCES = (

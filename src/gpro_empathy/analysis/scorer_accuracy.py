@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpro_empathy.analysis import scorer_reliability, stock_phrases
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.analysis import effects, scorer_reliability, stock_phrases
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import EMPATHY, LABELS
 
-EMPATHY = LABELS.index("empathy")
 HEADER = "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
 
 
@@ -75,7 +75,7 @@ def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
     difference_B = reward_B - audit_B
     reach = 1.96 * float(difference_B.std(ddof=1)) if len(difference_B) > 1 else 0.0
     return {
-        "pearson_empathy": pearson(reward_B, audit_B),
+        "pearson_empathy": effects.pearson(reward_B, audit_B),
         "mean_absolute_difference": float(np.abs(difference_B).mean()),
         "mean_difference": float(difference_B.mean()),
         "limit_low": float(difference_B.mean()) - reach,
@@ -96,16 +96,9 @@ def evaluate(turns: Sequence[Turn], predicted_B3: np.ndarray) -> dict:
         known = [i for i, turn in enumerate(turns) if getattr(turn, name) is not None]
         label_B = np.array([getattr(turns[i], name) for i in known])
         result[name] = {
-            "pearson": pearson(label_B, predicted_B3[known, column]),
+            "pearson": effects.pearson(label_B, predicted_B3[known, column]),
             "mae": float(np.abs(label_B - predicted_B3[known, column]).mean()) if known else None,
         }
     correlations = [result[name]["pearson"] for name in LABELS]
     result["mean_pearson"] = None if None in correlations else float(np.mean(correlations))
     return result
-
-
-def pearson(a_B: np.ndarray, b_B: np.ndarray) -> float | None:
-    """Return the Pearson correlation of two arrays, or None where it is not defined."""
-    if len(a_B) < 3 or np.std(a_B) == 0 or np.std(b_B) == 0:
-        return None
-    return float(np.corrcoef(a_B, b_B)[0, 1])

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpro_empathy.analysis import estimates
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.labels import LABELS
 
 
 def is_measurable(train: Sequence[Turn], test: Sequence[Turn]) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpro_empathy.data import dialogue, records
-from gpro_empathy.data.dialogue import COLUMNS, LABELS, RANGES, Turn
+from gpro_empathy.data.dialogue import COLUMNS, RANGES, Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 
 MISSING = {"", "null", "nan", "none", "unknown"}
 # Names of turns in the official files (id, person_id_1, ...) and in this project's own

@@ -16,8 +16,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gpro_empathy import files, params
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import encoder as scorer_encoder
 from gpro_empathy.scorer import windows as scorer_windows
 from gpro_empathy.scorer.windows import Batch, Window

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from gpro_empathy import params
-from gpro_empathy.data.dialogue import LABELS, Turn
+from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import empathy_scorer
 
 SECONDS_BETWEEN_LINES = 20

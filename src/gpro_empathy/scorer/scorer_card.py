@@ -6,7 +6,8 @@ How accurate it is stands in reports/scorer.json, which is measured once it is t
 from collections.abc import Mapping
 
 from gpro_empathy import model_card
-from gpro_empathy.data.dialogue import COLUMNS, LABELS, RANGES
+from gpro_empathy.data.dialogue import COLUMNS, RANGES
+from gpro_empathy.labels import LABELS
 
 ROLES = {
     "reward": "It rewards the responses of a policy in training.",

@@ -1,10 +1,10 @@
-"""Train the empathy scorer that rewards, and a second one that only audits.
+"""Train the empathy scorer that rewards, and a held-out scorer that only audits.
 
 Both learn from training conversations, each from its own: the second sees none that the first saw.
 
 Reads   data/prepared/train.jsonl
 Writes  models/scorer/         the reward's scorer, with a model card
-        models/audit_scorer/   the second one
+        models/audit_scorer/   the held-out scorer
 """
 
 from pathlib import Path
