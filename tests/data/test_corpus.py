@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpro_empathy import labels
+from gpro_empathy import labels, response_format
 from gpro_empathy.data import wassa
 
 CORPUS = Path(__file__).parents[2] / "data/embedded"
@@ -30,6 +30,11 @@ def rows():
 @pytest.fixture(scope="module")
 def turns():
     return wassa.read_labelled(CORPUS / "turns.csv")
+
+
+@pytest.fixture(scope="module")
+def kept_turns():
+    return wassa.read_labelled(CORPUS / "test_turns.csv")
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,54 @@ def test_answers_are_distinct_and_of_the_stated_length(demonstrations):
     assert len({row["answer"] for row in demonstrations}) == len(demonstrations)
     words = [len(row["answer"].split()) for row in demonstrations]
     assert np.mean([(8 <= n <= 32) for n in words]) >= 0.98
+
+
+# The stories that are kept for a test, and the plain demonstrations
+
+
+def test_kept_stories_are_about_other_events(stories, kept_turns):
+    kept = json_lines("test_stories.jsonl")
+    assert not {story["article_id"] for story in kept} & {story["article_id"] for story in stories}
+    assert not {story["title"] for story in kept} & {story["title"] for story in stories}
+    assert {story["part"] for story in kept} == {"test"}
+    assert len(kept) >= 16
+    assert len(kept_turns) >= 450
+
+
+def test_kept_turns_are_three_conversations_on_each_kept_story(kept_turns, turns):
+    with (CORPUS / "test_turns.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, escapechar="\\", doublequote=False))
+    conversations = {(row["article_id"], row["conversation_id"]) for row in rows}
+    per_story = Counter(int(story) for story, _ in conversations)
+    assert per_story == {story["article_id"]: 3 for story in json_lines("test_stories.jsonl")}
+    assert not {turn.conversation for turn in kept_turns} & {turn.conversation for turn in turns}
+    for conversation in {turn.conversation for turn in kept_turns}:
+        speakers = [row["speaker"] for row in rows if row["conversation_id"] == conversation]
+        assert all(a != b for a, b in itertools.pairwise(speakers)), conversation
+
+
+def test_kept_turns_are_not_those_of_the_corpus(kept_turns, turns):
+    known = {turn.text.lower() for turn in turns}
+    repeated = [turn.text for turn in kept_turns if turn.text.lower() in known and len(turn.text.split()) > 4]
+    assert repeated == []
+
+
+@pytest.mark.parametrize("label", WASSA)
+def test_kept_labels_are_spread_as_in_the_official_data(kept_turns, label):
+    values = [getattr(turn, label) for turn in kept_turns]
+    mean, sd = WASSA[label]
+    assert np.mean(values) == pytest.approx(mean, abs=0.4)
+    assert np.std(values, ddof=1) == pytest.approx(sd, abs=0.3)
+    assert max(abs(3 * value - round(3 * value)) for value in values) < 0.001
+
+
+def test_plain_demonstrations_follow_their_rules(turns):
+    by_key = {turn.key: turn for turn in turns}
+    rows = json_lines("plain_demonstrations.jsonl")
+    assert len({(row["conversation"], row["turn"]) for row in rows}) == len(rows) >= 1100
+    assert len({row["answer"] for row in rows}) == len(rows)
+    for row in rows:
+        turn = by_key[f"{row['conversation']}.{row['turn']}"]
+        assert row["intensity"] == round(turn.emotion), row
+        assert 8 <= len(row["answer"].split()) <= 24, row
+        assert response_format.parse_response(response_format.format_response(row)).well_formed, row
