@@ -19,6 +19,7 @@ _COLUMNS = (
     "reward",
     "loss",
     "update",
+    "s per step at real lengths",
     "tokens/s",
     "peak GiB",
     "versions",
@@ -80,10 +81,11 @@ def update(page: Path = PAGE, folder: Path = FOLDER) -> None:
 
 
 def _row(found: dict) -> tuple[str, ...]:
-    seconds, versions = found["seconds_per_step"], found["versions"]
+    seconds, versions, real = found["seconds_per_step"], found["versions"], found.get("real_lengths")
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions)
     return (
         found["gpu"]["name"], found["profile"],
         *(f"{seconds[name]:.2f}" for name in ("step", "generation", "reward", "loss", "update")),
+        f"{real['seconds_per_step']['step']:.2f}" if real else "",
         f"{found['tokens_per_second']['step']:.0f}", f"{found['peak_memory_gib']['train']:.1f}", named,
     )  # fmt: skip
