@@ -6,6 +6,7 @@ packed weights; `install` compiles it with nvcc, keeps the library for the next 
 """
 
 import ctypes
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -109,10 +110,7 @@ def load(path: Path) -> Product:
     except (OSError, AttributeError) as error:
         raise UserError(f"{path} cannot be loaded ({error})") from None
 
-    def product(x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> None:
-        multiply(kernel, x, codes, scales, out)
-
-    return product
+    return functools.partial(multiply, kernel)
 
 
 def multiply(
