@@ -4,12 +4,12 @@ Random weights of a profile's architecture, rounded to NF4 and kept in bfloat16,
 engine hold the same numbers. Each engine runs in a process of its own, under a limit of its own; one that fails stops no
 other. Seconds a token are those of the whole call of vLLM, less a call for one token.
 
-    a  NF4 through Unsloth, as the profile is
+    a  NF4 through Unsloth, by bitsandbytes' product
     b  as a, with graphs forced (run where the log of a shows none)
     c  as a, without LoRA
     d  bfloat16 through Unsloth, with LoRA           e   with the LoRA matrices merged for the call
     f  bfloat16 without LoRA
-    g  as a, by the kernels of bench/nf4_rows.cu     h   as g, without LoRA
+    g  NF4 as the profile is, by this package's product for few rows     h   as g, without LoRA
 
 Writes  bench/gpu_decode.json    (tmp/bench without a GPU: vLLM alone, on a small model)
 """
@@ -26,13 +26,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ARCHITECTURE = ROOT / "profiles/architectures/Llama-3.1-8B-Instruct.json"
-# Without a GPU: heads of a width that vLLM's attention knows.
-SMALL = {
-    "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 1024,
-}  # fmt: skip
+PROFILE = "llama-3.1-8b"
 RESPONSES, RANK, REPEATS = 3, 32, 2
+POLICY, BUILT = "models/policy", "built"  # below the folder of models; the second says that they are whole
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # What a log says where CUDA graphs are recorded, or lost.
 EVIDENCE = re.compile(
@@ -62,24 +58,21 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=int, default=270, help="seconds an engine may take (default 270)")
     parser.add_argument("--only", default="nf4,nf4_forced,bf16,nf4_rows", help="which engines")
-    parser.add_argument("--weights", type=Path, help="folder of weights built before, or to build and keep")
-    parser.add_argument(
-        "--train", type=Path, help="folder of a rehearsal whose models are built: take GRPO steps there too"
-    )
-    parser.add_argument("--steps", type=int, default=4, help="steps at each length (default 4)")
+    parser.add_argument("--models", type=Path, help="folder of models built before, or to build them in and keep")
+    parser.add_argument("--steps", type=int, default=0, help="GRPO steps of each engine at two lengths (default 0)")
     parser.add_argument("--logs", type=Path, help="folder to keep the logs in")
     parser.add_argument("--output", type=Path, help="folder of the result (default bench; tmp/bench without a GPU)")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for name in ("weights", "output", "train", "logs"):
+    for name in ("models", "output", "logs"):
         if (value := getattr(arguments, name)) is not None:
             setattr(arguments, name, value.absolute())
     if arguments.task:
-        found = build(arguments.weights) if arguments.task == "build" else run_engine(arguments.task, arguments)
+        found = build(arguments) if arguments.task == "build" else run_engine(arguments.task, arguments)
         (arguments.output / f"{arguments.task}.json").write_text(json.dumps(found, allow_nan=False))
         return
     with tempfile.TemporaryDirectory(prefix="gpu-decode-") as scratch:
-        arguments.weights = arguments.weights or Path(scratch) / "weights"
+        arguments.models = arguments.models or Path(scratch) / "models"
         arguments.logs = arguments.logs or Path(scratch)
         arguments.logs.mkdir(parents=True, exist_ok=True)
         measure(arguments)
@@ -99,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "rank": RANK,
     }
     result = (result if all(result.get(k) == v for k, v in head.items()) else {}) | head
-    if not (arguments.weights / "config.json").is_file():
+    if not (arguments.models / BUILT).is_file():
         child(arguments, "build")
     for name in arguments.only.split(","):
         if name == "nf4_forced" and "b" not in result and graphs(result.get("nf4", {}).get("log", [])):
@@ -136,9 +129,8 @@ def child(arguments: argparse.Namespace, name: str) -> dict:
     """Run a task in a process of its own; return what it found, or the end of its log if it failed or took too long."""
     log = arguments.logs / f"{name}.log"
     command = [sys.executable, __file__, "--task", name, "--output", str(arguments.logs)]
-    for option in ("weights", "tokens", "prompt", "card", "train", "steps"):
-        if (value := getattr(arguments, option)) is not None:
-            command += [f"--{option}", str(value)]
+    for option in ("models", "tokens", "prompt", "card", "steps"):
+        command += [f"--{option}", str(getattr(arguments, option))]
     known = os.environ | {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
     found = arguments.logs / f"{name}.json"
     found.unlink(missing_ok=True)
@@ -165,20 +157,17 @@ def evidence(log: str) -> list[str]:
     return list(dict.fromkeys(lines))[:40]
 
 
-def architecture() -> dict:
-    """Return the configuration of the policy; a small one without a GPU."""
-    return json.loads(ARCHITECTURE.read_text()) | ({} if gpu_name() else SMALL)
+def build(arguments: argparse.Namespace) -> dict:
+    """Write a rehearsal's models, the policy's projections being numbers of NF4 in bfloat16; small without a GPU."""
+    from rehearsal import models
+    from rehearsal.plan import lay_out
 
-
-def build(folder: Path) -> dict:
-    """Write a random policy whose projections hold numbers of NF4, in bfloat16."""
-    import torch
-
-    from gpro_empathy import rehearsal_models
-
-    torch.manual_seed(0)
+    os.chdir(ROOT)
+    arguments.models.mkdir(parents=True, exist_ok=True)
+    plan = lay_out(PROFILE, arguments.models, reduced=gpu_name() is None)
     round_as_saved()
-    rehearsal_models.build_policy(architecture(), "random", folder)
+    models.build(plan.config, plan.models, arguments.models)
+    (arguments.models / BUILT).write_text("")
     return {}
 
 
@@ -219,12 +208,31 @@ def run_engine(name: str, arguments: argparse.Namespace) -> dict:
     found["peak_gib"] = torch.cuda.device_memory_used(0) / 2**30 if torch.cuda.is_available() else None
     found["sampler"] = engine.difference(prompt, arguments.output, name)
     found["seconds_of_variants"] = round(time.perf_counter() - ready, 1)
-    if arguments.train:
-        import gpu_lengths
-
+    if arguments.steps and engine.model is not None:
         (arguments.output / f"{name}.json").write_text(json.dumps(found, allow_nan=False))
-        os.chdir(arguments.train)
-        found["steps"] = gpu_lengths.measure(engine.model, *engine.sections, arguments.steps, name)
+        found["steps"] = steps_of(engine, arguments, name)
+    return found
+
+
+def steps_of(engine, arguments: argparse.Namespace, name: str) -> dict:
+    """Take GRPO steps at real lengths and at the longest; return what they took, and the GPU memory in use after them."""
+    import torch
+
+    from gpro_empathy.policy import loading
+    from rehearsal import lengths
+
+    os.chdir(arguments.models)
+    policy, grpo = engine.sections
+    grpo = grpo.model_copy(update={"steps": arguments.steps, "seeds": [1]})
+    found = {}
+    for label, limits in {
+        "real": lengths.real(policy, loading.load_tokenizer(Path(POLICY))),
+        "longest": policy,
+    }.items():
+        # By engine: the steps of another one are not to be gone on from.
+        found[label] = lengths.timed(engine.model, limits, grpo, Path("work") / name / label)
+        found[label]["gpu_used_gib"] = torch.cuda.device_memory_used(0) / 2**30
+        print(label, json.dumps(found[label]), flush=True)
     return found
 
 
@@ -310,9 +318,10 @@ def draw_adapter(named_parameters) -> None:
 
 
 class Engine:
-    """A vLLM with LoRA: how it is asked for responses, and what it says of itself."""
+    """A vLLM with LoRA: how it is asked for responses, and what it says of itself; and the trained model, if any."""
 
     kind: str
+    model = None
 
     def __init__(self, llm) -> None:
         self.llm = llm
@@ -415,10 +424,11 @@ def settings_of(name: str, arguments: argparse.Namespace) -> tuple:
     import torch
     import yaml
 
-    from gpro_empathy import params, profiles
+    from gpro_empathy import params
+    from gpro_empathy.tools import profiles
 
     os.chdir(ROOT)
-    values = profiles.values("llama-3.1-8b")
+    values = profiles.values(PROFILE)
     values["policy"] |= {"load_in_4bit": name != "bf16"}
     share = values["train_grpo"]["vllm_gpu_memory_utilization"]
     if name != "bf16" and torch.cuda.is_available():
@@ -429,18 +439,16 @@ def settings_of(name: str, arguments: argparse.Namespace) -> tuple:
 
 
 def start_unsloth(name: str, arguments: argparse.Namespace) -> Unsloth:
-    """Start Unsloth with vLLM as the stage train_grpo does."""
-    from gpro_empathy import unsloth_engine
+    """Start Unsloth with vLLM as the stage train_grpo does, in "nf4" with bitsandbytes' product."""
+    from gpro_empathy.training import nf4_rows, unsloth_engine
 
     os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
     config, grpo = settings_of(name, arguments)
     os.chdir(arguments.output)
     unsloth_engine.prepare(config)
-    if name == "nf4_rows":
-        import nf4_rows
-
-        nf4_rows.install()
-    model = unsloth_engine.load(config, grpo, arguments.weights, seed=0)
+    if name != "nf4_rows":
+        nf4_rows.install = lambda folder: None
+    model = unsloth_engine.load(config, grpo, arguments.models / POLICY, seed=0)
     draw_adapter(model.named_parameters())
     return Unsloth(model, (config, grpo))
 
@@ -452,7 +460,7 @@ def start_vllm(name: str, arguments: argparse.Namespace) -> Alone:
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.chdir(arguments.output)
-    model = AutoModelForCausalLM.from_pretrained(arguments.weights, dtype="bfloat16")
+    model = AutoModelForCausalLM.from_pretrained(arguments.models / POLICY, dtype="bfloat16")
     model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS)))
     draw_adapter(model.named_parameters())
     model.save_pretrained("adapter")
@@ -461,7 +469,7 @@ def start_vllm(name: str, arguments: argparse.Namespace) -> Alone:
     four = {"quantization": "bitsandbytes", "load_format": "bitsandbytes"} if name != "bf16" else {}
     return Alone(
         LLM(
-            model=str(arguments.weights), dtype="bfloat16", max_model_len=arguments.prompt + arguments.tokens,
+            model=str(arguments.models / POLICY), dtype="bfloat16", max_model_len=arguments.prompt + arguments.tokens,
             max_num_seqs=64, enable_lora=True, max_loras=1, max_lora_rank=RANK, enforce_eager=True, **four,
         )
     )  # fmt: skip

@@ -72,13 +72,17 @@ def imported(name):
 
 
 def reached(name):
-    """Return the files of the package that a stage reaches, below the root of the repository."""
+    """Return the files of the package that a stage reaches, below the root of the repository.
+
+    Beside a module may lie the source of a GPU's kernels, which it compiles.
+    """
     files = set()
     for module in imported(name):
         path = SOURCE / module.replace(".", "/")
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         if module.partition(".")[0] == "gpro_empathy":
-            files.add(file.relative_to(ROOT).as_posix())
+            sources = [file, *(other for other in [file.with_suffix(".cu")] if other.is_file())]
+            files |= {source.relative_to(ROOT).as_posix() for source in sources}
     return files
 
 
@@ -86,7 +90,7 @@ def versions_used(name):
     """Return the packages of versions.yaml that a stage uses."""
     recorded = installed.recorded(ROOT / VERSIONS)
     used = {package for package in recorded if package.replace("-", "_") in imported(name)}
-    # No module imports bitsandbytes: transformers does, for those that load 4-bit weights.
+    # Where no module imports bitsandbytes, transformers does, for those that load 4-bit weights.
     if any("BitsAndBytesConfig" in (ROOT / path).read_text(encoding="utf-8") for path in reached(name)):
         used.add("bitsandbytes")
     return used

@@ -7,6 +7,7 @@ import pandas as pd
 
 from gpro_empathy import csv_table, files, machine, params
 from gpro_empathy.report import provenance
+from rehearsal import lengths
 from rehearsal.plan import Plan
 
 PARTS = ("generation", "reward", "loss", "update")
@@ -33,6 +34,7 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
     if rows:
         rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
     speed = _result(folder / "scorer.json")
+    real = at_real_lengths(_result(folder / lengths.REAL))
     return {
         "profile": plan.profile,
         "gpu": _gpu(this_machine),
@@ -42,13 +44,22 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
         "steps_measured": len(timing) - 1,
         "completion_tokens_per_step": tokens,
         "seconds_per_step": taken,
+        "real_lengths": real,
         "tokens_per_second": rates,
         "peak_memory_gib": {name: tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks},
         "scorer": speed,
         "adapter": _result(folder / "reload.json"),
         "failed": failed,
-        "forecast": forecast(plan.whole, taken["step"], tasks, rows, speed),
+        "forecast": forecast(plan.whole, taken["step"], tasks, rows, speed, real),
     }
+
+
+def at_real_lengths(noted: dict | None) -> dict | None:
+    """Return the tokens of a prompt and a response of real lengths, and the seconds per step; None as `noted`."""
+    if noted is None:
+        return None
+    tokens = {key: noted[key] for key in ("prompt_tokens", "completion_tokens")}
+    return tokens | {"seconds_per_step": per_step(pd.DataFrame(noted["timing"]))}
 
 
 def _result(path: Path) -> dict | None:
@@ -70,19 +81,30 @@ def per_step(timing: pd.DataFrame) -> dict[str, float]:
 
 
 def forecast(
-    whole: params.Params, step_seconds: float, tasks: dict[str, dict], rows: list[dict], scorer: dict | None
+    whole: params.Params,
+    step_seconds: float,
+    tasks: dict[str, dict],
+    rows: list[dict],
+    scorer: dict | None,
+    real: dict | None = None,
 ) -> dict:
     """Return hours and GiB of the whole run with as long responses as may be, as an upper bound.
+
+    The hours of GRPO at real lengths too, for what is likely.
 
     Args:
         rows: The responses of the rehearsal's rollout, by whose number and policies its time is scaled; none if it failed.
         scorer: How many turns a second a scorer is trained on; None if it failed.
+        real: Seconds per step at real lengths; None if they were not measured.
     """
     seeds = len(whole.train_grpo.seeds)
+    steps = whole.train_grpo.steps * seeds
     forecasts = {
-        "train_hours": whole.train_grpo.steps * seeds * step_seconds / 3600,
+        "train_hours": steps * step_seconds / 3600,
         "peak_memory_gib": max(tasks[name]["peak_gib"] for name in ("scorer", "train", "rollout") if name in tasks),
     }
+    if real:
+        forecasts["train_hours_at_real_lengths"] = steps * real["seconds_per_step"]["step"] / 3600
     if scorer:
         forecasts["scorer_hours"] = whole.train_scorer.epochs * TURNS / scorer["turns_per_second"] / 3600
     if rows:
@@ -96,7 +118,6 @@ def forecast(
 def lines(measured: dict) -> list[str]:
     """Return what was measured as lines to read."""
     seconds, ahead, adapter = measured["seconds_per_step"], measured["forecast"], measured["adapter"]
-    parts = ", ".join(f"{name} {seconds[name]:.2f}" for name in PARTS)
     peaks = ", ".join(f"{name} {value:.1f}" for name, value in measured["peak_memory_gib"].items())
     rates = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in measured["tokens_per_second"].items())
     hours = ", ".join(f"{label} {_hours(ahead, name)}" for name, label in FORECAST.items())
@@ -107,11 +128,25 @@ def lines(measured: dict) -> list[str]:
         else "Adapter not reloaded"
     )
     return [
-        f"Seconds per step, median of {measured['steps_measured']} after the first: {seconds['step']:.2f} ({parts})",
+        f"Seconds per step, median of {measured['steps_measured']} after the first: {_parts(seconds)}",
+        *_real_lengths(measured["real_lengths"], ahead),
         f"Tokens per second: {rates}",
         f"Peak memory in GiB: {peaks}",
         reloaded,
         f"Forecast of the whole run at this size: {hours}, {ahead['peak_memory_gib']:.1f} GiB; the scorers' for {TURNS} turns",
+    ]
+
+
+def _parts(seconds: dict[str, float]) -> str:
+    return f"{seconds['step']:.2f} ({', '.join(f'{name} {seconds[name]:.2f}' for name in PARTS)})"
+
+
+def _real_lengths(real: dict | None, ahead: dict) -> list[str]:
+    if real is None:
+        return []
+    tokens = f"prompts of {real['prompt_tokens']} and responses of {real['completion_tokens']:.0f} tokens"
+    return [
+        f"At real lengths, {tokens}: {_parts(real['seconds_per_step'])}, and GRPO {_hours(ahead, 'train_hours_at_real_lengths')}"
     ]
 
 

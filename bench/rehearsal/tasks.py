@@ -84,12 +84,20 @@ def scorer() -> None:
 
 
 def train() -> None:
-    """Run the stage train_grpo, and note the log-probabilities of the policy that it saves, and of its base."""
+    """Run the stage train_grpo, then steps of real lengths, and note what `reload` compares with."""
     if params.load(params.Policy).backend == "unsloth":
         os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
     from gpro_empathy.stages import train_grpo
 
-    train_grpo.main(note_log_probabilities)
+    train_grpo.main(before_it_is_saved)
+
+
+def before_it_is_saved(model) -> None:
+    """Train a policy at real lengths too, and note the log-probabilities of what is saved then, and of its base."""
+    from rehearsal import lengths
+
+    lengths.note_real(model)
+    note_log_probabilities(model)
 
 
 def note_log_probabilities(model) -> None:

@@ -20,7 +20,7 @@ from gpro_empathy.policy import adapters, loading
 from gpro_empathy.report import gpu_table
 from gpro_empathy.response_format import messages
 from gpro_empathy.tools import gpu_memory, profiles
-from rehearsal import machine_check, models, plan, results, tasks
+from rehearsal import lengths, machine_check, models, plan, results, tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -322,6 +322,9 @@ def test_forecast_is_worked_out_by_hand(settings):
     # Two passes over 11,166 turns.
     found = results.forecast(whole, 18.0, tasks, rows, {"turns_per_second": 6.2})
     assert found["scorer_hours"] == pytest.approx(2 * 11_166 / 6.2 / 3600)
+    real = {"seconds_per_step": {"step": 4.5}}
+    found = results.forecast(whole, 18.0, tasks, rows, None, real)
+    assert found == expected | {"train_hours_at_real_lengths": pytest.approx(0.25)}
     del tasks["rollout"]
     assert "rollout_hours" not in results.forecast(whole, 18.0, tasks, [], None)
 
@@ -343,9 +346,29 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
     found = rehearse.measure(laid_out, machine.inspect())
     assert found["failed"] == {"rollout": "rehearsal: rollout failed"}
     assert found["seconds_per_step"]["step"] == 1.0
+    assert found["real_lengths"] is None
     assert found["peak_memory_gib"] == {"scorer": 3.0, "train": 3.0}
     with pytest.raises(UserError, match="rehearsal: rollout failed"):
         rehearse.report(found | {"gpu": None})
+
+
+def test_real_lengths_are_medians_too_and_shown_with_their_forecast():
+    timing = [{f"{name}_s": seconds for name in (*results.PARTS, "step")} for seconds in (100.0, 1.0, 2.0, 6.0)]
+    found = results.at_real_lengths({"prompt_tokens": 129, "completion_tokens": 130.0, "timing": timing})
+    assert found["seconds_per_step"]["step"] == 2.0
+    assert results._real_lengths(found, {"train_hours_at_real_lengths": 0.25}) == [
+        "At real lengths, prompts of 129 and responses of 130 tokens: 2.00 (generation 2.00, reward 2.00, loss 2.00, "
+        "update 2.00), and GRPO 0.25 h"
+    ]
+
+
+def test_real_lengths_are_those_of_a_message_and_a_response_within_the_profiles_limits(settings, tokenizer):
+    empty = len(loading.prompt_ids(tokenizer, messages("")))
+    wide = settings.policy.model_copy(update={"max_prompt_tokens": 4096, "max_completion_tokens": 512})
+    found = lengths.real(wide, tokenizer)
+    assert (found.max_prompt_tokens, found.max_completion_tokens) == (empty + 40, 130)
+    narrow = wide.model_copy(update={"max_prompt_tokens": empty + 3, "max_completion_tokens": 24})
+    assert lengths.real(narrow, tokenizer) == narrow
 
 
 def test_seconds_are_medians_without_the_first_step():
@@ -364,8 +387,13 @@ def test_report_is_named_after_the_gpu_and_shown_as_a_row(tmp_path):
     assert gpu_table.table(tmp_path) == gpu_table.NOT_MEASURED
     assert gpu_table.write(MEASURED, tmp_path) == tmp_path / "nvidia-h200-sxm.json"
     assert gpu_table.table(tmp_path).splitlines()[-1] == (
-        "| NVIDIA H200 (SXM) | llama-3.1-8b | 2.00 | 1.00 | 0.25 | 0.50 | 0.25 | 768 | 17.5 | torch 2.13.0, trl 1.14.2 |"
+        "| NVIDIA H200 (SXM) | llama-3.1-8b | 2.00 | 1.00 | 0.25 | 0.50 | 0.25 |  | 768 | 17.5 | torch 2.13.0, trl 1.14.2 |"
     )
+
+
+def test_report_shows_the_step_at_real_lengths_where_it_was_measured(tmp_path):
+    gpu_table.write(MEASURED | {"real_lengths": {"seconds_per_step": {"step": 1.25}}}, tmp_path)
+    assert " | 0.25 | 1.25 | 768 | " in gpu_table.table(tmp_path)
 
 
 def test_report_of_a_gpu_keeps_every_profile_that_was_rehearsed_on_it(tmp_path):
@@ -417,6 +445,9 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
     assert plan.SAYS_REDUCED in lines[-1]
     assert re.search(
         r"Seconds per step, median of 2 after the first: \d+\.\d+ \(generation .*reward .*loss .*update ", done.stdout
+    )
+    assert re.search(
+        r"At real lengths, prompts of \d+ and responses of 24 tokens: \d+\.\d+ \(.*, and GRPO \d", done.stdout
     )
     assert "Adapter reloaded" in done.stdout
     assert re.search(r"scorers \d+\.\d+ h, GRPO \d+\.\d+ h, rollouts \d+\.\d+ h, .* for 11166 turns", done.stdout)

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ from torch.nn import functional
 from gpro_empathy import entry_point, files, response_format, rewards
 from gpro_empathy.policy import adapters, loading, sampling, vllm_engine
 from gpro_empathy.tools import gpu_memory, serve
-from gpro_empathy.training import backends, grpo_run
+from gpro_empathy.training import backends, grpo_run, nf4_rows
 from rehearsal import models
 from run_folder import write_adapter, write_run
 
@@ -128,6 +129,50 @@ def test_rollouts_are_samples_of_the_base_and_of_each_adapter(load_in_4bit, conf
         found = {other: difference(model.eval(), twice, outputs) for other, outputs in sampled.items()}
         own_difference = found.pop(adapter)
         assert CLOSER * own_difference < min(found.values())
+
+
+def test_vllm_multiplies_few_rows_by_the_product_that_is_put_in_its_place(config, folder, monkeypatch):
+    """The product is a stand-in for the GPU's: that of the dequantised weights, in float32."""
+    four_bit = config.policy.model_copy(update={"load_in_4bit": True})
+    asked = list(range(300, 300 + nf4_rows.MOST_ROWS + 1))  # more rows than the product takes
+    how = sampling.Sampling(max_tokens=TOKENS, temperature=1.0, top_p=1.0, eos_ids=(), pad_id=0)
+    rows = []
+
+    def product(x, codes, scales, out):
+        rows.append(len(x))
+        out.copy_((x.float() @ dequantised(codes, scales, x.shape[1]).T).to(out.dtype))
+
+    def sampled():
+        engine = vllm_engine.load(four_bit, config.rollout, folder)
+        outputs = []
+
+        def generate(requests, sampling_params, **others):
+            for each in sampling_params:
+                each.logprobs, each.ignore_eos = 0, True
+            outputs.extend(engine.generate(requests, sampling_params=sampling_params, **others))
+            return outputs
+
+        vllm_engine.VllmSampler(generate).sample([asked], 2, how, np.random.default_rng(7))
+        return [output.outputs[0] for output in outputs]
+
+    base = loading.load_base(four_bit, folder).eval()
+    before = difference(base, [asked] * 2, sampled())
+    monkeypatch.setattr(nf4_rows, "_LIBRARIES", [])
+    nf4_rows.replace(nf4_rows.vllms_own(), product, "CPU")
+    try:
+        after = sampled()
+    finally:
+        nf4_rows._LIBRARIES.pop()._destroy()
+    assert set(rows) == {2}, "of two responses, a token each"
+    assert difference(base, [asked] * 2, after) < 2 * before
+
+
+def dequantised(codes, scales, width):
+    """Return the weights (N, K) of packed NF4 codes and their float32 scales."""
+    table = bitsandbytes.functional.get_4bit_type("nf4", "cpu")
+    packed = codes.flatten().long()
+    of_64 = table[torch.stack([packed >> 4, packed & 15], 1)].view(-1, 64)
+    return (of_64 * scales[:, None]).view(-1, width)
 
 
 def test_vllm_reports_no_use():

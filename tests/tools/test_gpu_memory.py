@@ -115,6 +115,19 @@ def test_vllm_beside_the_trainer_has_a_copy_of_the_weights_and_on_a_server_takes
     assert beside.total == pytest.approx(inside / 0.6, rel=0.01)
 
 
+def test_vllm_beside_unsloth_has_the_scales_of_4_bit_weights_in_float32_in_its_share(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = profiles.preview("llama-3.1-8b")
+    found = gpu_memory.training(config, TINY, [])
+    # 240 weights of projections, 4 bytes for every 64.
+    assert found.parts[gpu_memory.SCALES] * GIB == pytest.approx(240 / 64 * 4)
+    assert gpu_memory.SCALES in found.vllm
+    in_16_bits = config.policy.model_copy(update={"load_in_4bit": False})
+    assert (
+        gpu_memory.SCALES not in gpu_memory.training(config.model_copy(update={"policy": in_16_bits}), TINY, []).parts
+    )
+
+
 def test_rollouts_by_vllm_need_room_for_one_response_and_by_this_package_for_a_batch(settings):
     def found(**changes):
         rollout = settings.rollout.model_copy(update=changes)

@@ -19,6 +19,7 @@ _COLUMNS = (
     "reward",
     "loss",
     "update",
+    "s per step at real lengths",
     "tokens/s",
     "peak GiB",
     "versions",
@@ -83,9 +84,11 @@ def update(page: Path = PAGE, folder: Path = FOLDER) -> None:
 
 def _row(rehearsal: dict) -> tuple[str, ...]:
     seconds, versions = rehearsal["seconds_per_step"], rehearsal["versions"]
+    real = rehearsal.get("real_lengths")
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "trl", "unsloth", "vllm") if name in versions)
     return (
         rehearsal["gpu"]["name"], rehearsal["profile"],
         *(f"{seconds[name]:.2f}" for name in ("step", "generation", "reward", "loss", "update")),
+        f"{real['seconds_per_step']['step']:.2f}" if real else "",
         f"{rehearsal['tokens_per_second']['step']:.0f}", f"{rehearsal['peak_memory_gib']['train']:.1f}", named,
     )  # fmt: skip

@@ -17,6 +17,8 @@ ARCHITECTURES = Path("profiles/architectures")
 KEYS_AND_VALUES = ("k_proj", "v_proj")
 # NF4: half a byte a weight; a scale of one byte for every 64, and 4 bytes for every 256 scales (Dettmers et al. 2023, QLoRA).
 BYTES_4BIT = 0.5 + (1 + 4 / 256) / 64
+# Where vLLM multiplies by the product of module nf4_rows: that has the scales of all blocks in float32 beside them.
+BYTES_SCALES = 4 / 64
 BYTES_BF16, BYTES_FP32 = 2, 4
 # Of each LoRA weight: itself and its gradient in float32, and the two moments of Adam, in 32 or in 8 bits.
 BYTES_LORA = {"adamw_torch": 4 + 4 + 8, "paged_adamw_8bit": 4 + 4 + 2}
@@ -25,6 +27,7 @@ BYTES_LOGIT = 2 + 4 + 4
 # The CUDA context, the libraries' workspaces and the fragments that an allocator leaves: an allowance, in GiB.
 OVERHEAD = 1.5
 CACHE, COPY = "cache of keys and values", "vLLM's copy of the weights"
+SCALES = "float32 scales"
 # What vLLM takes beside weights and cache for its own passes and recorded CUDA graphs: an allowance too.
 WORKSPACE, WORKSPACE_GIB = "vLLM's workspace", 1.5
 
@@ -104,7 +107,10 @@ def training(config: params.Params, policy: dict, rewards: list[dict], spread: S
         weights_of_vllm = "weights" if config.policy.backend == "unsloth" else COPY
         if weights_of_vllm == COPY:
             parts[COPY] = weights(policy, load_in_4bit=False)
-        return Sum(parts, grpo.vllm_gpu_memory_utilization, (weights_of_vllm, CACHE, WORKSPACE))
+        elif config.policy.load_in_4bit:
+            parts[SCALES] = sizes(policy).linear * BYTES_SCALES / GIB
+        inside = (weights_of_vllm, SCALES, CACHE, WORKSPACE)
+        return Sum(parts, grpo.vllm_gpu_memory_utilization, tuple(name for name in inside if name in parts))
     if grpo.vllm_mode == "server":
         del parts[CACHE]  # it lies on the server
     return Sum(parts, None)

@@ -107,6 +107,10 @@ def load(config: params.Policy, grpo: params.TrainGrpo, weights: Path, seed: int
     """Load the base with vLLM beside it, and wrap it with new LoRA matrices."""
     from unsloth import FastLanguageModel
 
+    if config.load_in_4bit and grpo.vllm_mode == "colocate":
+        from gpro_empathy.training import nf4_rows
+
+        nf4_rows.install(WORK)
     model, _ = FastLanguageModel.from_pretrained(**model_arguments(config, grpo, weights))
     return FastLanguageModel.get_peft_model(model, **lora_arguments(config, seed))
 
