@@ -148,7 +148,7 @@ def parse_row(place: str, values: Mapping[str, Any], columns: list[str]) -> Row:
     text = values["text"]
     if not isinstance(text, str):
         raise UserError(f"{place}: column text must be a text, got {json.dumps(text)[:60]}")
-    if not dialogue.normalise(text):
+    if dialogue.is_blank(text):
         raise UserError(f"{place}: column text is empty; delete the row or fill it in")
     ids = {column: values[column] for column in columns if ID_COLUMN.fullmatch(column)}
     for column, value in ids.items():
