@@ -34,7 +34,13 @@ class Scorer(Protocol):
     def score(self, texts: list[str], contexts: list[tuple[str, ...]]) -> np.ndarray: ...
 
 
-def score_file(source: str, target: str, load: Callable[[], Scorer], note: Callable[[str], None]) -> None:
+def score_file(
+    source: str,
+    target: str,
+    load: Callable[[], Scorer],
+    note: Callable[[str], None],
+    escapes: records.Escapes = "auto",
+) -> None:
     """Score the turns of `source` and write names and scores to `target`, in the order of the rows.
 
     Args:
@@ -42,13 +48,16 @@ def score_file(source: str, target: str, load: Callable[[], Scorer], note: Calla
             or else as the source is. A file is written whole or not at all.
         load: Returns the scorer; called once the source has shown its columns, since it takes seconds.
         note: Takes lines for the user that are no results.
+        escapes: What a backslash in CSV is, see `records.Escapes`.
 
     Raises:
         UserError: If the source is no table of turns, or the target is no place for a file.
     """
     check_target(source, target)
     with _open(source) as stream:
-        table = wassa.read(stream, "standard input" if source == STANDARD else source)
+        table = wassa.read(stream, "standard input" if source == STANDARD else source, escapes)
+        if table.assumption:
+            note(table.assumption)
         if table.unknown_columns:
             note(f"columns that are neither read nor written: {records.show(table.unknown_columns)}")
         model = load()
