@@ -303,7 +303,7 @@ def test_what_decides_may_stand_far_from_the_beginning_but_takes_bounded_memory(
     monkeypatch.setattr(records, "LOOK_AHEAD", 1000)
     rows = b"a\\b\n" * 100 + b'"c \\"d\\""\n'
     assert [row.text for row in table(b"text\n" + rows).rows][-2:] == ["ab", 'c "d"']
-    with pytest.raises(UserError, match="row that begins in line 1002: .*escapes: none"):
+    with pytest.raises(UserError, match="row that begins in line 1002: "):
         list(table(b"text\n" + b"a\\b\n" * 1000 + b'"c \\"d\\""\n').rows)
 
 

@@ -139,7 +139,7 @@ def _rows(lines: Iterator[tuple[int, str]], name: str, delimiter: str, escapes: 
 
     def texts() -> Iterator[str]:
         nonlocal position
-        for position, line in lines:
+        for position, line in lines:  # noqa: B007  `start` is taken from it
             yield line
 
     csv.field_size_limit(LONGEST_ROW)  # the standard library's limit refuses texts of some 20,000 words

@@ -42,13 +42,13 @@ class Row:
     context: tuple[str, ...] | None
 
     def conversation(self, column: str) -> str:
-        """Return the name of the turn's conversation, from the column that holds it.
+        """Return the name of the turn's conversation as it stands in the column that holds it.
 
         Raises:
             UserError: If it is empty.
         """
-        name = "" if self.ids[column] is None else str(self.ids[column]).strip()
-        if not name:
+        name = "" if self.ids[column] is None else str(self.ids[column])
+        if not name.strip():
             raise UserError(f"{self.place}: column {column} is empty; a turn must belong to a conversation")
         return name
 

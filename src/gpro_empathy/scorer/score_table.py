@@ -1,17 +1,17 @@
 """Score a table of turns with a trained scorer, in constant memory, and write the scores beside the turns' names."""
 
-import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
 import numpy as np
 
-from gpro_empathy import files
+from gpro_empathy import csv_table, files
 from gpro_empathy.data import records, wassa
 from gpro_empathy.data.dialogue import COLUMNS
 from gpro_empathy.data.wassa import Row, Table
@@ -154,15 +154,14 @@ def _chunks(pairs: Iterable[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple
 
 def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, file: TextIO) -> None:
     """Write the id columns and the scores, as csv (a header, then a line per row) or jsonl (an object per row)."""
-    writer = csv.writer(file, lineterminator="\n")
     if kind == "csv":
-        writer.writerow([*table.id_columns, *COLUMNS.values()])
+        header = [*table.id_columns, *COLUMNS.values()]
+        rows = ([*row.ids.values(), *(f"{score:.4f}" for score in scores_3)] for row, scores_3 in scored)
+        csv_table.write_rows(file, chain([header], rows))
+        return
     for row, scores_3 in scored:
-        if kind == "csv":
-            writer.writerow([*row.ids.values(), *(f"{score:.4f}" for score in scores_3)])
-        else:
-            scores = dict(zip(COLUMNS.values(), (round(float(score), 4) for score in scores_3), strict=True))
-            file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
+        scores = dict(zip(COLUMNS.values(), (round(float(score), 4) for score in scores_3), strict=True))
+        file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _names(table: Table, names: tuple[str, ...]) -> str | None:
