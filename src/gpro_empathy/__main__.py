@@ -36,6 +36,13 @@ def main() -> None:
     score.add_argument(
         "--model", metavar="DIR", type=Path, default=MODEL, help=f"folder of a scorer (default: {MODEL})"
     )
+    score.add_argument(
+        "--escapes",
+        choices=("auto", "backslash", "none"),
+        default="auto",
+        help="what a backslash in CSV is: an escape, as in the official files; itself (none); or as the file shows "
+        "(auto, the default)",
+    )
     score.set_defaults(run=_score)
     _add_chat(commands)
     _add_serve(commands)
@@ -76,7 +83,7 @@ def _add_seed(command: argparse.ArgumentParser) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    score_table.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note)
+    score_table.score_file(arguments.input, arguments.output, lambda: _load(arguments.model), _note, arguments.escapes)
 
 
 def _chat(arguments: argparse.Namespace) -> None:

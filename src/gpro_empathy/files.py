@@ -56,17 +56,21 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_text(path, "".join(line + "\n" for line in lines))
 
 
-def read_text(path: Path, if_missing: str = "run `make reproduce`, which makes what is missing") -> str:
+def read_text(
+    path: Path, if_missing: str = "run `make reproduce`, which makes what is missing", newline: str | None = None
+) -> str:
     """Read a UTF-8 text file.
 
     Args:
         if_missing: What to do where there is no such file, as the message says it.
+        newline: As that of `open`; "" leaves line ends as they are.
 
     Raises:
         UserError: If the file is missing or not UTF-8, naming it and the offending byte.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {if_missing}") from None
     except UnicodeDecodeError as error:

@@ -69,6 +69,7 @@ class Prepare(Section):
     hub_revision: str | None
     wassa_train_csv: str | None
     wassa_dev_csv: str | None
+    escapes: Literal["auto", "backslash", "none"]
     split: Literal["by_conversation", "by_turn"]
     validation_fraction: Fraction
     test_fraction: Fraction

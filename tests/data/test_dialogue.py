@@ -1,13 +1,17 @@
+import hashlib
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpro_empathy.data import dialogue
+from gpro_empathy.data import dialogue, wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+
+CORPUS = Path(__file__).parents[2] / "data/embedded/turns.csv"
 
 texts = st.text(max_size=60)
 
@@ -29,7 +33,16 @@ def made(conversations, turns=3):
         ("#sad day, no #1", "sad day, no 1"),
         ("a#b stays", "a#b stays"),
         ("\ufb01ne \u2460", "fine 1"),  # compatibility forms
-        ("a\u0000b\u200bc\u0007", "abc"),
+        ("a\u0000b\u001bc\u0007\u009f", "abc"),
+        ("half \ud800a", "half a"),
+        ("new \U0001fae8 \U0001fae9 \U0003fffd", "new \U0001fae8 \U0001fae9 \U0003fffd"),  # no name in older tables
+        ("private \ue000 \U000f0000", "private \ue000 \U000f0000"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),  # Persian
+        ("\u200fa\u200b\u00ad\u2060b", "\u200fa\u200b\u00ad\u2060b"),
+        ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4\U000e0067\U000e007f"),  # a flag's letters
         (" a \t\n b\u00a0c ", "a b c"),
         ("family \U0001f468\u200d\U0001f469", "family \U0001f468\u200d\U0001f469"),
         ("", ""),
@@ -37,6 +50,33 @@ def made(conversations, turns=3):
 )
 def test_normalised_text_is(text, expected):
     assert dialogue.normalise(text) == expected
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
+def test_control_characters_are_dropped_or_folded(code):
+    assert dialogue.normalise(f"a{chr(code)}b") == ("a b" if chr(code).isspace() else "ab")
+
+
+def test_normalised_corpus_is_what_it_was_when_the_committed_results_were_made():
+    turns = wassa.read_labelled(CORPUS)
+    digest = hashlib.sha256("\n".join(turn.text for turn in turns).encode()).hexdigest()
+    assert digest == "022bd35f10df761b7aa297ab171b4c287da8a8a4fc8e3e1e4aea838033c09c6e"
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [
+        ("", True),
+        (" \t\u00a0", True),
+        ("\u200b\u2060\ufeff\u200d\0", True),
+        ("\U0001fae9", False),
+        ("\U0003fffd", False),
+        ("\ue000", False),
+        (".", False),
+    ],
+)
+def test_text_without_a_visible_character_is_blank(text, blank):
+    assert dialogue.is_blank(text) == blank
 
 
 @given(texts)

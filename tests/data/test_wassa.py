@@ -11,7 +11,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from gpro_empathy import labels
-from gpro_empathy.data import dialogue, wassa
+from gpro_empathy.data import dialogue, records, wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
 
@@ -34,8 +34,8 @@ def read(tmp_path, text):
     return wassa.read_labelled(path)
 
 
-def table(content):
-    return wassa.read(io.BytesIO(content), "t")
+def table(content, escapes="auto"):
+    return wassa.read(io.BytesIO(content), "t", escapes)
 
 
 # Labelled turns
@@ -67,7 +67,7 @@ def test_spreadsheet_line_ends_and_byte_order_mark_make_no_difference(tmp_path):
 
 
 @effort(deadline=None)
-@given(st.lists(texts.filter(dialogue.normalise), min_size=1, max_size=5))
+@given(st.lists(texts.filter(lambda text: not dialogue.is_blank(text)), min_size=1, max_size=5))
 def test_any_text_survives_the_official_escaping(tmp_path_factory, written):
     text = io.StringIO()
     writer = csv.writer(text, escapechar="\\", doublequote=False, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -82,7 +82,10 @@ def test_any_text_survives_the_official_escaping(tmp_path_factory, written):
 @effort(deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(texts.filter(dialogue.normalise), *[st.none() | st.sampled_from([0.0, 0.6667, 1.0, 2.0])] * 3),
+        st.tuples(
+            texts.filter(lambda text: not dialogue.is_blank(text)),
+            *[st.none() | st.sampled_from([0.0, 0.6667, 1.0, 2.0])] * 3,
+        ),
         min_size=1,
         max_size=5,
     ),
@@ -228,19 +231,96 @@ def test_refuses_a_malformed_json_line_with_its_place(tmp_path, row, message):
 
 # Readers, on tables made at random
 
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: dialogue.normalise(text))
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: not dialogue.is_blank(text))
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
+def rows_read(content, escapes):
+    return [(row.ids["id"], row.text) for row in table(content, escapes).rows]
+
+
 @effort(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(names, words), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_written_csv_is_read_back(rows, end):
+@given(
+    st.lists(st.tuples(names, words), min_size=1, max_size=6),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(",;\t"),
+    st.booleans(),
+)
+def test_written_csv_is_read_back(rows, end, delimiter, backslash):
     text = io.StringIO(newline="")
-    writer = csv.writer(text, escapechar="\\", doublequote=False, quoting=csv.QUOTE_ALL, lineterminator=end)
+    how = {"escapechar": "\\", "doublequote": False} if backslash else {}
+    writer = csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator=end, **how)
     writer.writerow(["id", "text"])
     writer.writerows(rows)
-    found = [(row.ids["id"], row.text) for row in table(text.getvalue().encode()).rows]
-    assert found == rows
+    content = text.getvalue().encode()
+    assert rows_read(content, "backslash" if backslash else "none") == rows
+    if not backslash:
+        assert rows_read(content, "auto") == rows
+
+
+# Backslashes
+
+
+@pytest.mark.parametrize(
+    ("content", "read_as", "expected"),
+    [
+        # Plain CSV, of several columns, of one, and with a backslash before the end of a field.
+        ('id,text\nLAB\\anna,"C:\\new"\nLAB\\bo,"ends \\"\nLAB\\c,no\\\n', "none", ["C:\\new", "ends \\", "no\\"]),
+        ("text\nI give up \\\nNobody answers\nGood night\n", "none", ["I give up \\", "Nobody answers", "Good night"]),
+        ('id,text\n1,"C:\\""x"" \\"\n', "none", ['C:\\"x" \\']),
+        # Escapes, shown by a quote within a field, at its beginning or after an escaped backslash.
+        ('id,text\n1,"so \\"sad\\""\n2,"a\\\\b"\n', "backslash", ['so "sad"', "a\\b"]),
+        ('id,text\n1,"\\"sad"\n', "backslash", ['"sad']),
+        ('id,text\n1,"a\\\\\\"b"\n', "backslash", ['a\\"b']),
+        # The official header: escapes, unless quotes are doubled.
+        (f'{TEST}\n0,1,5,0,7,"a\\\\b"\n', "backslash", ["a\\b"]),
+        (f'{TEST}\n0,1,5,0,7,"say ""a\\b"""\n', "none", ['say "a\\b"']),
+        (f'{TEST}\n0,1,5,0,7,"""a\\b"""\n', "none", ['"a\\b"']),
+        # No backslash, nothing to say.
+        ("text\nfine\n", None, ["fine"]),
+    ],
+)  # fmt: skip
+def test_backslash_is_what_the_file_shows_and_this_is_said(content, read_as, expected):
+    read = table(content.encode())
+    assert [row.text for row in read.rows] == expected
+    assert (read.assumption is None) if read_as is None else read.assumption.endswith(f"(escapes: {read_as})")
+
+
+def test_backslash_in_an_id_and_in_the_context_stays():
+    (row,) = table(b"person_id_1,text,context\nLAB\\anna,sad,he said \\\n").rows
+    assert (row.ids, row.context) == ({"person_id_1": "LAB\\anna"}, ("he said \\",))
+
+
+def test_option_goes_before_what_the_file_shows():
+    escaped, plain = b'text\n"so \\"sad\\""\n', b"text\nC:\\new\n"
+    assert [row.text for row in table(plain, "backslash").rows] == ["C:new"]
+    assert table(plain, "backslash").assumption is None
+    with pytest.raises(UserError, match="quotes inside a text must be doubled"):
+        list(table(escaped, "none").rows)
+
+
+def test_what_decides_may_stand_far_from_the_beginning_but_takes_bounded_memory(monkeypatch):
+    monkeypatch.setattr(records, "LOOK_AHEAD", 1000)
+    rows = b"a\\b\n" * 100 + b'"c \\"d\\""\n'
+    assert [row.text for row in table(b"text\n" + rows).rows][-2:] == ["ab", 'c "d"']
+    with pytest.raises(UserError, match="row that begins in line 1002: "):
+        list(table(b"text\n" + b"a\\b\n" * 1000 + b'"c \\"d\\""\n').rows)
+
+
+# Delimiters and columns without a name
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_delimiter_is_that_of_the_header(delimiter):
+    header, row = delimiter.join(["turn_id", "text"]), delimiter.join(["0", '"sad, or; so\tso"'])
+    (read,) = table(f"{header}\n{row}\n".encode()).rows
+    assert (read.ids, read.text) == ({"turn_id": "0"}, "sad, or; so\tso")
+
+
+def test_columns_without_a_name_are_passed_over():
+    read = table(b"text,context,,\nsad,hello,,\nfine,,,x\n")
+    assert read.unknown_columns == [""]
+    assert [(row.text, row.context) for row in read.rows] == [("sad", ("hello",)), ("fine", ())]
 
 
 @effort(max_examples=150, deadline=None)
@@ -258,7 +338,7 @@ def test_any_bytes_are_a_table_or_refused_in_one_line(content):
         message = None
         try:
             for row in table(head + content).rows:
-                assert dialogue.normalise(row.text)
+                assert not dialogue.is_blank(row.text)
         except UserError as error:
             message = str(error)
         assert message is None or (message.startswith("t") and "\n" not in message)

@@ -190,7 +190,7 @@ def test_saved_scorer_holds_no_path_of_this_machine_and_nothing_in_an_order_of_c
     ("change", "message"),
     [
         ({"format": 1}, r"scorer\.json: format is 1, expected 5; train the scorer anew"),
-        ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-1'"),
+        ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected 'nfkc-2'"),
         ({"context_turns": -1}, r"scorer\.json: context_turns is -1, expected a whole number from 0 up"),
         ({"layers": 0}, r"scorer\.json: layers is 0, expected a whole number from 1 up"),
         ({"layers": 1}, r"adapter: does not fit the encoder random; delete"),

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpro_empathy import csv_table
 from gpro_empathy.analysis import effects, scorer_reliability, stock_phrases
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import EMPATHY, LABELS
 
-HEADER = "conversation,turn,label_empathy,predicted_empathy,audit_empathy"
+COLUMNS = ("conversation", "turn", "label_empathy", "predicted_empathy", "audit_empathy")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,17 @@ def report(
 
 def table(turns: Sequence[Turn], reward_B: np.ndarray, audit_B: np.ndarray) -> str:
     """Return the label and both predictions of empathy of every turn, as CSV."""
-    lines = [HEADER]
-    for turn, reward, audit in zip(turns, reward_B, audit_B, strict=True):
-        label = "" if turn.empathy is None else f"{turn.empathy:g}"
-        lines.append(f"{turn.conversation},{turn.turn},{label},{reward:.6f},{audit:.6f}")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (
+            turn.conversation,
+            turn.turn,
+            "" if turn.empathy is None else f"{turn.empathy:g}",
+            f"{reward:.6f}",
+            f"{audit:.6f}",
+        )
+        for turn, reward, audit in zip(turns, reward_B, audit_B, strict=True)
+    ]
+    return csv_table.text(COLUMNS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
 def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:

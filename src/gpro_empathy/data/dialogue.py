@@ -25,6 +25,9 @@ _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
 _MENTION = re.compile(r"(?<!\w)@\w+")
 _HASHTAG = re.compile(r"(?<!\w)#(\w+)")
+# Unicode's categories Cc, less its white space, and Cs: both are closed, so no version differs.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_INVISIBLE = ("Cc", "Cf", "Cs")
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,23 @@ class Turn:
 def normalise(text: str) -> str:
     """Return `text` as the scorer sees it.
 
-    NFKC; URLs, e-mail addresses and @mentions become [URL], [EMAIL] and [USER]; a hashtag loses its sign; control
-    characters are dropped; white space is folded.
+    NFKC; URLs, e-mail addresses and @mentions become [URL], [EMAIL] and [USER]; a hashtag loses its
+    sign; control characters and halves of characters (lone surrogates) are dropped; white space is
+    folded. Everything else stays: joiners, marks of direction and private letters mean something,
+    and a character that Python's tables do not have yet is one to the reader.
     """
     text = unicodedata.normalize("NFKC", text)
     text = _URL.sub("[URL]", text)
     text = _EMAIL.sub("[EMAIL]", text)
     text = _MENTION.sub("[USER]", text)
     text = _HASHTAG.sub(r"\1", text)
-    text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C" or c == "\u200d")
+    text = _CONTROL.sub("", text)
     return " ".join(text.split())
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: white space, control and format characters alone."""
+    return all(c.isspace() or unicodedata.category(c) in _INVISIBLE for c in text)
 
 
 def split(

@@ -1,15 +1,16 @@
 """Read a CSV or JSON lines table record by record, in constant memory.
 
-CSV is read in the layout of the official CONV-turn files: quotes inside a text are escaped with a
-backslash, or doubled.
+Its fields are separated by commas, semicolons or tabs, as its header shows. Most CSV doubles a quote
+inside a text and means a backslash as it stands; the official CONV-turn files escape with it.
 """
 
 import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from gpro_empathy.files import UserError
 
@@ -17,19 +18,46 @@ from gpro_empathy.files import UserError
 # memory.
 LONGEST_ROW = 2**24
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|$)")
-_REMEDY = 'quotes inside a text must be written as \\"'
+# What decides how backslashes are read: the first characters of a table, so that memory is bounded.
+LOOK_AHEAD = 2**20
+DELIMITERS = ",;\t"
+# Columns that every official file has.
+OFFICIAL = {"id", "article_id", "conversation_id", "turn_id", "text"}
+# An escaped quote within a field: plain CSV has one before the end of a field alone, or before the
+# other half of a doubled quote.
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*\\"(?![",;\t\r\n]|\Z)')
+# A doubled quote within a field; `""` between delimiters is an empty field.
+_DOUBLED_QUOTE = re.compile(r'[^\\",;\t\r\n]""|[,;\t\r\n]"""')
+_REMEDIES = {
+    "backslash": 'quotes inside a text must be written as \\" (escapes: backslash)',
+    "none": "quotes inside a text must be doubled (escapes: none)",
+}
 
+# What a backslash in CSV is: "backslash" an escape, "none" itself, "auto" what the table shows.
+Escapes = Literal["auto", "backslash", "none"]
 # Where a record stands, as messages name it, and its values by column.
 Record = tuple[str, dict[str, Any]]
 
 
-def read(stream: BinaryIO, name: str) -> tuple[str, list[str], Iterator[Record]]:
-    """Begin to read a table: return its format ("csv" or "jsonl"), its columns, and its records.
+@dataclass(frozen=True)
+class Table:
+    """A table whose records are read as they are asked for.
 
-    The records are read as they are asked for.
+    `assumption` says how backslashes are read, where that was left open and there are any.
+    """
+
+    format: Literal["csv", "jsonl"]
+    columns: list[str]
+    records: Iterator[Record]
+    assumption: str | None = None
+
+
+def read(stream: BinaryIO, name: str, escapes: Escapes = "auto") -> Table:
+    """Begin to read a table.
 
     A table whose first character is { is JSON lines, with the keys of its first row as columns; any
-    other is CSV.
+    other is CSV. By "auto", a backslash is an escape if quotes are escaped by it, or the header is
+    that of the official files and no quote is doubled.
 
     Args:
         name: What messages call the table.
@@ -42,14 +70,14 @@ def read(stream: BinaryIO, name: str) -> tuple[str, list[str], Iterator[Record]]
     first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
         raise UserError(f"{name}: the file is empty")
-    is_json = first[1].lstrip().startswith("{")
-    columns, records = (_jsonl if is_json else _csv)(chain([first], lines), name)
-    return "jsonl" if is_json else "csv", columns, records
+    if first[1].lstrip().startswith("{"):
+        return _jsonl(chain([first], lines), name)
+    return _csv(first, lines, name, escapes)
 
 
 def show(columns: Iterable[str]) -> str:
     """Return column names as part of one line of at most 200 characters, whatever they hold."""
-    return ", ".join(column if column.isprintable() else repr(column) for column in columns)[:200]
+    return ", ".join(column if column and column.isprintable() else repr(column) for column in columns)[:200]
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
@@ -72,46 +100,67 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def _csv(lines: Iterator[tuple[int, str]], name: str) -> tuple[list[str], Iterator[Record]]:
-    position = [0]  # the number of the last line that the CSV reader took
-
-    def texts() -> Iterator[str]:
-        for position[0], line in lines:
-            yield line
-
-    csv.field_size_limit(LONGEST_ROW)  # the standard library's limit refuses texts of some 20,000 words
-    reader = csv.reader(texts(), escapechar="\\", strict=True)
-
-    def fields() -> Iterator[tuple[int, list[str]]]:
-        while True:
-            start = position[0] + 1
-            try:
-                values = next(reader, None)
-            except csv.Error as error:
-                raise UserError(f"{name}, row that begins in line {start}: {error}; {_REMEDY}") from None
-            if values is None:
-                return
-            if values:
-                yield start, values
-
-    rows = fields()
+def _csv(first: tuple[int, str], lines: Iterator[tuple[int, str]], name: str, escapes: Escapes) -> Table:
+    ahead = [first]
+    characters = 0
+    for line in lines:
+        ahead.append(line)
+        characters += len(line[1])
+        if characters > LOOK_AHEAD:
+            break
+    text = "".join(line for _, line in ahead)
+    delimiter = max(DELIMITERS, key=lambda sign: len(next(csv.reader([first[1]], delimiter=sign))))
+    chosen = escapes
+    if chosen == "auto":
+        official = set(next(csv.reader([first[1]], delimiter=delimiter))) >= OFFICIAL
+        escaped = _ESCAPED_QUOTE.search(text) or (official and not _DOUBLED_QUOTE.search(text))
+        chosen = "backslash" if escaped else "none"
+    assumption = None
+    if escapes == "auto" and "\\" in text:
+        read_as = "as escapes, like those of the official files" if chosen == "backslash" else "as they stand"
+        assumption = f"{name}: backslashes are read {read_as} (escapes: {chosen})"
+    rows = _rows(chain(ahead, lines), name, delimiter, chosen)
     header = next(rows)[1]
 
     def records() -> Iterator[Record]:
         for start, values in rows:
             if len(values) != len(header):
                 raise UserError(
-                    f"{name}, line {start}: {len(values)} fields where the header has {len(header)}; {_REMEDY}"
+                    f"{name}, line {start}: {len(values)} fields where the header has {len(header)}; {_REMEDIES[chosen]}"
                 )
             yield f"{name}, line {start}", dict(zip(header, values, strict=True))
 
-    return header, records()
+    return Table("csv", header, records(), assumption)
 
 
-def _jsonl(lines: Iterator[tuple[int, str]], name: str) -> tuple[list[str], Iterator[Record]]:
+def _rows(lines: Iterator[tuple[int, str]], name: str, delimiter: str, escapes: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the line in which each row begins, and its fields."""
+    position = 0  # the number of the last line that the CSV reader took
+
+    def texts() -> Iterator[str]:
+        nonlocal position
+        for position, line in lines:  # noqa: B007  `start` is taken from it
+            yield line
+
+    csv.field_size_limit(LONGEST_ROW)  # the standard library's limit refuses texts of some 20,000 words
+    escape = "\\" if escapes == "backslash" else None
+    reader = csv.reader(texts(), delimiter=delimiter, escapechar=escape, strict=True)
+    while True:
+        start = position + 1
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{name}, row that begins in line {start}: {error}; {_REMEDIES[escapes]}") from None
+        if values is None:
+            return
+        if values:
+            yield start, values
+
+
+def _jsonl(lines: Iterator[tuple[int, str]], name: str) -> Table:
     records = (_json_record(f"{name}, line {number}", line) for number, line in lines if line.strip())
     head = next(records)
-    return list(head[1]), chain([head], records)
+    return Table("jsonl", list(head[1]), chain([head], records))
 
 
 def _json_record(place: str, line: str) -> Record:

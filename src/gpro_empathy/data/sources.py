@@ -110,11 +110,12 @@ def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[T
     if config.wassa_train_csv is None:
         raise UserError("prepare.wassa_train_csv: give the path of the official train file, or set prepare.source")
     by_turn = config.split == "by_turn"
-    train = wassa.read_labelled(Path(config.wassa_train_csv))
+    train = wassa.read_labelled(Path(config.wassa_train_csv), config.escapes, print)
     if config.wassa_dev_csv is None:
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
         return dialogue.split(train, **shares, by_turn=by_turn, rng=rng)
     # All ids of the dev file also occur in train, for other conversations.
-    dev = [replace(t, conversation=f"dev-{t.conversation}") for t in wassa.read_labelled(Path(config.wassa_dev_csv))]
+    dev = wassa.read_labelled(Path(config.wassa_dev_csv), config.escapes, print)
+    dev = [replace(turn, conversation=f"dev-{turn.conversation}") for turn in dev]
     parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by_turn=by_turn, rng=rng)
     return parts | {"test": dev}

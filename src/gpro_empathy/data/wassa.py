@@ -7,7 +7,7 @@ mean: see `dialogue`.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from gpro_empathy.data import dialogue, records
 from gpro_empathy.data.dialogue import COLUMNS, RANGES, Turn
+from gpro_empathy.data.records import Escapes
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS
 
@@ -41,13 +42,13 @@ class Row:
     context: tuple[str, ...] | None
 
     def conversation(self, column: str) -> str:
-        """Return the name of the turn's conversation, from the column that holds it.
+        """Return the name of the turn's conversation as it stands in the column that holds it.
 
         Raises:
             UserError: If it is empty.
         """
-        name = "" if self.ids[column] is None else str(self.ids[column]).strip()
-        if not name:
+        name = "" if self.ids[column] is None else str(self.ids[column])
+        if not name.strip():
             raise UserError(f"{self.place}: column {column} is empty; a turn must belong to a conversation")
         return name
 
@@ -65,11 +66,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its format (csv or jsonl), columns, and rows, which can be gone through once."""
+    """A table: its format (csv or jsonl), columns, and rows, which can be gone through once.
+
+    `assumption` is that of `records.Table`.
+    """
 
     format: str
     columns: list[str]
     rows: Iterator[Row]
+    assumption: str | None
 
     @property
     def id_columns(self) -> list[str]:
@@ -79,34 +84,41 @@ class Table:
     @property
     def unknown_columns(self) -> list[str]:
         """Return the columns whose meaning is not known."""
-        return [c for c in self.columns if not ID_COLUMN.fullmatch(c) and c not in OTHER_COLUMNS]
+        unknown = [c for c in self.columns if not ID_COLUMN.fullmatch(c) and c not in OTHER_COLUMNS]
+        return list(dict.fromkeys(unknown))
 
 
-def read(stream: BinaryIO, name: str) -> Table:
+def read(stream: BinaryIO, name: str, escapes: Escapes = "auto") -> Table:
     """Begin to read a table of turns, of whose columns only text must be there.
 
-    Its columns are read now, its rows as they are asked for. Labels are not looked at.
+    Its columns are read now, its rows as they are asked for. Labels are not looked at. Columns
+    without a name, which spreadsheets leave behind, may be several.
 
     Raises:
         UserError: If there is no text column or no row, or as `records.read`. While rows are read:
             if one has no text; names line and column.
     """
-    kind, columns, placed = records.read(stream, name)
-    repeated = [column for column in columns if columns.count(column) > 1]
+    table = records.read(stream, name, escapes)
+    columns, placed = table.columns, table.records
+    repeated = [column for column in columns if column and columns.count(column) > 1]
     if repeated:
         raise UserError(f"{name}: column {repeated[0]!r} stands in the header more than once")
     _require(["text"], columns, name)
     first = next(placed, None)
     if first is None:
         raise UserError(f"{name}: no rows after the header")
-    return Table(kind, columns, (parse_row(place, values, columns) for place, values in chain([first], placed)))
+    rows = (parse_row(place, values, columns) for place, values in chain([first], placed))
+    return Table(table.format, columns, rows, table.assumption)
 
 
-def read_labelled(path: Path) -> list[Turn]:
+def read_labelled(path: Path, escapes: Escapes = "auto", note: Callable[[str], None] = lambda line: None) -> list[Turn]:
     """Read labelled turns from a file in the layout of the official files (train, dev or test).
 
     Labels may be missing ("NULL", or no column at all, as in the test file). Conversation ids
     repeat between files.
+
+    Args:
+        note: Takes what was assumed of the file, as a line for the user.
 
     Raises:
         UserError: As `read`, and if a column is missing, an id or a label is not a number, or a
@@ -114,7 +126,9 @@ def read_labelled(path: Path) -> list[Turn]:
     """
     try:
         with path.open("rb") as stream:
-            table = read(stream, str(path))
+            table = read(stream, str(path), escapes)
+            if table.assumption:
+                note(table.assumption)
             needed = ["conversation_id", "turn_id"]
             if set(COLUMNS.values()) & set(table.columns):  # a misspelt column must not pass for one without labels
                 needed += COLUMNS.values()
@@ -148,7 +162,7 @@ def parse_row(place: str, values: Mapping[str, Any], columns: list[str]) -> Row:
     text = values["text"]
     if not isinstance(text, str):
         raise UserError(f"{place}: column text must be a text, got {json.dumps(text)[:60]}")
-    if not dialogue.normalise(text):
+    if dialogue.is_blank(text):
         raise UserError(f"{place}: column text is empty; delete the row or fill it in")
     ids = {column: values[column] for column in columns if ID_COLUMN.fullmatch(column)}
     for column, value in ids.items():

@@ -1,17 +1,17 @@
 """Score a table of turns with a trained scorer, in constant memory, and write the scores beside the turns' names."""
 
-import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
 import numpy as np
 
-from gpro_empathy import files
+from gpro_empathy import csv_table, files
 from gpro_empathy.data import records, wassa
 from gpro_empathy.data.dialogue import COLUMNS
 from gpro_empathy.data.wassa import Row, Table
@@ -34,7 +34,13 @@ class Scorer(Protocol):
     def score(self, texts: list[str], contexts: list[tuple[str, ...]]) -> np.ndarray: ...
 
 
-def score_file(source: str, target: str, load: Callable[[], Scorer], note: Callable[[str], None]) -> None:
+def score_file(
+    source: str,
+    target: str,
+    load: Callable[[], Scorer],
+    note: Callable[[str], None],
+    escapes: records.Escapes = "auto",
+) -> None:
     """Score the turns of `source` and write names and scores to `target`, in the order of the rows.
 
     Args:
@@ -42,13 +48,16 @@ def score_file(source: str, target: str, load: Callable[[], Scorer], note: Calla
             or else as the source is. A file is written whole or not at all.
         load: Returns the scorer; called once the source has shown its columns, since it takes seconds.
         note: Takes lines for the user that are no results.
+        escapes: What a backslash in CSV is, see `records.Escapes`.
 
     Raises:
         UserError: If the source is no table of turns, or the target is no place for a file.
     """
     check_target(source, target)
     with _open(source) as stream:
-        table = wassa.read(stream, "standard input" if source == STANDARD else source)
+        table = wassa.read(stream, "standard input" if source == STANDARD else source, escapes)
+        if table.assumption:
+            note(table.assumption)
         if table.unknown_columns:
             note(f"columns that are neither read nor written: {records.show(table.unknown_columns)}")
         model = load()
@@ -145,15 +154,14 @@ def _chunks(pairs: Iterable[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple
 
 def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, file: TextIO) -> None:
     """Write the id columns and the scores, as csv (a header, then a line per row) or jsonl (an object per row)."""
-    writer = csv.writer(file, lineterminator="\n")
     if kind == "csv":
-        writer.writerow([*table.id_columns, *COLUMNS.values()])
+        header = [*table.id_columns, *COLUMNS.values()]
+        rows = ([*row.ids.values(), *(f"{score:.4f}" for score in scores_3)] for row, scores_3 in scored)
+        csv_table.write_rows(file, chain([header], rows))
+        return
     for row, scores_3 in scored:
-        if kind == "csv":
-            writer.writerow([*row.ids.values(), *(f"{score:.4f}" for score in scores_3)])
-        else:
-            scores = dict(zip(COLUMNS.values(), (round(float(score), 4) for score in scores_3), strict=True))
-            file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
+        scores = dict(zip(COLUMNS.values(), (round(float(score), 4) for score in scores_3), strict=True))
+        file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _names(table: Table, names: tuple[str, ...]) -> str | None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from gpro_empathy.data import dialogue
 
 # Names what `dialogue.normalise` does. A change there needs a new name, so that scorers trained before it are refused.
-NORMALISATION = "nfkc-1"
+NORMALISATION = "nfkc-2"
 # Tokens; less of an earlier turn than this (a word and the token that ends a turn) tells nothing.
 SHORTEST_REMNANT = 2
 

@@ -67,7 +67,7 @@ class Policies:
             UserError: If nothing is left of the message once it is normalised as in training, or it is too long.
         """
         text = dialogue.normalise(message)
-        if not text:
+        if dialogue.is_blank(text):
             raise UserError("there is no text in this message; write some words")
         turn = dialogue.Turn("chat", self._messages, text, (), None, None, None)
         ids = loading.prompt_ids(self._tokenizer, response_format.messages(text))

@@ -1,11 +1,9 @@
 """What GRPO runs leave to read: the tables and samples of the report, and a model card for each adapter."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpro_empathy import calibration, files, model_card
+from gpro_empathy import calibration, csv_table, files, model_card
 from gpro_empathy.training.grpo_run import Result, Run
 
 # Columns that stand first in every table; the others follow in alphabetical order.
@@ -51,10 +49,6 @@ def card(run: Run, result: Result) -> str:
 
 
 def _csv(rows: Sequence[dict]) -> str:
-    text = io.StringIO()
     # Not in the order of the first row: rows that a checkpoint kept come back with their keys sorted.
     columns = sorted(rows[0], key=lambda name: (LEADING.index(name) if name in LEADING else len(LEADING), name))
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_table.text(columns, rows)
