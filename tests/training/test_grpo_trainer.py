@@ -663,5 +663,5 @@ def test_reward_that_is_not_finite_stops_the_run(make_run, reward_model, tmp_pat
         return np.full(len(responses), np.nan)
 
     model = rewards.RewardModel(reward_model.config, {**reward_model.terms, "length": term})
-    with pytest.raises(ValueError, match="reward term length gave nan to sample 0"):
+    with pytest.raises(UserError, match="reward term length gave nan to sample 0"):
         grpo_run.train(make_run(model), tmp_path / "work", inputs=[])
