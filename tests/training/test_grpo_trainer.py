@@ -622,6 +622,9 @@ def test_checkpoints_of_other_settings_or_inputs_are_not_gone_on_from(make_run, 
     (data / "prompts.jsonl").write_text("one\n")
     run = make_run()
     mark = grpo_run._fingerprint(run, [data])
+    # What Python keeps of a module that was imported, such as a reward's.
+    (data / "__pycache__").mkdir()
+    (data / "__pycache__/mine.cpython-311.pyc").write_text("compiled")
     for change in ("settings", "inputs", "nothing"):
         (work / "checkpoint-1").mkdir(parents=True)
         (work / "checkpoint-1/run.json").write_text("{}")
