@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/gpro_empathy"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # First parts of paths that a run makes or a user brings, which git does not hold.
-MADE = {"models", "work", "tmp", ".venv", "my_rewards.py", "turns.csv", "scores.csv"}
+MADE = {"models", "work", "tmp", ".venv", "turns.csv", "scores.csv"}
 MADE_BELOW = ("data/prepared", "data/rollouts", "reports/gpu/<", "reports/scorer_predictions")
 METRICS = {
     "empathy, the reward's scorer": "empathy_raw",

@@ -1,11 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import expit
 
-import made_up_terms
-from gpro_empathy import calibration, packaged_models, rewards
+from gpro_empathy import calibration, packaged_models, rewards, user_rewards
 from gpro_empathy.files import UserError
-from gpro_empathy.response_format import messages, parse_response
+from gpro_empathy.response_format import parse_response
 
 WELL_FORMED = (
     "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
@@ -177,19 +178,29 @@ def test_terms_are_given_the_utterances_and_the_responses(settings):
     assert seen == [(["u", "v"], ["a.", "b."])]
 
 
-@pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_refuses_a_score_that_is_not_finite_naming_term_and_sample(settings, score):
-    model = reward_model(settings, {"well_formed": constant(0.0, score)}, {"well_formed": 1.0})
+def test_a_term_that_changes_its_lists_or_keeps_its_array_changes_no_other_terms_scores(settings):
+    kept = np.zeros(2)
+
+    def meddles(utterances, responses):
+        utterances.reverse()
+        responses.sort(key=lambda response: response.answer)
+        kept[:] += 1.0
+        return kept
+
+    terms = {"a:meddles": user_rewards.UserTerm("a:meddles", meddles), "overlap": rewards.overlap}
+    model = reward_model(settings, terms, {"a:meddles": 1.0, "overlap": 1.0})
+    utterances, responses = ["my dog died", "hello"], replies("your dog died", "bye")
+    first, second = model.raw(utterances, responses), model.raw(utterances, responses)
+    assert first["overlap"].tolist() == second["overlap"].tolist() == [0.0, 1.0]
+    assert utterances == ["my dog died", "hello"]
+    assert (first["a:meddles"].tolist(), second["a:meddles"].tolist()) == ([1.0, 1.0], [2.0, 2.0])
+
+
+def test_refuses_a_score_that_is_no_finite_number_naming_term_and_sample(settings):
+    model = reward_model(settings, {"well_formed": constant(0.0, float("nan"))}, {"well_formed": 1.0})
     responses = [parse_response("Hi"), parse_response("Bye")]
-    with pytest.raises(ValueError, match=rf"reward term well_formed gave {score} to sample 1 of the batch: 'Bye'"):
+    with pytest.raises(UserError, match="reward term well_formed gave nan to sample 1 of the batch: 'Bye'"):
         model.raw(["u"] * 2, responses)
-
-
-@pytest.mark.parametrize("scores", [(1.0,), (1.0, 2.0, 3.0), ((1.0, 2.0),)])
-def test_refuses_the_wrong_number_of_scores_naming_the_term(settings, scores):
-    model = reward_model(settings, {"length": constant(*scores)}, {"length": 1.0})
-    with pytest.raises(ValueError, match=r"reward term length returned shape \(.*\) for 2 responses"):
-        model.raw(["u"] * 2, replies("a.", "b."))
 
 
 def test_refuses_reference_calibration_without_statistics(settings):
@@ -214,55 +225,14 @@ def without_models(monkeypatch):
         monkeypatch.setitem(rewards.TERMS, name, lambda config, folder: rewards.overlap)
 
 
-def test_function_of_the_users_own_becomes_a_term(settings, tmp_path, without_models):
+def test_function_of_the_users_own_is_scored_beside_the_others(settings, tmp_path, without_models, monkeypatch):
+    monkeypatch.setattr(user_rewards, "FOLDER", Path(__file__).parent)
     config = settings.rewards.model_copy(update={"weights": {"made_up_terms:question": 2.0, "length": 1.0}})
-    model = rewards.load(config, tmp_path)
-    assert model.terms["made_up_terms:question"] is made_up_terms.question
-    raw = model.raw(["u"] * 2, replies("Are you safe?", "Bye."))
+    raw = rewards.load(config, tmp_path).raw(["u"] * 2, replies("Are you safe?", "Bye."))
     assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
     assert raw["length"].tolist() == [1.0, 1.0]
-
-
-def loaded_term(settings, folder, name):
-    config = settings.rewards.model_copy(update={"weights": {name: 1.0}})
-    return rewards.load(config, folder).terms[name]
-
-
-def test_reward_of_trls_documentation_is_a_term_as_it_is(settings, tmp_path, without_models):
-    responses = [parse_response("<think>a</think><answer>b</answer>"), parse_response("b")]
-    for name in ("made_up_terms:format_reward_func", "trl.rewards:think_format_reward"):
-        scores = loaded_term(settings, tmp_path, name)(["u"] * 2, responses)
-        assert scores.tolist() == [1.0, 0.0], name
-
-
-def test_reward_in_trls_form_gets_the_prompts_that_the_policy_gets(settings, tmp_path, without_models):
-    term = loaded_term(settings, tmp_path, "made_up_terms:echo")
-    assert term(["Hi.", "Bye."], [parse_response("Bye."), parse_response("Bye.")]).tolist() == [0.0, 1.0]
-    seen = []
-    rewards.TrlReward(lambda prompts, completions: seen.append(prompts) or [0.0])(["Hi."], replies("a."))
-    assert seen == [[messages("Hi.")]]
-
-
-def test_reward_in_trls_form_that_asks_for_a_column_is_refused_when_it_is_loaded(settings, tmp_path, without_models):
-    with pytest.raises(
-        UserError, match=r"'made_up_terms:correct' cannot be called \(.*'ground_truth'\); .* \*\*kwargs"
-    ):
-        loaded_term(settings, tmp_path, "made_up_terms:correct")
-
-
-def test_reward_in_trls_form_that_does_not_apply_is_refused_as_not_finite(settings, tmp_path, without_models):
-    model = rewards.load(settings.rewards.model_copy(update={"weights": {"made_up_terms:not_always": 1.0}}), tmp_path)
-    with pytest.raises(ValueError, match=r"made_up_terms:not_always gave nan to sample 0 of the batch"):
-        model.raw(["u"], replies("a."))
 
 
 def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):
     config = settings.rewards.model_copy(update={"weights": {"length": 1.0}, "free_words": 1, "limit_words": 3})
     assert rewards.load(config, tmp_path).raw(["u"], replies("one two"))["length"].tolist() == [0.5]
-
-
-@pytest.mark.parametrize("name", ["empaty", "made_up_terms:nothing", "no_such_module:f", ":f", "made_up_terms:"])
-def test_refuses_an_unknown_term_with_the_known_ones(settings, tmp_path, without_models, name):
-    config = settings.rewards.model_copy(update={"weights": {name: 1.0}})
-    with pytest.raises(UserError, match=rf"rewards\.weights: '{name}' is no reward term .* there are empathy, length"):
-        rewards.load(config, tmp_path)

@@ -4,11 +4,12 @@ A mistyped key, a value out of range or a missing section stops the run with one
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gpro_empathy import files
 
@@ -55,11 +56,25 @@ class Rewards(Section):
     free_words: Count
     limit_words: Count
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _nested_names_are_joined(cls, weights: object) -> object:
+        """Return `{module: {function: weight}}`, which `dvc exp run -S` can set, as `{"module:function": weight}`."""
+        return dict(_joined(weights)) if isinstance(weights, dict) else weights
+
     @model_validator(mode="after")
     def _length_limits_are_ordered(self) -> "Rewards":
         if self.free_words >= self.limit_words:
             raise ValueError(f"free_words must be below limit_words, got {self.free_words} and {self.limit_words}")
         return self
+
+
+def _joined(weights: dict, modules: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    for name, value in weights.items():
+        if isinstance(value, dict):
+            yield from _joined(value, (*modules, str(name)))
+        else:
+            yield ":".join(part for part in (".".join(modules), str(name)) if part), value
 
 
 class Prepare(Section):

@@ -1,19 +1,16 @@
 """Reward terms: functions from (utterances, answers) to raw scores, and their calibrated combination.
 
 A term is a function or object called with `Response`s and the user's utterances, and returns one raw score each, in
-its own unit. Any function of that form becomes a term by a line `module:function: weight` in params.yaml, and so
-does a reward function in TRL's form, which takes `completions`.
+its own unit. Functions of the user's own become terms by `user_rewards`.
 """
 
-import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from gpro_empathy import calibration, params, response_format, text_measures
+from gpro_empathy import calibration, params, text_measures, user_rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHY
 from gpro_empathy.response_format import Response
@@ -81,25 +78,6 @@ class SemanticSimilarity:
         return np.clip(np.asarray(scores, dtype=np.float64), 0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class TrlReward:
-    """A reward function in TRL's form: called with `prompts` and `completions`, both as lists of messages.
-
-    Columns of a data set and token ids are not passed, as responses are also scored outside of training.
-
-    Source:
-        TRL's documentation of GRPOTrainer, "Using a custom reward function".
-    """
-
-    function: Callable[..., Sequence[float | None]]
-
-    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        prompts = [response_format.messages(utterance) for utterance in utterances]
-        completions = [[{"role": "assistant", "content": response.text}] for response in responses]
-        scores = self.function(prompts=prompts, completions=completions)
-        return np.array(scores, dtype=np.float64)  # None, TRL's "does not apply", becomes NaN and is refused
-
-
 def load_similarity(config: params.Rewards) -> SemanticSimilarity:
     """Load the configured similarity model.
 
@@ -164,9 +142,12 @@ class RewardModel:
         """Return the raw scores by term, shape (B,) each.
 
         Raises:
-            ValueError: If a term gives the wrong number of scores or one that is not finite, naming term and sample.
+            UserError: As `user_rewards.checked`, naming term and sample.
         """
-        return {name: self._checked(name, term(utterances, responses), responses) for name, term in self.terms.items()}
+        return {
+            name: user_rewards.checked(name, term(utterances, responses), responses)
+            for name, term in self.terms.items()
+        }
 
     def score(self, utterances: Sequence[str], responses: Sequence[Response]) -> Scores:
         """Return every score of a batch; the batch's own statistics calibrate `batch`."""
@@ -181,63 +162,27 @@ class RewardModel:
             raw, batch, reference, calibration.combined(batch, weights), calibration.combined(reference, weights)
         )
 
-    @staticmethod
-    def _checked(name: str, values: np.ndarray, responses: Sequence[Response]) -> np.ndarray:
-        values = np.asarray(values, dtype=np.float64)
-        if values.shape != (len(responses),):
-            raise ValueError(f"reward term {name} returned shape {values.shape} for {len(responses)} responses")
-        if not np.isfinite(values).all():
-            index = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(
-                f"reward term {name} gave {values[index]} to sample {index} of the batch: {responses[index].text[:80]!r}"
-            )
-        return values
-
 
 def load(config: params.Rewards, scorer_folder: Path) -> RewardModel:
     """Load the configured terms, without reference statistics.
 
     Raises:
-        UserError: If a term is unknown, or a model that it needs cannot be loaded.
+        UserError: If a term is unknown or its trial fails, or a model that it needs cannot be loaded.
     """
+    terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
     # The calibrated terms are always scored, so that runs that leave one out can be compared with the others.
-    names = sorted({*config.weights, *calibration.CALIBRATED})
-    return RewardModel(config, {name: _load_term(name, config, scorer_folder) for name in names})
+    names = {*config.weights, *calibration.CALIBRATED} & TERMS.keys()
+    terms |= {name: TERMS[name](config, scorer_folder) for name in sorted(names)}
+    return RewardModel(config, {name: terms[name] for name in sorted(terms)})
 
 
-def _load_term(name: str, config: params.Rewards, scorer_folder: Path) -> Term:
-    if name in TERMS:
-        return TERMS[name](config, scorer_folder)
-    module, _, function = name.partition(":")
-    try:
-        return _as_term(name, getattr(importlib.import_module(module), function))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"rewards.weights: {name!r} is no reward term ({error}); there are {', '.join(sorted(TERMS))}, and any "
-            "function as module:function"
-        ) from None
-
-
-def _as_term(name: str, function: Callable) -> Term:
-    """Return a user's function as a term: as it is, or wrapped if it has TRL's form.
+def load_user_terms(config: params.Rewards) -> dict[str, Term]:
+    """Load and try the terms that are not the project's own.
 
     Raises:
-        UserError: If one in TRL's form asks for more than prompts and completions.
+        UserError: If one is unknown or its trial fails.
     """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # not callable, or a built-in that does not say what it takes
-        return function
-    if "completions" not in signature.parameters:
-        return function
-    try:
-        signature.bind(prompts=[], completions=[])
-    except TypeError as error:
-        raise UserError(
-            f"rewards.weights: {name!r} cannot be called ({error}); a reward function in TRL's form is given prompts and "
-            "completions alone, so end its arguments with **kwargs and give the others defaults"
-        ) from None
-    return TrlReward(function)
+    return {name: user_rewards.load(name, sorted(TERMS)) for name in sorted(config.weights) if name not in TERMS}
 
 
 def with_reference(model: RewardModel, stored: Mapping[str, Mapping[str, float]]) -> RewardModel:

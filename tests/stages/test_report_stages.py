@@ -287,6 +287,7 @@ def test_temperature_of_rewards_without_spread_is_not_judged():
             {"well_formed": 1.0, "empathy": 1.0, "length": 1.0},
             "Further terms of the reward ask for the response format and short answers.",
         ),
+        ({"my_own:Ω": 1.0, "a:f$": 1.0}, r"Further terms of the reward ask for my own:{[}U+03A9{]} and a:f\$."),
     ],
 )
 def test_further_terms_are_named_where_the_reward_has_any(weights, text):

@@ -29,7 +29,7 @@ class Repository:
         for path in ("dvc.yaml", ".dvcignore", "params.yaml", "versions.yaml", "bench/scorer.json"):
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.path(path))
-        for path in (".dvc", "src", "data/embedded", "paper", "reports/gpu"):
+        for path in (".dvc", "src", "rewards", "data/embedded", "paper", "reports/gpu"):
             ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "build", "config.local")
             shutil.copytree(ROOT / path, self.path(path), symlinks=True, ignore=ignored)
         self.make_results()
@@ -124,3 +124,15 @@ def test_a_changed_room_makes_the_stages_stale_that_work_in_it_and_none_of_the_l
         ("report", {"draw_figures", "write_numbers", "write_page", "paper"}), ("training", {"warm_start"})
     ):  # fmt: skip
         assert {name for name, changes in status.items() if f"{PACKAGE}/{room}" in changes} == stale
+
+
+def test_a_changed_or_new_reward_module_makes_training_and_rollouts_stale(repository, changed):
+    path = repository.path("rewards/examples.py")
+    changed(path, "# changed")
+    stale = {name for name, changes in repository.status().items() if "rewards" in changes}
+    assert stale == {"train_grpo", "rollout"}
+    changed(path, (ROOT / "rewards/examples.py").read_text())
+    imported = repository.path("rewards/words.py")
+    imported.write_text("SCORE = 1.0")
+    assert repository.status().keys() == stale
+    imported.unlink()

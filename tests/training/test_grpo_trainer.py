@@ -622,6 +622,9 @@ def test_checkpoints_of_other_settings_or_inputs_are_not_gone_on_from(make_run, 
     (data / "prompts.jsonl").write_text("one\n")
     run = make_run()
     mark = grpo_run._fingerprint(run, [data])
+    # What Python keeps of a module that was imported, such as a reward's.
+    (data / "__pycache__").mkdir()
+    (data / "__pycache__/mine.cpython-311.pyc").write_text("compiled")
     for change in ("settings", "inputs", "nothing"):
         (work / "checkpoint-1").mkdir(parents=True)
         (work / "checkpoint-1/run.json").write_text("{}")
@@ -663,5 +666,5 @@ def test_reward_that_is_not_finite_stops_the_run(make_run, reward_model, tmp_pat
         return np.full(len(responses), np.nan)
 
     model = rewards.RewardModel(reward_model.config, {**reward_model.terms, "length": term})
-    with pytest.raises(ValueError, match="reward term length gave nan to sample 0"):
+    with pytest.raises(UserError, match="reward term length gave nan to sample 0"):
         grpo_run.train(make_run(model), tmp_path / "work", inputs=[])

@@ -131,7 +131,9 @@ def warm_start(report: Mapping) -> str:
 
 def further_terms(weights: Mapping[str, float]) -> str:
     """Say what the reward asks for beside the two scores, if anything."""
-    asked = [ASKS.get(term, term.replace("_", " ")) for term in weights if term not in calibration.CALIBRATED]
+    asked = [
+        ASKS.get(term, latex.escape(term.replace("_", " "))) for term in weights if term not in calibration.CALIBRATED
+    ]
     if not asked:
         return ""
     return f"Further terms of the reward ask for {_listed(asked)}."

@@ -2,6 +2,7 @@
 
 Reads   models/policy/, models/warm_start/    the starting policy
         models/scorer/                        the empathy reward
+        rewards/                              reward terms of the user's own
         data/prepared/prompts_{train,validation}.jsonl
 Writes  models/tuned/seed-<seed>/             the adapter of each training seed, with a model card
         reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl, reference.json, settings.json
@@ -48,7 +49,7 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
     distributed.start()
     unsloth_engine.prepare(policy_config)
 
-    from gpro_empathy import rewards
+    from gpro_empathy import rewards, user_rewards
     from gpro_empathy.data import dialogue
     from gpro_empathy.policy import adapters, loading
     from gpro_empathy.training import backends, checkpoints, grpo_report, grpo_run
@@ -73,7 +74,7 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
             )
             # The starting policy is the same for every seed, and so are its statistics.
             reference = results[0].reference if results else None
-            inputs = [POLICY, WARM_START, SCORER, PROMPTS]
+            inputs = [POLICY, WARM_START, SCORER, PROMPTS, user_rewards.FOLDER]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if distributed.is_main():
                 if on_trained is not None:

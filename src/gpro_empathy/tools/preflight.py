@@ -23,7 +23,7 @@ NEEDS_GPU = (
     ("train_grpo", "vllm_mode", ("colocate", "server")),
     ("rollout", "engine", ("vllm",)),
 )
-LAUNCH = "launcher"
+LAUNCH, REWARDS = "launcher", "reward terms"
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
@@ -72,6 +72,7 @@ class Environment:
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
     hub_disk: float | None = None
     launch: str | None = None
+    rewards: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def checks(machine: Machine, config: params.Params, environment: Environment) ->
     result += gpu_checks(machine, config, environment.driver_needed, wanted)
     grpo = config.train_grpo
     result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", environment.launch))
+    result.append(Check(REWARDS, ", ".join(config.rewards.weights), environment.rewards))
     for access in environment.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))

@@ -21,7 +21,9 @@ def fingerprint(sections: Sequence[params.Section], seed: int, inputs: Sequence[
         digest.update(section.model_dump_json(exclude=left_out).encode())
     digest.update(str(seed).encode())
     for folder in inputs:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        # Python's cache of a compiled module holds the time of its source.
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+        for path in sorted(paths):
             digest.update(f"{path.relative_to(folder)}\n".encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
