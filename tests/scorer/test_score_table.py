@@ -261,6 +261,13 @@ def test_refuses_a_score_that_is_no_number(tmp_path, monkeypatch):
     assert refusal(tmp_path, "text\na\nb\n").startswith("turns.csv, line 3: the model gives a score that is no number")
 
 
+def test_label_that_the_scorer_has_not_learned_is_an_empty_cell_or_null(tmp_path, monkeypatch):
+    monkeypatch.setattr(Letters, "score", lambda self, texts, contexts: np.array([[np.nan, np.nan, 1.5]] * len(texts)))
+    assert run(tmp_path, "text\na\nb\n")[0] == f"{SCORES}\n,,1.5000\n,,1.5000\n"
+    (first, _) = run(tmp_path, "text\na\nb\n", target="o.jsonl")[0].splitlines()
+    assert json.loads(first) == {"Emotion": None, "EmotionalPolarity": None, "Empathy": 1.5}
+
+
 def test_failed_run_leaves_an_earlier_output_as_it_was(tmp_path):
     (tmp_path / "out.csv").write_text("earlier")
     with pytest.raises(UserError, match="line 3"):
