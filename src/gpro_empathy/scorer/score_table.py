@@ -66,10 +66,14 @@ def score_file(
             note("no column conversation_id or context: every turn is scored without context")
         scored = _reported(score_rows(with_contexts(table, model.context_turns), model), note)
         if target == STANDARD:
-            write(scored, table, table.format, sys.stdout)
+            _write_standard_output(scored, table)
             return
         kind = Path(target).suffix.removeprefix(".")
-        with files.atomic_path(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        # What a link leads to is written, and the link stays.
+        with (
+            files.atomic_path(Path(target).resolve()) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             write(scored, table, kind if kind in ("csv", "jsonl") else table.format, file)
 
 
@@ -172,6 +176,19 @@ def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, fil
         file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _write_standard_output(scored: Iterable[tuple[Row, np.ndarray]], table: Table) -> None:
+    if sys.stdout is None:
+        raise UserError("standard output is closed; give --output a file")
+    # Whatever the locale: what is written is read elsewhere.
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    try:
+        write(scored, table, table.format, sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        files.name_place(error, "standard output")
+        raise
+
+
 def _names(table: Table, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in table.columns), None)
 
@@ -192,6 +209,8 @@ def _reported(
 @contextmanager
 def _open(source: str) -> Iterator[BinaryIO]:
     if source == STANDARD:
+        if sys.stdin is None:
+            raise UserError("standard input is closed; give a file, or pipe a table in")
         yield sys.stdin.buffer
         return
     try:
