@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -162,3 +163,9 @@ def test_reading_gives_back_what_json_itself_reads(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": [1, 2.5, null, "x"]}')
     assert files.read_json(path) == json.loads(path.read_text())
+
+
+def test_full_disk_names_the_file_that_is_written(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, files.atomic_path(tmp_path / "out.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "out.csv")

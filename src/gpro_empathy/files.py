@@ -1,5 +1,6 @@
 """Read and write the project's files: atomically, in a fixed order, with errors that name file and line."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class UserError(Exception):
@@ -27,8 +30,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if path.is_dir() and not path.is_symlink() and (workspace / path.name).exists():
             shutil.rmtree(path)
         os.replace(workspace / path.name, path)
+    except OSError as error:
+        name_place(error, str(path))
+        raise
     finally:
         shutil.rmtree(workspace)
+
+
+def name_place(error: OSError, place: str) -> None:
+    """Give a failed write its place, which a full disk does not know."""
+    if error.filename is None and error.errno in _FULL:
+        error.filename = place
 
 
 def write_text(path: Path, text: str) -> None:

@@ -44,6 +44,15 @@ def test_correlation_is_none_where_it_is_not_defined(labels):
     assert found["emotion"]["pearson"] is not None
 
 
+def test_label_that_the_scorer_has_not_learned_has_no_numbers():
+    predicted_B3 = predictions(TURNS)
+    predicted_B3[:, 0] = np.nan
+    found = scorer_accuracy.evaluate(TURNS, predicted_B3)
+    assert found["emotion"] == {"pearson": None, "mae": None}
+    assert found["mean_pearson"] is None
+    assert found["empathy"]["pearson"] is not None
+
+
 def test_evaluation_of_nothing_has_no_numbers():
     found = scorer_accuracy.evaluate([], np.zeros((0, 3)))
     assert found["turns"] == 0

@@ -226,9 +226,25 @@ def test_refuses_turns_without_labels(config):
         trained([Turn("a", 0, "hi", (), None, None, None)], config)
 
 
-def test_refuses_a_label_without_spread(config):
-    with pytest.raises(UserError, match="a label is the same in all 8 turns"):
+def test_refuses_a_label_without_spread_and_names_it(config):
+    with pytest.raises(UserError, match="EmotionalPolarity is 1 in each of the 8 training turns that carry it"):
         trained([replace(turn, polarity=1.0) for turn in labelled()], config)
+
+
+def test_refuses_turns_without_empathy(config):
+    with pytest.raises(UserError, match="no training turn carries Empathy"):
+        trained([replace(turn, empathy=None) for turn in labelled()], config)
+
+
+def test_label_that_no_turn_carries_is_not_learned_and_changes_no_other(config, tmp_path):
+    turns = [replace(turn, emotion=None, polarity=None) for turn in labelled()]
+    scorer = trained(turns, config)
+    scores_B3 = scorer.score([turn.text for turn in turns])
+    assert np.isnan(scores_B3[:, :2]).all()
+    assert np.isfinite(scores_B3[:, 2]).all()
+    empathy_scorer.save(scorer, tmp_path / "scorer", {"encoder": "random", "revision": None})
+    again_B3 = empathy_scorer.load(tmp_path / "scorer").score([turn.text for turn in turns])
+    np.testing.assert_allclose(again_B3, scores_B3, atol=1e-5)
 
 
 def test_refuses_an_encoder_that_cannot_be_loaded(config, tmp_path):

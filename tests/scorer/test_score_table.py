@@ -261,6 +261,52 @@ def test_refuses_a_score_that_is_no_number(tmp_path, monkeypatch):
     assert refusal(tmp_path, "text\na\nb\n").startswith("turns.csv, line 3: the model gives a score that is no number")
 
 
+def test_label_that_the_scorer_has_not_learned_is_an_empty_cell_or_null(tmp_path, monkeypatch):
+    monkeypatch.setattr(Letters, "score", lambda self, texts, contexts: np.array([[np.nan, np.nan, 1.5]] * len(texts)))
+    assert run(tmp_path, "text\na\nb\n")[0] == f"{SCORES}\n,,1.5000\n,,1.5000\n"
+    (first, _) = run(tmp_path, "text\na\nb\n", target="o.jsonl")[0].splitlines()
+    assert json.loads(first) == {"Emotion": None, "EmotionalPolarity": None, "Empathy": 1.5}
+
+
+def test_standard_output_is_utf_8_whatever_the_locale(tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", newline="\r\n"))
+    (tmp_path / "t.csv").write_text("id,text\nZo\u00eb,a\n", encoding="utf-8")
+    score_table.score_file(str(tmp_path / "t.csv"), "-", Letters, lambda line: None)
+    assert written.getvalue().decode() == f"id,{SCORES}\nZo\u00eb,1.0000,0.0000,0.0000\n"
+
+
+def test_closed_standard_streams_are_said(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("text\na\n")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError, match="standard input is closed"):
+        score_table.score_file("-", str(tmp_path / "out.csv"), Letters, print)
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(UserError, match="standard output is closed"):
+        score_table.score_file(str(tmp_path / "t.csv"), "-", Letters, lambda line: None)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_output_that_is_a_link_stays_one(tmp_path, exists):
+    (tmp_path / "results").mkdir()
+    real = tmp_path / "results/real.csv"
+    if exists:
+        real.write_text("earlier")
+    (tmp_path / "out.csv").symlink_to(real)
+    run(tmp_path, "text\na\n")
+    assert (tmp_path / "out.csv").is_symlink()
+    assert real.read_text().startswith(SCORES)
+
+
+def test_full_disk_names_the_output(tmp_path, monkeypatch):
+    # Not closed: that would try to write once more.
+    monkeypatch.setattr("sys.stdout", open("/dev/full", "w"))  # noqa: SIM115
+    (tmp_path / "t.csv").write_text("text\na\n")
+    with pytest.raises(OSError, match="No space left") as caught:
+        score_table.score_file(str(tmp_path / "t.csv"), "-", Letters, lambda line: None)
+    assert caught.value.filename == "standard output"
+
+
 def test_failed_run_leaves_an_earlier_output_as_it_was(tmp_path):
     (tmp_path / "out.csv").write_text("earlier")
     with pytest.raises(UserError, match="line 3"):

@@ -1,5 +1,7 @@
 """What the stage computes with scorers in hand: predictions, and the leak of a split by turn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,11 @@ def test_predictions_are_of_each_split_and_of_the_test_turns_with_every_ending()
 
 def test_leak_is_not_measured_where_it_cannot_be(settings):
     assert evaluate_scorers.measure_leak(None, turns(3), turns(3), settings.train_scorer) is None
+
+
+def test_leak_is_not_measured_without_a_turn_that_carries_every_label(settings):
+    test = [replace(turn, emotion=None) for turn in turns(4)]
+    assert evaluate_scorers.measure_leak(None, turns(4, "d"), test, settings.train_scorer) is None
 
 
 def test_scorer_that_saw_the_conversations_is_told_from_one_that_did_not(settings):

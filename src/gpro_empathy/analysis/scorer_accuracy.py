@@ -93,14 +93,16 @@ def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
 def evaluate(turns: Sequence[Turn], predicted_B3: np.ndarray) -> dict:
     """Return Pearson correlation and mean absolute error per label of predictions, and the mean correlation.
 
-    A correlation is None where it is not defined: fewer than three labelled turns, or no spread.
+    A correlation is None where it is not defined: fewer than three labelled turns, or no spread. A
+    label that the scorer has not learned (NaN) has no numbers.
 
     Args:
         predicted_B3: What a scorer says of the turns, shape (B, 3), label units.
     """
     result: dict = {"turns": len(turns)}
     for column, name in enumerate(LABELS):
-        known = [i for i, turn in enumerate(turns) if getattr(turn, name) is not None]
+        learned_B = ~np.isnan(predicted_B3[:, column])
+        known = [i for i, turn in enumerate(turns) if getattr(turn, name) is not None and learned_B[i]]
         label_B = np.array([getattr(turns[i], name) for i in known])
         result[name] = {
             "pearson": effects.pearson(label_B, predicted_B3[known, column]),

@@ -25,7 +25,7 @@ LEAK = {
 }
 NO_LEAK = (
     "What a split by turn would add to these correlations cannot be measured on these data: the tested conversations have turns in "
-    "training already, or no second turn to learn from."
+    "training already, no second turn to learn from, or no turn that carries every label."
 )
 
 # The recipe of bench/scorer.yaml that the others are compared with.

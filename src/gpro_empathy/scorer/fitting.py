@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from gpro_empathy import params
-from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.data.dialogue import COLUMNS, Turn
 from gpro_empathy.files import UserError
-from gpro_empathy.labels import LABELS
+from gpro_empathy.labels import EMPATHY, LABELS
 from gpro_empathy.scorer import empathy_scorer
 
 SECONDS_BETWEEN_LINES = 20
@@ -45,8 +45,10 @@ def train(
 ) -> empathy_scorer.Scorer:
     """Train a scorer on turns that carry at least one label; missing labels do not count in the loss.
 
+    A label that no turn carries is not learned: the scorer's values of it are NaN.
+
     Raises:
-        UserError: If no turn carries a label, or a label has no spread.
+        UserError: If no turn carries a label, none carries empathy, or a label has no spread.
     """
     turns = [turn for turn in turns if any(getattr(turn, name) is not None for name in LABELS)]
     if not turns:
@@ -58,12 +60,26 @@ def train(
         dtype=torch.float32,
         device=model.head.weight.device,
     )
-    model.label_mean.copy_(targets_B3.nanmean(0))
-    model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt())
-    if not bool((model.label_sd > 0).all()):
-        raise UserError(f"train_scorer: a label is the same in all {len(turns)} turns; there is nothing to learn")
+    known_3 = ~targets_B3.isnan().all(0)
+    _refuse_unlearnable(targets_B3)
+    model.label_mean.copy_(targets_B3.nanmean(0).nan_to_num(0.0))
+    model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt().nan_to_num(1.0))
     _fit(model, turns, targets_B3, config, np.random.default_rng(seed), progress)
+    model.label_mean[~known_3] = torch.nan
     return model
+
+
+def _refuse_unlearnable(targets_B3: torch.Tensor) -> None:
+    for name, target_B in zip(LABELS, targets_B3.T, strict=True):
+        known = target_B[~target_B.isnan()]
+        column = COLUMNS[name]
+        if name == LABELS[EMPATHY] and not len(known):
+            raise UserError(f"train_scorer: no training turn carries {column}, which the reward is learned from")
+        if len(known) and bool((known == known[0]).all()):
+            raise UserError(
+                f"train_scorer: {column} is {known[0]:g} in each of the {len(known)} training turns that carry it, so "
+                "nothing can be learned; give labels that differ, or NULL in every turn to leave it out"
+            )
 
 
 def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:

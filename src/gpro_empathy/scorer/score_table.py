@@ -16,6 +16,7 @@ from gpro_empathy.data import records, wassa
 from gpro_empathy.data.dialogue import COLUMNS
 from gpro_empathy.data.wassa import Row, Table
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHY
 
 STANDARD = "-"
 # Turns that are scored together: enough of them to find others of their own length, few enough to stay small. A
@@ -65,10 +66,14 @@ def score_file(
             note("no column conversation_id or context: every turn is scored without context")
         scored = _reported(score_rows(with_contexts(table, model.context_turns), model), note)
         if target == STANDARD:
-            write(scored, table, table.format, sys.stdout)
+            _write_standard_output(scored, table)
             return
         kind = Path(target).suffix.removeprefix(".")
-        with files.atomic_path(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        # What a link leads to is written, and the link stays.
+        with (
+            files.atomic_path(Path(target).resolve()) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             write(scored, table, kind if kind in ("csv", "jsonl") else table.format, file)
 
 
@@ -131,11 +136,14 @@ def _next_number(row: Row, column: str | None, before: int | None) -> int | None
 
 
 def score_rows(pairs: Iterable[tuple[Row, tuple[str, ...]]], model: Scorer) -> Iterator[tuple[Row, np.ndarray]]:
-    """Yield each row with its scores, shape (3,), label units."""
+    """Yield each row with its scores, shape (3,), label units; NaN for a label that the scorer has not learned."""
     for chunk in _chunks(pairs):
         scores_B3 = model.score([row.text for row, _ in chunk], [context for _, context in chunk])
-        if not np.isfinite(scores_B3).all():
-            index = int(np.flatnonzero(~np.isfinite(scores_B3).all(1))[0])
+        learned_3 = ~np.isnan(scores_B3).all(0)
+        learned_3[EMPATHY] = True
+        finite_B = np.isfinite(scores_B3[:, learned_3]).all(1)
+        if not finite_B.all():
+            index = int(np.flatnonzero(~finite_B)[0])
             raise UserError(f"{chunk[index][0].place}: the model gives a score that is no number; train it anew")
         yield from ((row, scores_3) for (row, _), scores_3 in zip(chunk, scores_B3, strict=True))
 
@@ -156,12 +164,29 @@ def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, fil
     """Write the id columns and the scores, as csv (a header, then a line per row) or jsonl (an object per row)."""
     if kind == "csv":
         header = [*table.id_columns, *COLUMNS.values()]
-        rows = ([*row.ids.values(), *(f"{score:.4f}" for score in scores_3)] for row, scores_3 in scored)
+        rows = (
+            [*row.ids.values(), *("" if np.isnan(score) else f"{score:.4f}" for score in scores_3)]
+            for row, scores_3 in scored
+        )
         csv_table.write_rows(file, chain([header], rows))
         return
     for row, scores_3 in scored:
-        scores = dict(zip(COLUMNS.values(), (round(float(score), 4) for score in scores_3), strict=True))
+        values = (None if np.isnan(score) else round(float(score), 4) for score in scores_3)
+        scores = dict(zip(COLUMNS.values(), values, strict=True))
         file.write(json.dumps(row.ids | scores, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_standard_output(scored: Iterable[tuple[Row, np.ndarray]], table: Table) -> None:
+    if sys.stdout is None:
+        raise UserError("standard output is closed; give --output a file")
+    # Whatever the locale: what is written is read elsewhere.
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    try:
+        write(scored, table, table.format, sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        files.name_place(error, "standard output")
+        raise
 
 
 def _names(table: Table, names: tuple[str, ...]) -> str | None:
@@ -184,6 +209,8 @@ def _reported(
 @contextmanager
 def _open(source: str) -> Iterator[BinaryIO]:
     if source == STANDARD:
+        if sys.stdin is None:
+            raise UserError("standard input is closed; give a file, or pipe a table in")
         yield sys.stdin.buffer
         return
     try:

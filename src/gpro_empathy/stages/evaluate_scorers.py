@@ -60,7 +60,8 @@ def measure_leak(
 ) -> dict | None:
     """Train a scorer that saw turns of the test conversations, and compare it with the reward's.
 
-    Returns None where that cannot be measured.
+    Returns None where that cannot be measured: see `split_leak.is_measurable`; or no held-out turn
+    carries every label, or one of them cannot be learned.
 
     Args:
         scorer, train: The reward's scorer and the turns that it was trained on.
@@ -69,9 +70,13 @@ def measure_leak(
         return None
     rng = np.random.default_rng(config.seed)
     leaking, held_out = split_leak.split(train, test, rng)
+    if not held_out:
+        return None
     print(f"scorer of a split by turn: {len(leaking)} turns")
     leaking_scorer = fitting.train(leaking, config, seed=config.seed)
     grouped_B3, leaking_B3 = (empathy_scorer.score_turns(model, held_out) for model in (scorer, leaking_scorer))
+    if np.isnan([grouped_B3, leaking_B3]).any():
+        return None
     return split_leak.report(leaking, held_out, grouped_B3, leaking_B3, rng)
 
 
