@@ -124,6 +124,7 @@ def test_refuses_a_module_that_no_stage_would_notice_a_change_of(folder, inner):
         ("def f(u, r):\n    scores = [1.0 for _ in r]\n", 1, "None for 3 responses"),
         ("def f(u, r):\n    return (1.0 for _ in r)\n", 1, "generator"),
         ("def f(u, r):\n    return [{'score': 1.0} for _ in r]\n", 1, "{'score': 1.0}"),
+        ("import pandas\ndef f(u, r):\n    return pandas.DataFrame({'x': ['a', 'b']})\n", 2, "for 3 responses"),
         ("def f(u, r):\n    return ['good' for _ in r]\n", 1, "'good'"),
         ("def f(u, r):\n    return [1.0]\n", 1, r"shape (1,) for 3 responses"),
         ("def f(u, r):\n    return [[1.0], [1.0, 2.0], [1.0]]\n", 1, "for 3 responses"),

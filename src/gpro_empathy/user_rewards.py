@@ -93,7 +93,7 @@ def checked(term: str, values: object, responses: Sequence[Response]) -> np.ndar
     except ValueError:  # numpy's word for rows of different lengths
         scores = np.asarray(None)
     if scores.shape != (len(responses),):
-        shown = f"shape {scores.shape}" if scores.dtype.kind in "biuf" else f"{values!r:.80}"
+        shown = f"shape {scores.shape}" if scores.dtype.kind in "biuf" else _in_a_line(values)
         raise UserError(
             f"reward term {term} returned {shown} for {len(responses)} responses; it must return one number for each"
         )
@@ -101,7 +101,7 @@ def checked(term: str, values: object, responses: Sequence[Response]) -> np.ndar
         numbers = [isinstance(value, int | float | np.number) for value in scores.tolist()]
         index = numbers.index(False) if False in numbers else 0
         raise UserError(
-            f"reward term {term} gave {scores.tolist()[index]!r:.80} to {_sample(index, responses)}, which is no number"
+            f"reward term {term} gave {_in_a_line(scores.tolist()[index])} to {_sample(index, responses)}, which is no number"
         )
     scores = scores.astype(np.float64)
     fits = np.isfinite(scores) & (np.abs(scores) <= LARGEST)
@@ -196,6 +196,10 @@ def _plain(value: object) -> object:
 
 def _sample(index: int, responses: Sequence[Response]) -> str:
     return f"sample {index} of the batch: {responses[index].text[:80]!r}"
+
+
+def _in_a_line(value: object) -> str:
+    return " ".join(repr(value).split())[:80]
 
 
 def _what(error: Exception) -> str:
