@@ -219,7 +219,7 @@ def steps_of(engine, arguments: argparse.Namespace, name: str) -> dict:
     import torch
 
     from gpro_empathy.policy import loading
-    from rehearsal import lengths
+    from rehearsal import lengths, results
 
     os.chdir(arguments.models)
     policy, grpo = engine.sections
@@ -230,7 +230,7 @@ def steps_of(engine, arguments: argparse.Namespace, name: str) -> dict:
         "longest": policy,
     }.items():
         # By engine: the steps of another one are not to be gone on from.
-        found[label] = lengths.timed(engine.model, limits, grpo, Path("work") / name / label)
+        found[label] = results.at_lengths(lengths.timed(engine.model, limits, grpo, Path("work") / name / label))
         found[label]["gpu_used_gib"] = torch.cuda.device_memory_used(0) / 2**30
         print(label, json.dumps(found[label]), flush=True)
     return found

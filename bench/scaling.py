@@ -1,6 +1,6 @@
 """Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
 
-What one GPU reaches is read from the measurements, reports/gpu and bench/gpu_step.json; the constants in capitals below are
+What one GPU reaches is read from the measurements, reports/gpu, bench/gpu_step.json and bench/gpu_decode.json; the constants in capitals below are
 data sheets and assumptions. Memory comes from gpro_empathy.tools.gpu_memory, steps from the profiles.
 """
 
@@ -26,6 +26,7 @@ PASSES, SERVER_PASSES = 3, 4
 PROFILE = "llama-3.1-8b"  # the one that was measured
 H100, H200 = (files.read_json(ROOT / f"reports/gpu/nvidia-{name}.json")[PROFILE] for name in ("h100-80gb-hbm3", "h200"))
 PLAIN, REBUILT = (files.read_json(ROOT / "bench/gpu_step.json")["variants"][name] for name in "cd")
+DECODED = files.read_json(ROOT / "bench/gpu_decode.json")
 ENCODERS = ("cross-encoder/stsb-roberta-large", "roberta-base")  # of the rewards, in all profiles planned here
 
 
@@ -298,6 +299,54 @@ def measured_table() -> str:
     return table(head, [[name, *cells] for name, cells in rows.items()])
 
 
+def token_table() -> str:
+    """Return the ms of a token of the engine's vLLM, by its weights."""
+    rows = {
+        "NF4, bitsandbytes' product": ("nf4", "a", "", "c"),
+        "NF4, an own product for few rows and own LoRA kernels": ("nf4_rows", "g", "", "h"),
+        "bfloat16": ("bf16", "d", "e", "f"),
+    }
+
+    def ms(engine: str, letter: str) -> str:
+        return f"{DECODED[engine]['variants'][letter]['ms_per_token']:.2f}" if letter else ""
+
+    cells = [[name, *(ms(engine, letter) for letter in letters)] for name, (engine, *letters) in rows.items()]
+    return table(["weights in vLLM", "ms a token, LoRA beside them", "LoRA merged into them", "no LoRA"], cells)
+
+
+def products_table() -> str:
+    """Return the ms of the products with the projections of 32 layers, and the error of the largest, by rows."""
+    names = {"bitsandbytes": "bitsandbytes", "rows_1": "own", "bfloat16": "bfloat16"}
+    found = DECODED["products"]
+    rows = [[str(n), *(f"{found[f'ms of 32 layers, {n} rows'][name]:.2f}" for name in names)] for n in (1, 3, 4, 8)]
+    error = ["error, 3 rows", *(found["error"]["down 3"][name] for name in names)]
+    return table(["rows", *names.values()], [*rows, error])
+
+
+def decoded_steps_table() -> str:
+    """Return the seconds of steps by what vLLM multiplies with, and the GPU memory in use after them."""
+    rows = {
+        "NF4, bitsandbytes' product": ("nf4", "real"),
+        "bfloat16, LoRA merged": ("bf16", "real"),
+        "NF4, own product and LoRA kernels": ("nf4_rows", "longest"),
+    }
+    parts = {
+        "step": "step, s",
+        "generation": "sampling",
+        "reward": "rewards",
+        "loss": "loss and gradients",
+        "update": "update",
+    }
+    cells = []
+    for name, (engine, lengths) in rows.items():
+        found = DECODED[engine]["steps"][lengths]
+        tokens = f"{found['prompt_tokens']} + {found['completion_tokens']:.0f}"
+        seconds = [f"{found['seconds_per_step'][part]:.2f}" for part in parts]
+        cells.append([name, tokens, *seconds, f"{found['gpu_used_gib']:.1f}"])
+    head = ["weights in vLLM", "tokens: prompt + response", *parts.values(), "GPU memory in use, GiB"]
+    return table(head, cells)
+
+
 def constants_table() -> str:
     """Return the constants of the plan, and where each is from."""
 
@@ -362,7 +411,7 @@ def time_table() -> str:
     return table([*PLANNED, "ms a token", *seconds(PLANS[0]), "whole", "responses/s"], rows)
 
 
-TABLES = (measured_table, constants_table, memory_table, time_table)
+TABLES = (measured_table, token_table, products_table, decoded_steps_table, constants_table, memory_table, time_table)
 
 if __name__ == "__main__":
     print("\n\n".join(make() for make in TABLES))

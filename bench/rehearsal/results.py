@@ -34,7 +34,7 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
     if rows:
         rates["rollout_stage"] = sum(row["completion_tokens"] for row in rows) / tasks["rollout"]["seconds"]
     speed = _result(folder / "scorer.json")
-    real = at_real_lengths(_result(folder / lengths.REAL))
+    real = at_lengths(_result(folder / lengths.REAL))
     return {
         "profile": plan.profile,
         "gpu": _gpu(this_machine),
@@ -54,8 +54,8 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
     }
 
 
-def at_real_lengths(noted: dict | None) -> dict | None:
-    """Return the tokens of a prompt and a response of real lengths, and the seconds per step; None as `noted`."""
+def at_lengths(noted: dict | None) -> dict | None:
+    """Return the tokens of a prompt and a response, and seconds per step, of what `lengths.timed` gives; None if None."""
     if noted is None:
         return None
     tokens = {key: noted[key] for key in ("prompt_tokens", "completion_tokens")}

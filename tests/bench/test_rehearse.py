@@ -354,7 +354,7 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
 
 def test_real_lengths_are_medians_too_and_shown_with_their_forecast():
     timing = [{f"{name}_s": seconds for name in (*results.PARTS, "step")} for seconds in (100.0, 1.0, 2.0, 6.0)]
-    found = results.at_real_lengths({"prompt_tokens": 129, "completion_tokens": 130.0, "timing": timing})
+    found = results.at_lengths({"prompt_tokens": 129, "completion_tokens": 130.0, "timing": timing})
     assert found["seconds_per_step"]["step"] == 2.0
     assert results._real_lengths(found, {"train_hours_at_real_lengths": 0.25}) == [
         "At real lengths, prompts of 129 and responses of 130 tokens: 2.00 (generation 2.00, reward 2.00, loss 2.00, "

@@ -110,13 +110,33 @@ def test_sentences_of_the_page_have_the_figures_of_the_tables(page):
     def with_responses(count):
         return scaling.token_seconds(scaling.Plan(replace(scaling.CURRENT, prompts=count, group=1), UNSLOTH))
 
-    short = replace(BY_NAME["measured"], step=replace(scaling.MEASURED, completion=125))
-    assert whole(short) == pytest.approx(2, abs=0.05)
-    assert "a step of 2 s has responses of about 125 tokens" in text
     floor = UNSLOTH.layer * layers
     assert with_responses(195) == pytest.approx(floor)
     assert with_responses(196) > floor
     assert "floor for up to 195 responses" in text
+
+
+def test_sentences_of_the_page_have_the_figures_of_the_decoding(page):
+    text = " ".join(page.split())
+    found = scaling.DECODED
+
+    def kernels(engine, letter, name):
+        listed = found[engine]["variants"][letter]["profile"]["kernels"]
+        return sum(kernel["ms_per_token"] for kernel in listed if name in kernel["name"])
+
+    bitsandbytes = kernels("nf4", "a", "gemm_4bit")
+    differences = [
+        found[engine]["sampler"]["own_sampler_against_own_trainer"] for engine in ("nf4", "nf4_rows", "bf16")
+    ]
+    for sentence in (
+        f"no kernel ran in {100 * found['nf4']['variants']['a']['profile']['idle_share']:.1f} % of the time",
+        f"Of the 12.38 ms, {bitsandbytes:.1f} are bitsandbytes'",
+        f"(`gemm_4bit_simt` {kernels('nf4', 'a', 'simt'):.2f}, `gemm_4bit_sm80` {kernels('nf4', 'a', 'sm80_m16'):.2f})",
+        f"takes {kernels('nf4_rows', 'g', '::rows<'):.1f} ms for what takes bitsandbytes {bitsandbytes:.1f}",
+        "{:.3f} with bitsandbytes' product, {:.3f} with the own one, {:.3f} in bfloat16".format(*differences),
+    ):
+        assert sentence in text, sentence
+    assert found["nf4"]["settings"]["cudagraph_mode"] == "FULL_AND_PIECEWISE"
 
 
 def test_conclusions_of_the_page_follow_from_the_measurements():
