@@ -48,21 +48,28 @@ tex:
 	  echo "error: TeX is missing; install a TeX Live with latexmk, siunitx, adjustbox and lmodern" >&2; exit 1; \
 	fi
 
+# DVC stops in a folder without git unless it is told, and must use the repository once there is one.
+.PHONY: scm
+scm: .venv/ready
+	@if [ -e .git ]; then \
+	  if grep -qs no_scm .dvc/config.local; then dvc config --local --unset core.no_scm; fi; \
+	elif ! git rev-parse --git-dir >/dev/null 2>&1; then dvc config --local core.no_scm true; fi
+
 .PHONY: reproduce
 ifeq ($(PROFILE),tiny)
 reproduce: tiny
 else
-reproduce: .venv/ready tex  ## Run every stage and rebuild reports/paper.pdf (PROFILE=<name> lays profiles/<name>.yaml over params.yaml)
+reproduce: .venv/ready scm tex  ## Run every stage and rebuild reports/paper.pdf (PROFILE=<name> lays profiles/<name>.yaml over params.yaml)
 	@$(if $(PROFILE),$(BIN)/python -m gpro_empathy.tools.profiles $(PROFILE))
 	@$(BIN)/python -m gpro_empathy.tools.doctor --quiet
 	@$(BIN)/dvc repro
 	@echo "The report: reports/paper.pdf; all responses: reports/index.html"
-# A copy without git has nothing to compare with, and its run has succeeded all the same.
-	@if git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then $(BIN)/python -m gpro_empathy.report.reproduction; fi
+# A copy without git has nothing to compare with, which is said; its run has succeeded all the same.
+	@$(BIN)/python -m gpro_empathy.report.reproduction || true
 endif
 
 .PHONY: paper
-paper: .venv/ready tex  ## Typeset reports/paper.pdf anew from paper/ and the committed numbers
+paper: .venv/ready scm tex  ## Typeset reports/paper.pdf anew from paper/ and the committed numbers
 	@if [ -d data/rollouts ]; then $(BIN)/dvc repro paper; else $(BIN)/python -m gpro_empathy.stages.paper; fi
 
 .PHONY: verify
@@ -122,7 +129,7 @@ bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minute
 	@$(BIN)/python bench/grpo_step.py $(ARGS)
 
 .PHONY: search
-search: .venv/ready  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
+search: .venv/ready scm  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
@@ -161,16 +168,16 @@ publish: .venv/ready  ## Show the adapter and model card for the hub, in tmp/pub
 	@$(if $(REPO),,echo "error: give the repository on the hub: make publish REPO=owner/name" >&2; exit 1)
 	@$(BIN)/python -m gpro_empathy publish $(REPO) $(if $(filter 1,$(PUSH)),--push) $(ARGS)
 
-# $(call copy_tree,folder): a fresh copy of what git knows or would take, in which DVC works without git. Checkpoints of an
-# earlier run, in work/, are kept, so that it goes on.
-copy_tree = mkdir -p $(1) && find $(1) -mindepth 1 -maxdepth 1 ! -name work -exec rm -rf {} + \
-  && git ls-files --cached --others --exclude-standard -z | xargs -0 cp --parents --target-directory=$(1) \
-  && cd $(1) && dvc config --local core.no_scm true
+# $(call alone,name): end where another make of this target runs in this folder, as two would delete each other's files.
+# The lock is this shell's, and goes with it.
+alone = mkdir -p tmp && exec 9>tmp/$(1).lock && { flock -n 9 \
+  || { echo "error: another make $(1) runs in this folder; wait until it ends" >&2; exit 1; }; }
+# $(call copy_tree,folder): a fresh copy, in which DVC works without git, and this shell in it.
+copy_tree = python -m gpro_empathy.tools.tree_copy $(1) && cd $(1) && dvc config --local core.no_scm true
 
 .PHONY: tiny
 tiny: .venv/ready tex  ## Run the whole graph on tiny random models, in tmp/tiny, in about a minute
-	@$(call copy_tree,tmp/tiny)
-	@cd tmp/tiny && python -m gpro_empathy.tools.profiles tiny && dvc repro
+	@$(call alone,tiny) && $(call copy_tree,tmp/tiny) && python -m gpro_empathy.tools.profiles tiny && dvc repro
 	@echo "The report of the tiny run, whose numbers mean nothing: tmp/tiny/reports/paper.pdf"
 
 SEEDS ?= 23 24 25
@@ -178,11 +185,10 @@ comma := ,
 empty :=
 .PHONY: seeds
 seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25"), in tmp/seeds, and keep the numbers in reports/seeds
-	@$(call copy_tree,tmp/seeds)
-	@cd tmp/seeds && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
-	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro
 # Its figure shows the gain of each seed; the whole report stays in tmp/seeds.
-	@rm -rf reports/seeds && mkdir reports/seeds && cd tmp/seeds/reports \
+	@$(call alone,seeds) && $(call copy_tree,tmp/seeds) && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
+	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro \
+	  && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
 	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png
 	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"
 

@@ -9,7 +9,13 @@ from gpro_empathy.policy import loading
 
 
 @pytest.mark.parametrize(
-    "text", ["Hello", "It's 3 a.m. and I can't sleep \u2014 again :(", "caf\u00e9 \U0001f600 \u4f60\u597d"]
+    "text",
+    [
+        "Hello",
+        "It's 3 a.m. and I can't sleep \u2014 again :(",
+        "caf\u00e9 \U0001f600 \u4f60\u597d",
+        "so <|im_end|> be it",
+    ],
 )
 def test_count_is_that_of_the_tokenizer_of_transformers(policy_folder, tokenizer, text):
     messages = response_format.messages(text)

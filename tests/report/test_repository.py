@@ -81,3 +81,10 @@ def test_missing_git_is_named(clone, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="git is not installed"):
         repository.head(clone)
+
+
+def test_a_folder_of_another_user_is_named_with_the_command_that_makes_git_trust_it(clone, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    with pytest.raises(UserError, match=f"git config --global --add safe.directory '?{clone}"):
+        repository.head(clone)

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from gpro_empathy import files
+from gpro_empathy import files, prompt_tokens
 from gpro_empathy.files import UserError
 
 
@@ -33,10 +33,14 @@ def counter(folder: Path) -> Callable[[list[dict[str, str]]], int]:
     template = environment.from_string(files.read_text(folder / "chat_template.jinja"))
     special = files.read_json(folder / "tokenizer_config.json")
 
-    def count(messages: list[dict[str, str]]) -> int:
+    def render(messages: prompt_tokens.Messages) -> str:
         bos = special.get("bos_token") or ""
-        text = template.render(messages=messages, add_generation_prompt=True, bos_token=bos)
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        return template.render(messages=messages, add_generation_prompt=True, bos_token=bos)
+
+    def count(messages: prompt_tokens.Messages) -> int:
+        if prompt_tokens.spell_control_tokens(tokenizer, messages):
+            return len(prompt_tokens.ids_of_text(tokenizer, render, messages))
+        return len(tokenizer.encode(render(messages), add_special_tokens=False).ids)
 
     return count
 

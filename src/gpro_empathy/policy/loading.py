@@ -1,5 +1,6 @@
 """The policy: a chat model in 4 bits with LoRA, on a GPU or exactly as right, if slower, on a CPU."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gpro_empathy import distributed, files, params
+from gpro_empathy import distributed, files, params, prompt_tokens
 from gpro_empathy.files import UserError
 from gpro_empathy.policy.adapters import SOURCE
 
@@ -99,6 +100,12 @@ def add_lora(model: PreTrainedModel, config: params.Policy, adapter: Path | None
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
-    """Return the token ids of a chat prompt, up to where the reply begins."""
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Return the token ids of a chat prompt, up to where the reply begins; a user's text is text in it.
+
+    Raises:
+        UserError: If the tokenizer cannot but read a control token in a user's message.
+    """
+    render = partial(tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False)
+    if prompt_tokens.spell_control_tokens(tokenizer.backend_tokenizer, messages):
+        return prompt_tokens.ids_of_text(tokenizer.backend_tokenizer, render, messages)
+    return tokenizer(render(messages), add_special_tokens=False)["input_ids"]

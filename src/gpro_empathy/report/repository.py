@@ -4,6 +4,7 @@ A copy inside another repository's ignored folder, as `make tiny` makes one, is 
 be that of something else.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def _git(root: Path, *arguments: str) -> bytes:
     except FileNotFoundError:
         raise UserError("git is not installed") from None
     if done.returncode:
+        # git names the command in any language.
+        trust = re.search(rb"git config --global --add safe\.directory .*", done.stderr)
+        if trust:
+            command = trust[0].decode("utf-8", "replace")
+            raise UserError(f"this folder belongs to another user, and git does not trust it; run `{command}`")
         reason = done.stderr.decode("utf-8", "replace").strip().split("\n")[0]
         raise UserError(reason.removeprefix("fatal: ") or f"git {' '.join(arguments)}: no such commit")
     return done.stdout

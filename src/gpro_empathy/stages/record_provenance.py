@@ -10,6 +10,7 @@ Keeps   work/provenance.json               which wall time belongs to which outp
 
 import hashlib
 import platform
+import sys
 from pathlib import Path
 
 import yaml
@@ -79,7 +80,8 @@ def state(graph: dict, root: Path) -> tuple[str | None, list[str]]:
     """Return the commit, or None outside of git, and the changed files that are neither an output of a stage nor dvc.lock."""
     try:
         commit, changes = repository.head(root), repository.changed(root)
-    except files.UserError:
+    except files.UserError as error:
+        print(f"{STAGE}: no commit is recorded: {error}", file=sys.stderr)
         return None, []
     outputs = [str(LOCK)]
     for stage in graph["stages"].values():

@@ -1,8 +1,8 @@
 """Group Relative Policy Optimization (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300) of the policy.
 
 TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one machine: sampling
-(module `decoding`) and log-probabilities (module `packed_logprobs`). With an engine of its own, such as vLLM, TRL's trainer
-runs as it is.
+(module `decoding`) and log-probabilities (module `packed_logprobs`). With an engine of its own, such as vLLM, both
+are TRL's.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import distributed, params
 from gpro_empathy.files import UserError
+from gpro_empathy.policy import loading
 from gpro_empathy.policy.decoding import DecoderSampler
-from gpro_empathy.policy.loading import compute_dtype
 from gpro_empathy.policy.sampling import Sampling
 from gpro_empathy.training import packed_logprobs
 
@@ -79,7 +79,7 @@ def trl_values(
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
-        "bf16": compute_dtype(policy) == torch.bfloat16,
+        "bf16": loading.compute_dtype(policy) == torch.bfloat16,
         "use_cpu": not cuda,
         "gradient_checkpointing": cuda,
         "dataloader_pin_memory": cuda,
@@ -138,7 +138,7 @@ def checked_config(values: dict) -> GRPOConfig:
 
 
 class EngineTrainer(GRPOTrainer):
-    """TRL's trainer as it is, but that it leaves LoRA matrices in float32, and that its sampling is timed.
+    """TRL's trainer, but for LoRA matrices in float32, prompts in which a user's text is text, and a clock.
 
     TRL rounds the matrices of a model loaded in 4 bits to bfloat16, in which an update below 0.4 % of a weight is lost.
     """
@@ -149,6 +149,10 @@ class EngineTrainer(GRPOTrainer):
         for parameter, data in trained:
             parameter.data = data.float()
         self.generation_seconds = 0.0
+
+    def _tokenize_prompts(self, prompts):
+        # By this package, for which a user's text is text; without images or other fields of a prompt.
+        return [loading.prompt_ids(self.processing_class, prompt) for prompt in prompts], None, {}
 
     def _generate_single_turn(self, *args, **kwargs):
         started = time.perf_counter()

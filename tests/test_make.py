@@ -1,0 +1,83 @@
+"""Targets of the Makefile that run in folders of several kinds; the programs that take long are stood in for."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import ROOT
+
+DVC = """#!/bin/bash
+echo dvc "$@" >> "$CALLS"
+if [ "$1" = repro ] && [ -n "${WAIT:-}" ]; then touch "$WAIT.started"; while [ ! -e "$WAIT" ]; do sleep 0.1; done; fi
+"""
+PYTHON = """#!/bin/bash
+echo python "$@" >> "$CALLS"
+case "$*" in *reproduction*) exit 1;; *tree_copy*) mkdir -p "${@: -1}"; touch "${@: -1}/params.yaml";; esac
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make a folder with the Makefile alone, whose programs only say that they were called."""
+    (tmp_path / "run/.venv/bin").mkdir(parents=True)
+    (tmp_path / "run/.dvc").mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-cpu.lock"):
+        shutil.copy2(ROOT / name, tmp_path / "run" / name)
+    (tmp_path / "run/.venv/ready").touch()
+    programs = {"dvc": DVC, "python": PYTHON, "latexmk": "#!/bin/bash\n", "kpsewhich": "#!/bin/bash\n"}
+    for name, text in programs.items():
+        (tmp_path / "run/.venv/bin" / name).write_text(text)
+        (tmp_path / "run/.venv/bin" / name).chmod(0o755)
+    return tmp_path / "run"
+
+
+def make(folder, *arguments, start=subprocess.run, **environment):
+    # Nothing of a make around these tests, and no repository above the folder.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment = (
+        inherited | {"CALLS": str(folder / "calls"), "GIT_CEILING_DIRECTORIES": str(folder.parent)} | environment
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return start(["make", *arguments], cwd=folder, env=environment, text=True, **pipes)
+
+
+def calls(folder):
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_reproduce_without_git_tells_dvc_so_first(folder):
+    done = make(folder, "reproduce")
+    assert done.returncode == 0, done.stderr
+    assert calls(folder)[0] == "dvc config --local core.no_scm true"
+    assert "dvc repro" in calls(folder)
+    assert any("report.reproduction" in call for call in calls(folder))  # which says why it compares nothing
+
+
+def test_reproduce_with_git_undoes_that(folder):
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    make(folder, "reproduce")
+    assert not any("no_scm" in call for call in calls(folder))
+    (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    make(folder, "reproduce")
+    assert "dvc config --local --unset core.no_scm" in calls(folder)
+
+
+@pytest.mark.parametrize("target", ["tiny", "seeds"])
+def test_a_second_run_in_the_same_folder_is_refused(folder, target):
+    go_on = folder / "go on"
+    first = make(folder, target, start=subprocess.Popen, WAIT=str(go_on))
+    try:
+        while not go_on.with_name("go on.started").exists():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.1)
+        before = calls(folder)
+        second = make(folder, target)
+        assert second.returncode != 0
+        assert f"error: another make {target} runs in this folder" in second.stderr
+        assert calls(folder) == before
+    finally:
+        go_on.touch()
+        first.communicate()
