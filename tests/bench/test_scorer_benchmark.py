@@ -1,14 +1,30 @@
+import csv
 import importlib.util
+import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from gpro_empathy import __main__ as command_line
+from gpro_empathy.data import wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import LABELS
+from gpro_empathy.scorer import empathy_scorer
 
 ROOT = Path(__file__).parents[2]
+OFFICIAL = """id,article_id,conversation_id,turn_id,speaker,text,person_id_1,person_id_2,Emotion,EmotionalPolarity,Empathy
+0,35,1,0,"Person 1","my dog died","p019","p012",3,2,1
+1,35,1,1,"Person 2","Oh \\"no\\", I am so sorry","p019","p012",4,1.6667,4
+2,35,1,2,"Person 1","thanks","p019","p012",1,0,2
+3,35,2,0,"Person 1","hi","p001","p002",0.3333,0.6667,0
+4,35,2,1,"Person 2","hello, did you read it?","p001","p002",0,1,0.3333
+"""
+SCORES = ("Emotion", "EmotionalPolarity", "Empathy")
 
 
 @pytest.fixture(scope="module")
@@ -115,4 +131,70 @@ def test_folds_are_of_scorers_that_did_not_see_them_and_are_averaged_and_kept(be
     same = bench.accuracy(turns, np.where(np.isnan(first), np.nan, good))["pearson"]["mean"]["estimate"]
     assert compared["alone"]["difference"]["mean"]["estimate"] == pytest.approx(
         compared["alone"]["pearson"]["mean"]["estimate"] - same
+    )
+
+
+# The command that uses what the benchmark saves
+
+
+def kinds(settings):
+    """Return the settings of every kind of scorer that a recipe can name, small, by name."""
+    base = {"encoder": "random", "layers": None, "epochs": 1, "batch_size": 4, "max_tokens": 32, "lora_rank": 4}
+    alone, after, whole = (
+        settings.train_scorer.model_copy(update=base | changes)
+        for changes in ({"context_turns": 0}, {"context_turns": 2}, {"context_turns": 1, "lora_rank": 0})
+    )
+    return {
+        "alone": [alone],
+        "context": [after],
+        "whole": [whole],
+        "average of single turns": [alone, alone.model_copy(update={"seed": 1})],
+        "average of contexts": [after, whole],
+        "average of all": [alone, after, whole],
+    }
+
+
+def saved(bench, configs, folder, monkeypatch):
+    """Let the benchmark train and save a scorer in `folder`; return the turns that it was trained on."""
+    monkeypatch.chdir(folder)
+    (folder / "turns.csv").write_text(OFFICIAL)
+    (folder / "texts.csv").write_text("text\nmy dog died\nthanks\n")
+    turns = wassa.read_labelled(folder / "turns.csv")
+    measured = bench.benchmark(turns, turns, configs)
+    assert measured["turns_per_second"] > 0
+    return turns
+
+
+def rated(text):
+    return np.array([[float(row[name]) for name in SCORES] for row in csv.DictReader(io.StringIO(text))])
+
+
+@pytest.mark.parametrize("kind", range(6))
+def test_every_scorer_that_the_benchmark_saves_rates_the_official_layout_and_plain_texts(
+    bench, settings, kind, tmp_path, monkeypatch, capsys
+):
+    name, configs = list(kinds(settings).items())[kind]
+    turns = saved(bench, configs, tmp_path, monkeypatch)
+    model = empathy_scorer.load(bench.MODEL)
+    expected = {
+        "turns.csv": empathy_scorer.score_turns(model, turns),
+        "texts.csv": model.score(["my dog died", "thanks"], [(), ()]),
+    }
+    for source, scores_B3 in expected.items():
+        arguments = ["gpro_empathy", "score", source, "--output", "out.csv", "--model", str(bench.MODEL)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        command_line.main()
+        assert rated(Path("out.csv").read_text()) == pytest.approx(scores_B3, abs=2e-4), (name, source)
+        noted = "every turn is scored without context" in capsys.readouterr().err
+        assert noted == (source == "texts.csv" and any(config.context_turns for config in configs))
+
+
+@pytest.mark.slow
+def test_average_of_the_benchmark_is_used_from_a_shell(bench, settings, tmp_path, monkeypatch):
+    turns = saved(bench, kinds(settings)["average of all"], tmp_path, monkeypatch)
+    command = [sys.executable, "-m", "gpro_empathy", "score", "turns.csv", "--output", "-", "--model", bench.MODEL]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert rated(done.stdout) == pytest.approx(
+        empathy_scorer.score_turns(empathy_scorer.load(bench.MODEL), turns), abs=2e-4
     )

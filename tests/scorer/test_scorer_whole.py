@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -100,3 +101,22 @@ def test_refuses_an_ensemble_of_another_format_or_without_a_member(model, turns,
     (tmp_path / "both/scorer.json").write_text(json.dumps(stated | {"format": 3}))
     with pytest.raises(UserError, match="format is 3, expected 5"):
         empathy_scorer.load(tmp_path / "both")
+
+
+@pytest.mark.parametrize("members", [[], "01", [0, 1], None])
+def test_refuses_an_ensemble_whose_members_are_no_folders(members, tmp_path):
+    (tmp_path / "scorer.json").write_text(json.dumps(empathy_scorer.EXPECTED | {"members": members}))
+    with pytest.raises(UserError, match=r"scorer\.json: members is .*, expected names of folders"):
+        empathy_scorer.load(tmp_path)
+
+
+def test_ensemble_wants_the_longest_context_of_its_members_and_each_reads_its_own(settings):
+    torch.manual_seed(0)
+    small = settings.train_scorer.model_copy(update={"encoder": "random"})
+    members = [empathy_scorer.build(small.model_copy(update={"context_turns": turns})) for turns in (0, 2, 1)]
+    both = empathy_scorer.Ensemble(members)
+    assert both.context_turns == 2
+    scores = [
+        member.score(["so sad"], [context]) for member, context in zip(members, [(), ("a", "b"), ("b",)], strict=True)
+    ]
+    assert both.score(["so sad"], [("a", "b")]) == pytest.approx(np.mean(scores, axis=0), abs=1e-6)

@@ -114,6 +114,11 @@ class Ensemble:
     def __init__(self, members: Sequence[Scorer]) -> None:
         self.members = list(members)
 
+    @property
+    def context_turns(self) -> int:
+        """Return how many earlier turns `score` wants at most; a member that reads fewer drops the oldest."""
+        return max(member.context_turns for member in self.members)
+
     def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
         """Return the labels of texts, as `Scorer.score`."""
         return np.mean([member.score(texts, contexts) for member in self.members], axis=0)
@@ -202,6 +207,9 @@ def _read_settings(path: Path) -> dict:
                 f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew, the pipeline's with `dvc repro`"
             )
     if "members" in settings:
+        names = settings["members"]
+        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            raise UserError(f"{path}: members is {names!r}, expected names of folders")
         return settings
     for key, fits, wanted in STATED:
         if key not in settings or not fits(settings[key]):
