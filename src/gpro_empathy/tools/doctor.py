@@ -1,6 +1,7 @@
 """Say what this machine has and what each profile needs; stop a run that cannot succeed before its long work."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
 from gpro_empathy import entry_point, files, installed, machine, params
@@ -19,7 +20,8 @@ def examine(config: params.Params, this_machine: machine.Machine) -> preflight.E
         driver_needed=_driver_needed(this_machine),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,
-        launch=_refusal(config),
+        launch=_refusal(lambda: launch.check(config.train_grpo, config.policy)),
+        inputs=_refusal(lambda: params.check_inputs(config)),
     )
 
 
@@ -30,9 +32,9 @@ def with_usable_gpus(this_machine: machine.Machine, config: params.Params) -> ma
     return this_machine
 
 
-def _refusal(config: params.Params) -> str | None:
+def _refusal(check: Callable[[], None]) -> str | None:
     try:
-        launch.check(config.train_grpo, config.policy)
+        check()
     except UserError as error:
         return str(error)
     return None

@@ -23,7 +23,7 @@ NEEDS_GPU = (
     ("train_grpo", "vllm_mode", ("colocate", "server")),
     ("rollout", "engine", ("vllm",)),
 )
-LAUNCH = "launcher"
+LAUNCH, INPUTS = "launcher", "inputs"
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
@@ -72,6 +72,7 @@ class Environment:
     hub: Sequence[hub_access.Access] = field(default_factory=tuple)
     hub_disk: float | None = None
     launch: str | None = None
+    inputs: str | None = None  # what is wrong with the paths that settings name
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ def checks(machine: Machine, config: params.Params, environment: Environment) ->
     result += gpu_checks(machine, config, environment.driver_needed, wanted)
     grpo = config.train_grpo
     result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", environment.launch))
+    if named := params.paths_named(config):
+        result.append(Check(INPUTS, ", ".join(named.values()), environment.inputs))
     for access in environment.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))
@@ -179,9 +182,9 @@ def checks(machine: Machine, config: params.Params, environment: Environment) ->
 
 def failing(checks: Sequence[Check]) -> list[str]:
     """Return those that fail, one line each, with the way out."""
-    # What is wrong with a repository or the launcher names it already.
+    # What is wrong with a repository, the launcher or an input names it already.
     return [
-        check.hint if check.name.startswith(("hub: ", LAUNCH)) else f"{check.state}; {check.hint}"
+        check.hint if check.name.startswith(("hub: ", LAUNCH, INPUTS)) else f"{check.state}; {check.hint}"
         for check in checks
         if check.hint is not None
     ]
