@@ -11,7 +11,10 @@ from package_imports import IMPORTS
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = "src/gpro_empathy"
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+# The stages of every run: the one of the user's inputs is there once for each of them.
+STAGES = {name: stage for name, stage in GRAPH.items() if "foreach" not in stage}
+EMBEDDED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["prepare"]["embedded_folder"]
 VERSIONS = installed.VERSIONS.name
 # They write nothing and stand before the module of a stage: what they read is no dependency.
 VERSIONS_CHECK = "python -m gpro_empathy.tools.versions"
@@ -40,7 +43,8 @@ def declared(name, kind):
     """Return the paths of a stage's deps, or of what it writes (outs, metrics, plots)."""
     kinds = ("deps",) if kind == "deps" else ("outs", "metrics", "plots")
     entries = [entry for k in kinds for entry in STAGES[name].get(k, [])]
-    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+    paths = {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+    return {path.replace("${prepare.embedded_folder}", EMBEDDED) for path in paths}
 
 
 def declared_code(name):

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import gpro_empathy
 from gpro_empathy import entry_point, files
 from gpro_empathy.files import UserError
 from short_run import (  # noqa: F401  The settings and models of a short run, as fixtures.
@@ -263,3 +264,24 @@ def test_another_share_for_vllm_is_no_other_run(make_run, tmp_path):
     one, other = (make_run(vllm_gpu_memory_utilization=share) for share in (0.6, 0.5))
     assert grpo_run._fingerprint(one, []) == grpo_run._fingerprint(other, [])
     assert grpo_run._fingerprint(one, []) != grpo_run._fingerprint(make_run(completions_per_forward=6), [])
+
+
+def run_module(folder, module, **environment):
+    """Run a module in a folder; return its exit status and what it printed on standard error."""
+    line = [sys.executable, "-m", module]
+    done = subprocess.run(
+        line, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stderr.strip()
+
+
+def test_stage_that_reads_a_path_that_is_no_input_is_refused(settings, tmp_path):
+    prepare = settings.prepare.model_copy(update={"source": "wassa_csv", "wassa_train_csv": "mine.csv"})
+    values = settings.model_copy(update={"prepare": prepare}).model_dump()
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(values))
+    (tmp_path / "mine.csv").write_text("text\nhello\n")
+    source = str(Path(gpro_empathy.__file__).parents[1])
+    status, message = run_module(tmp_path, "gpro_empathy.stages.prepare", PYTHONPATH=source)
+    assert status == 1
+    assert message.startswith("error: prepare.wassa_train_csv: DVC does not watch mine.csv")
+    assert "\n" not in message

@@ -45,7 +45,7 @@ def test_section_is_named_like_its_class(section, name):
 
 
 def test_every_section_has_a_model_and_every_model_a_section():
-    assert {section.section_name() for section in params.Section.__subclasses__()} == set(VALUES)
+    assert {section.section_name() for section in params.Section.__subclasses__()} == VALUES.keys() - {"inputs"}
 
 
 def test_every_key_has_a_comment():
@@ -159,3 +159,46 @@ def test_refuses_a_file_that_is_no_mapping(tmp_path, text, line):
 def test_refuses_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"params\.yaml: no such file; `git checkout params\.yaml`"):
         params.load_all(tmp_path / "params.yaml")
+
+
+def with_values(**sections):
+    values = copy.deepcopy(VALUES)
+    for name, change in sections.items():
+        values[name] |= change
+    return params.check(values, PATH)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "more"),
+    [
+        ("prepare", "wassa_train_csv", {"source": "wassa_csv"}),
+        ("prepare", "wassa_dev_csv", {"source": "wassa_csv"}),
+        ("policy", "model", {}),
+        ("train_scorer", "encoder", {}),
+        ("rewards", "similarity_model", {}),
+    ],
+)
+def test_path_that_is_no_input_or_missing_is_refused_by_its_setting(section, key, more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine"
+    setting = {section: {key: str(path), **more}}
+    with pytest.raises(UserError, match=rf"^{section}\.{key}: .*`inputs`.* {section}_{key}: {path}$"):
+        params.check_inputs(with_values(**setting))
+    with pytest.raises(UserError, match=rf"^{section}\.{key}: there is no {path}"):
+        params.check_inputs(with_values(inputs={"mine": "mine"}, **setting))
+    path.mkdir()
+    params.check_inputs(with_values(inputs={"mine": "mine"}, **setting))
+    params.check_inputs(with_values(inputs={"mine": str(tmp_path)}, **setting))
+    # A relative one that could be the id of a model is a path where it is there.
+    with pytest.raises(UserError, match=rf"^{section}\.{key}: DVC does not watch mine"):
+        params.check_inputs(with_values(**{section: {key: "mine", **more}}))
+
+
+def test_settings_of_the_repository_name_no_path():
+    assert params.paths_named(params.load_all(PATH)) == {}
+
+
+@pytest.mark.parametrize("inputs", [{"two words": "x"}, {"x": 'a"; rm b'}, {"x": "$HOME"}])
+def test_inputs_that_a_shell_would_read_otherwise_are_refused(inputs):
+    with pytest.raises(UserError, match=r"inputs\."):
+        with_values(inputs=inputs)

@@ -36,6 +36,8 @@ _LESS = {
 }
 # What vLLM leaves of the GPU is for the reward models.
 _LESS_BY_VLLM = ("rollout.vllm_gpu_memory_utilization", "rollout.max_completion_tokens")
+# The stages that read files and folders of the user's.
+READ_INPUTS = ("prepare_policy", "prepare", "train_scorer", "evaluate_scorers", "train_grpo", "rollout")
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
 
@@ -56,6 +58,8 @@ def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
     launched = "LOCAL_RANK" in os.environ
     before = signal.signal(signal.SIGTERM, _leave)
     try:
+        if _stage_of_this_process() in READ_INPUTS:
+            params.check_inputs(params.load_all())
         _run(main, stage or _stage_of_this_process())
         if not launched:
             _note_wall_time()

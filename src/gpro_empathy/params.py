@@ -3,6 +3,7 @@
 A mistyped key, a value out of range or a missing section stops the run with one line that names it.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+# Both stand in a command of dvc.yaml, the path in double quotes.
+InputName = Annotated[str, Field(pattern=r"^\w+$")]
+InputPath = Annotated[str, Field(pattern=r'^[^"$`\\]+$')]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -272,6 +276,7 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    inputs: dict[InputName, InputPath] = Field(default_factory=dict)
     policy: Policy
     rewards: Rewards
     prepare: Prepare
@@ -321,6 +326,46 @@ def check(values: object, path: Path) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise files.UserError(f"{path}: " + "; ".join(_problem(item) for item in error.errors())) from None
+
+
+def paths_named(config: Params) -> dict[str, str]:
+    """Return the files and folders of the user's that settings name, by setting.
+
+    The folder of the embedded corpus is not among them: dvc.yaml takes it from the settings itself.
+    """
+    prepare = config.prepare
+    named = {}
+    if prepare.source == "wassa_csv":
+        csv = {"prepare.wassa_train_csv": prepare.wassa_train_csv, "prepare.wassa_dev_csv": prepare.wassa_dev_csv}
+        named |= {setting: path for setting, path in csv.items() if path is not None}
+    models = {
+        "policy.model": config.policy.model,
+        "train_scorer.encoder": config.train_scorer.encoder,
+        "rewards.similarity_model": config.rewards.similarity_model,
+    }
+    # Any other is the id of a model on the hub, or the name of one of a package.
+    return named | {
+        setting: model for setting, model in models.items() if model.startswith(("/", ".")) or Path(model).exists()
+    }
+
+
+def check_inputs(config: Params) -> None:
+    """Check that DVC watches every path that settings name, and that it is there.
+
+    Raises:
+        UserError: Naming the setting, and what to add to `inputs`.
+    """
+    watched = [Path(os.path.abspath(path)) for path in config.inputs.values()]
+    for setting, path in paths_named(config).items():
+        absolute = Path(os.path.abspath(path))
+        if not any(absolute.is_relative_to(entry) for entry in watched):
+            name = setting.replace(".", "_")
+            raise files.UserError(
+                f"{setting}: DVC does not watch {path}, so that a change of it would go unnoticed; add it to `inputs` in "
+                f"params.yaml, as {name}: {path}"
+            )
+        if not absolute.exists():
+            raise files.UserError(f"{setting}: there is no {path}; put it there, or correct the path")
 
 
 def _problem(item: dict) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from gpro_empathy import params
 from stage_graph import (
+    GRAPH,
     ROOT,
     SOURCE,
     STAGES,
@@ -83,7 +84,7 @@ def related(path, entry):
 
 
 def test_graph_has_the_stages_of_the_package():
-    files = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"}
+    files = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__"} - (GRAPH.keys() - STAGES.keys())
     assert sorted(module for name in STAGES for module in modules(name)) == sorted(files)
 
 
@@ -142,8 +143,9 @@ def test_stage_names_the_files_that_it_declares(name):
     """What is declared and not named is either stale, or hidden in a module that should be told the path."""
     named = set().union(*(paths_named(stage_file(module)) for module in modules(name)))
     entries = {entry for entry in declared(name, "deps") | declared(name, "outs") if not entry.startswith("src/")}
-    # The source's folder is a parameter.
-    unnamed = {e for e in entries if not e.startswith("data/embedded/") and not any(related(path, e) for path in named)}
+    # Settings name them: the source's folder, and inputs of the user's.
+    entries = {entry for entry in entries if not entry.startswith(("data/embedded/", "data/inputs"))}
+    unnamed = {entry for entry in entries if not any(related(path, entry) for path in named)}
     assert unnamed == set()
 
 

@@ -29,7 +29,7 @@ class Repository:
         for path in ("dvc.yaml", ".dvcignore", "params.yaml", "versions.yaml", "bench/scorer.json"):
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.path(path))
-        for path in (".dvc", "src", "rewards", "data/embedded", "paper", "reports/gpu"):
+        for path in (".dvc", "src", "rewards", "data/embedded", "data/inputs", "paper", "reports/gpu"):
             ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "build", "config.local")
             shutil.copytree(ROOT / path, self.path(path), symlinks=True, ignore=ignored)
         self.make_results()
@@ -50,7 +50,8 @@ class Repository:
                 file.write_text("made up")
 
     def dvc(self, *arguments):
-        environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PATH": path, "PYTHONPATH": "src"}
         line = [sys.executable, "-m", "dvc", *arguments]
         done = subprocess.run(line, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -136,3 +137,51 @@ def test_a_changed_or_new_reward_module_makes_training_and_rollouts_stale(reposi
     imported.write_text("SCORE = 1.0")
     assert repository.status().keys() == stale
     imported.unlink()
+
+
+# Inputs of the user's
+
+
+@pytest.fixture
+def own_inputs(repository, changed, tmp_path):
+    """List a file and a folder of the user's in params.yaml, and note them; return both."""
+    file, folder = tmp_path / "with a space.csv", tmp_path / "model"
+    file.write_text("text\nhello\n")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    values = yaml.safe_load(repository.path("params.yaml").read_text())
+    values["inputs"] = {"train": str(file), "policy": str(folder)}
+    values["prepare"] |= {"source": "wassa_csv", "wassa_train_csv": str(file)}
+    lock = repository.path("dvc.lock")
+    changed(repository.path("params.yaml"), yaml.safe_dump(values))
+    changed(lock, lock.read_text())
+    repository.dvc("repro", "inputs")
+    repository.dvc("commit", "--force", "--quiet")
+    yield file, folder / "config.json"
+    for note in repository.path("data/inputs").glob("*.json"):
+        note.unlink()
+
+
+def test_an_edited_input_of_the_users_makes_the_stages_stale_that_may_read_it(repository, own_inputs):
+    assert repository.status() == {}
+    assert "up to date" in repository.dvc("repro", "inputs")
+    for path, stage in zip(own_inputs, ("inputs@train", "inputs@policy"), strict=True):
+        path.write_text(path.read_text() + "\n")
+        assert repository.status().keys() == {stage}
+        repository.dvc("repro", "inputs")
+        assert repository.status().keys() == {name for name in STAGES if "data/inputs" in declared(name, "deps")}
+        repository.dvc("commit", "--force", "--quiet")
+
+
+def test_a_deleted_input_of_the_users_stops_a_run(repository, own_inputs):
+    own_inputs[0].unlink()
+    with pytest.raises(AssertionError, match="inputs@train"):
+        repository.dvc("repro", "prepare")
+
+
+def test_another_folder_of_the_embedded_corpus_is_a_dependency(repository, changed):
+    values = yaml.safe_load(repository.path("params.yaml").read_text())
+    values["prepare"]["embedded_folder"] = "data/elsewhere"
+    shutil.copytree(repository.path("data/embedded"), repository.path("data/elsewhere"))
+    changed(repository.path("params.yaml"), yaml.safe_dump(values))
+    assert {"data/elsewhere/turns.csv", "data/elsewhere/demonstrations.jsonl"} <= repository.status()["prepare"].keys()

@@ -639,7 +639,7 @@ def test_checkpoints_of_other_settings_or_inputs_are_not_gone_on_from(make_run, 
     for change in ("settings", "inputs", "nothing"):
         (work / "checkpoint-1").mkdir(parents=True)
         (work / "checkpoint-1/run.json").write_text("{}")
-        files.write_text(work / "fingerprint.txt", mark + "\n")
+        files.write_json(work / "fingerprint.json", mark)
         other = make_run(learning_rate=0.5) if change == "settings" else run
         (data / "prompts.jsonl").write_text("two\n" if change == "inputs" else "one\n")
         newest = checkpoints.newest(work, grpo_run._fingerprint(other, [data]))
@@ -649,12 +649,12 @@ def test_checkpoints_of_other_settings_or_inputs_are_not_gone_on_from(make_run, 
 
 
 def test_checkpoint_that_was_not_written_whole_is_passed_over(tmp_path):
-    files.write_text(tmp_path / "fingerprint.txt", "mark\n")
+    files.write_json(tmp_path / "fingerprint.json", {"the seed": "1"})
     for step in (5, 10, 15):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}/run.json").write_text("{}")
-    assert checkpoints.newest(tmp_path, "mark") == tmp_path / "checkpoint-10"
+    assert checkpoints.newest(tmp_path, {"the seed": "1"}) == tmp_path / "checkpoint-10"
 
 
 def test_reference_statistics_are_those_of_the_raw_terms_that_are_calibrated(make_run):

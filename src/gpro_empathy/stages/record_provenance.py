@@ -71,8 +71,11 @@ def run(root: Path = Path()) -> None:
 
 
 def above(graph: dict, name: str) -> list[str]:
-    """Return the stages that stand above one in dvc.yaml, in their order."""
-    names = list(graph["stages"])
+    """Return the stages that stand above one in dvc.yaml, in their order.
+
+    The stage of the user's inputs makes no results, and is there once for each.
+    """
+    names = [name for name, stage in graph["stages"].items() if "foreach" not in stage]
     return names[: names.index(name)]
 
 

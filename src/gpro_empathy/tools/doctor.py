@@ -22,6 +22,7 @@ def examine(config: params.Params, this_machine: machine.Machine) -> preflight.E
         hub_disk=hub_access.separate_disk() if repositories else None,
         launch=_refusal(lambda: launch.check(config.train_grpo, config.policy)),
         rewards=_refusal(lambda: rewards.load_user_terms(config.rewards)),
+        inputs=_refusal(lambda: params.check_inputs(config)),
     )
 
 

@@ -23,7 +23,7 @@ NEEDS_GPU = (
     ("train_grpo", "vllm_mode", ("colocate", "server")),
     ("rollout", "engine", ("vllm",)),
 )
-LAUNCH, REWARDS = "launcher", "reward terms"
+LAUNCH, REWARDS, INPUTS = "launcher", "reward terms", "inputs"
 UNDO = "undo the profile with `git checkout params.yaml`"
 
 
@@ -73,6 +73,7 @@ class Environment:
     hub_disk: float | None = None
     launch: str | None = None
     rewards: str | None = None
+    inputs: str | None = None  # what is wrong with the paths that settings name
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ def checks(machine: Machine, config: params.Params, environment: Environment) ->
     grpo = config.train_grpo
     result.append(Check(LAUNCH, f"{grpo.launcher}; train_grpo.vllm_mode {grpo.vllm_mode}", environment.launch))
     result.append(Check(REWARDS, ", ".join(config.rewards.weights), environment.rewards))
+    if named := params.paths_named(config):
+        result.append(Check(INPUTS, ", ".join(named.values()), environment.inputs))
     for access in environment.hub:
         name = f"hub: {access.repository.setting}"
         result.append(Check(name, f"{access.repository.id}: {access.state}", access.problem))
@@ -181,9 +184,9 @@ def checks(machine: Machine, config: params.Params, environment: Environment) ->
 
 def failing(checks: Sequence[Check]) -> list[str]:
     """Return those that fail, one line each, with the way out."""
-    # What is wrong with a repository or the launcher names it already.
+    # What is wrong with a repository, the launcher or an input names it already.
     return [
-        check.hint if check.name.startswith(("hub: ", LAUNCH)) else f"{check.state}; {check.hint}"
+        check.hint if check.name.startswith(("hub: ", LAUNCH, INPUTS)) else f"{check.state}; {check.hint}"
         for check in checks
         if check.hint is not None
     ]

@@ -2,43 +2,75 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from gpro_empathy import files, params
 
-FINGERPRINT = "fingerprint.txt"
+FINGERPRINT = "fingerprint.json"
 # Beside what the trainer writes into a checkpoint. The second is written last: with it the checkpoint is whole.
 LOG, RUN = "log.json", "run.json"
+# Packages whose version decides what a step does.
+PACKAGES = ("numpy", "peft", "torch", "transformers", "trl")
+_NAMED = 3
 
 
-def fingerprint(sections: Sequence[params.Section], seed: int, inputs: Sequence[Path]) -> str:
-    """Return a hash of everything that decides a run: its settings, its seed and the files in its input folders."""
-    digest = hashlib.sha256()
-    for section in sections:
-        # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
-        left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
-        digest.update(section.model_dump_json(exclude=left_out).encode())
-    digest.update(str(seed).encode())
+def fingerprint(
+    sections: Sequence[params.Section], seed: int, inputs: Sequence[Path], code: Mapping[str, Path]
+) -> dict[str, str]:
+    """Return what decides a run, by what a person would call it: hashes, the seed, and versions of packages.
+
+    Args:
+        inputs: Folders, of which every file counts.
+        code: Source files by module.
+    """
+    # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
+    left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
+    parts = {
+        f"the settings {section.section_name()}": _hash_text(section.model_dump_json(exclude=left_out))
+        for section in sections
+    }
+    parts["the seed"] = str(seed)
     for folder in inputs:
         # Python's cache of a compiled module holds the time of its source.
-        paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
-        for path in sorted(paths):
-            digest.update(f"{path.relative_to(folder)}\n".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+        lines = [f"{path.relative_to(folder)} {_hash(path)}" for path in paths]
+        parts[f"the input {folder}"] = _hash_text("\n".join(lines))
+    parts |= {f"the code of {module}": _hash(path) for module, path in code.items()}
+    return parts | {f"the version of {package}": metadata.version(package) for package in PACKAGES}
 
 
-def newest(folder: Path, fingerprint: str) -> Path | None:
-    """Return the newest whole checkpoint of the run of this fingerprint, after deleting those of any other."""
+def newest(folder: Path, fingerprint: Mapping[str, str]) -> Path | None:
+    """Return the newest whole checkpoint of the run of this fingerprint, after deleting those of any other.
+
+    Where some are deleted, a line says what has changed since.
+    """
     mark = folder / FINGERPRINT
-    if not mark.is_file() or files.read_text(mark).strip() != fingerprint:
+    if not mark.is_file() or (made_by := files.read_json(mark)) != fingerprint:
+        if mark.is_file():
+            print(f"GRPO begins anew: since the checkpoints in {folder}, {_change(made_by, fingerprint)}", flush=True)
         forget(folder)
-        files.write_text(mark, fingerprint + "\n")
+        files.write_json(mark, dict(fingerprint))
         return None
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{RUN}")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _change(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Say what differs between two fingerprints."""
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{rest} changed"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def forget(folder: Path) -> None:

@@ -15,10 +15,12 @@ from trl import GRPOTrainer
 from gpro_empathy import calibration, distributed, files, params, response_format, rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading, sampling
-from gpro_empathy.training import backends, checkpoints, grpo_trainer, training_log
+from gpro_empathy.training import backends, checkpoints, grpo_trainer, reached_code, training_log
 
 # Prompts whose responses are kept every few steps, so that one can read how the answers change.
 SAMPLE_PROMPTS = 3
+# What it and its imports do decides a run, and so whether a checkpoint is of the same run.
+STAGE = "gpro_empathy.stages.train_grpo"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Result:
 def train(
     run: Run, folder: Path, inputs: Sequence[Path], reference: dict[str, tuple[float, float]] | None = None
 ) -> Result:
-    """Train `run.model`, going on from the newest checkpoint in `folder` of the same settings and `inputs`.
+    """Train `run.model`, going on from the newest checkpoint in `folder` of the same settings, `inputs` and code.
 
     Args:
         reference: Statistics of the starting policy, (mean, sd) by term; measured where they are not given.
@@ -226,8 +228,10 @@ def _in_order(run: Run) -> list[str]:
     return [run.train_prompts[i] for i in order[:needed]]
 
 
-def _fingerprint(run: Run, inputs: Sequence[Path]) -> str:
-    return checkpoints.fingerprint((run.config, run.policy, run.rewards.config), run.seed, inputs)
+def _fingerprint(run: Run, inputs: Sequence[Path]) -> dict[str, str]:
+    own_terms = [name.partition(":")[0] for name in run.rewards.config.weights if name not in rewards.TERMS]
+    code = reached_code.files_of([STAGE, *own_terms])
+    return checkpoints.fingerprint((run.config, run.policy, run.rewards.config), run.seed, inputs, code)
 
 
 def _say_settings(run: Run, trainer: GRPOTrainer, settings: dict, folder: Path) -> None:

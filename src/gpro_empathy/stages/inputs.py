@@ -1,0 +1,44 @@
+"""Note the content of a file or folder of the user's, so that the stages that read it depend on it.
+
+DVC runs this for each entry of `inputs` in params.yaml; its arguments are the entry's name and path.
+Writes  data/inputs/<name>.json    SHA-256 by file
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from gpro_empathy import entry_point, files
+from gpro_empathy.files import UserError
+
+INPUTS = Path("data/inputs")
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of a file, or of every file in a folder by its path in it.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    if not path.exists():
+        raise UserError(f"inputs in params.yaml: there is no {path}; put it there, or correct the path")
+    paths = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    result = {}
+    for file_path in paths:
+        with file_path.open("rb") as file:
+            name = file_path.relative_to(path if path.is_dir() else path.parent).as_posix()
+            result[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result
+
+
+def main() -> None:
+    """Write the hashes of one input."""
+    parser = argparse.ArgumentParser(description="Note the content of a file or folder of the user's.")
+    parser.add_argument("name")
+    parser.add_argument("path", type=Path)
+    arguments = parser.parse_args()
+    files.write_json(INPUTS / f"{arguments.name}.json", hashes(arguments.path))
+
+
+if __name__ == "__main__":
+    entry_point.run_stage(main)
