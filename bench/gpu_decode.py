@@ -1,8 +1,9 @@
 """Tell where the time of a token goes: three responses decoded with LoRA, in ways that give the same numbers up to rounding.
 
-Random weights of a profile's architecture, rounded to NF4 and kept in bfloat16, so that the 4-bit engine and the 16-bit
-engine hold the same numbers. Each engine runs in a process of its own, under a limit of its own; one that fails stops no
-other. Seconds a token are those of the whole call of vLLM, less a call for one token.
+Random weights of a profile's architecture, rounded to NF4 and kept in bfloat16, so that the 4-bit
+engine and the 16-bit engine hold the same numbers. Each engine runs in a process of its own, under
+a limit of its own; one that fails stops no other. Seconds a token are those of the whole call of
+vLLM, less a call for one token.
 
     a  NF4 through Unsloth, by bitsandbytes' product
     b  as a, with graphs forced (run where the log of a shows none)
@@ -276,7 +277,8 @@ def profiled(engine, prompt: list[int], request, tokens: int = 65) -> dict:
         for event in events
         if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
     )
-    # The prompt's pass and the last token's end are left out: the middle nine tenths are decoding alone.
+    # The prompt's pass and the last token's end are left out: the middle nine tenths are decoding
+    # alone.
     first, last = work[0][0], max(end for _, end, _ in work)
     begin, finish = first + 0.08 * (last - first), first + 0.98 * (last - first)
     work = [row for row in work if begin <= row[0] and row[1] <= finish]

@@ -1,8 +1,9 @@
 """Compare a GRPO step of a profile with simpler ways to take it, at equal shapes, one after the other in one run.
 
-(a) the profile as it is, with Unsloth and vLLM; (b) Unsloth without vLLM; (c) plain TRL with bitsandbytes and transformers'
-own generation; (d) as (c), with the reward models built anew at every call, as the published code does. Random models of the
-profile's architectures; without a GPU (c) and (d) at a reduced size.
+(a) the profile as it is, with Unsloth and vLLM; (b) Unsloth without vLLM; (c) plain TRL with
+bitsandbytes and transformers' own generation; (d) as (c), with the reward models built anew at
+every call, as the published code does. Random models of the profile's architectures; without a GPU
+(c) and (d) at a reduced size.
 
 Writes  bench/gpu_step.{json,md}    (tmp/bench without a GPU)
 """

@@ -8,7 +8,8 @@ from gpro_empathy import response_format
 from gpro_empathy.policy import loading
 from timed_step import KINDS, Bench, Setting, Step, measure
 
-# What is varied, its values, and those of a quick run; prompts are made to have at least so many tokens.
+# What is varied, its values, and those of a quick run; prompts are made to have at least so many
+# tokens.
 VARIED = {
     "num_generations": ((2, 4, 8), (2, 4)),
     "prompt_tokens": ((128, 256, 512), (128, 192)),

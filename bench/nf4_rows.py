@@ -12,8 +12,8 @@ import torch
 
 from gpro_empathy.training import nf4_rows
 
-# (N, K) of what vLLM multiplies with in a layer of an 8B Llama: q, k, v and gate, up lie together, but
-# bitsandbytes multiplies with them apart.
+# (N, K) of what vLLM multiplies with in a layer of an 8B Llama: q, k, v and gate, up lie together,
+# but bitsandbytes multiplies with them apart.
 LAYER = {
     "qkv": [(4096, 4096), (1024, 4096), (1024, 4096)],
     "o": [(4096, 4096)],

@@ -9,9 +9,10 @@ from timed_step import Bench, Setting, Step
 def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[str, Step]) -> dict:
     """Measure the machine's rates, and compare with them the step whose arithmetic was counted, and which was timed.
 
-    A part's `share` is the time that its products would take at the measured rates over the time that it took: the
-    reading of prompts, and the passes of the loss, at the rate of as many rows as a forward pass of the stock trainer
-    has; decoding at that of one row per response; the better of the two ways for each.
+    A part's `share` is the time that its products would take at the measured rates over the time
+    that it took: the reading of prompts, and the passes of the loss, at the rate of as many rows as
+    a forward pass of the stock trainer has; decoding at that of one row per response; the better of
+    the two ways for each.
     """
     longest_prompt = max(len(ids) for ids in timed["stock"].prompt_ids)
     rows = {

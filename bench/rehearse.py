@@ -25,7 +25,8 @@ CARD = "GiB of a smaller GPU to rehearse for: vLLM gets its share of so much mem
 def measure(plan: Plan, this_machine: machine.Machine) -> dict:
     """Run the stages of a rehearsal whose models are built, and return what was measured.
 
-    A task after GRPO that fails is named in the result, with what it said, and the others are kept: they took long.
+    A task after GRPO that fails is named in the result, with what it said, and the others are kept:
+    they took long.
     """
     tasks, failed = plan.run("train"), {}
     for name in gpu_table.AFTER_TRAINING:

@@ -9,15 +9,17 @@ from trl.trainer.utils import split_tensor_dict
 from gpro_empathy import response_format
 from timed_step import KINDS, Bench, Meter, Setting, make_trainer
 
-# How far the log-probabilities of the sampling policy are put off, standard deviation in nats. Were they the policy's
-# own, as in a training with one update per batch, the loss would not depend on the log-probabilities at all.
+# How far the log-probabilities of the sampling policy are put off, standard deviation in nats. Were
+# they the policy's own, as in a training with one update per batch, the loss would not depend on
+# the log-probabilities at all.
 OFF_POLICY = 0.1
 
 
 def compare(bench: Bench, setting: Setting, seed: int, rounds: int) -> dict:
     """Sample one batch with our trainer, give it to both, and return how far their results are apart.
 
-    The relative difference of the gradients is the norm of their difference over the norm of the stock trainer's.
+    The relative difference of the gradients is the norm of their difference over the norm of the
+    stock trainer's.
     """
     trainers = {kind: make_trainer(kind, bench, setting, seed, Meter(None)) for kind in KINDS}
     inputs = _sampled(trainers["ours"], setting)

@@ -1,7 +1,8 @@
 """Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
 
-What one GPU reaches is read from the measurements, reports/gpu, bench/gpu_step.json and bench/gpu_decode.json; the constants in capitals below are
-data sheets and assumptions. Memory comes from gpro_empathy.tools.gpu_memory, steps from the profiles.
+What one GPU reaches is read from the measurements, reports/gpu, bench/gpu_step.json and
+bench/gpu_decode.json; the constants in capitals below are data sheets and assumptions. Memory comes
+from gpro_empathy.tools.gpu_memory, steps from the profiles.
 """
 
 from dataclasses import dataclass, replace
@@ -12,15 +13,17 @@ from gpro_empathy.machine import GIB
 from gpro_empathy.tools import gpu_memory, profiles
 
 ROOT = Path(__file__).parents[1]
-# NVIDIA's data sheet of the H100 SXM: dense bfloat16 FLOP/s, bytes/s of memory, of NVLink and of a 400 Gbit/s network
-# card, each way. The H200 has the same FLOP/s and faster memory.
+# NVIDIA's data sheet of the H100 SXM: dense bfloat16 FLOP/s, bytes/s of memory, of NVLink and of a
+# 400 Gbit/s network card, each way. The H200 has the same FLOP/s and faster memory.
 FLOPS, MEMORY, NVLINK, NETWORK = 989e12, 3.35e12, 450e9, 50e9
 MEMORY_H200 = 4.8e12
 NVLINK_GPUS = 8  # of a machine
-# Shares of these that are assumed: of FLOP/s by TRL's trainer with a server, of memory by decoding, of links.
+# Shares of these that are assumed: of FLOP/s by TRL's trainer with a server, of memory by decoding,
+# of links.
 SERVER_SHARE, MEMORY_SHARE, LINK_SHARE = 0.35, 0.6, 0.7
-# 2 N FLOPs each over a token that is trained on: forward, forward again under gradient checkpointing, backward through
-# frozen weights; with a server first forward once more, for the log-probabilities that correct what vLLM sampled.
+# 2 N FLOPs each over a token that is trained on: forward, forward again under gradient
+# checkpointing, backward through frozen weights; with a server first forward once more, for the
+# log-probabilities that correct what vLLM sampled.
 PASSES, SERVER_PASSES = 3, 4
 
 PROFILE = "llama-3.1-8b"  # the one that was measured
@@ -276,7 +279,8 @@ def measured_table() -> str:
         for measured in (H100, H200)
     ]
     beside = sum(value for part, value in training_memory(PLANS[0]).items() if part not in ("weights", "cache"))
-    # A pass of (c) and (d) holds one response; while (d) builds its reward models, those of (c) are still there.
+    # A pass of (c) and (d) holds one response; while (d) builds its reward models, those of (c) are
+    # still there.
     plain = sum(training_memory(Plan(replace(MEASURED, in_forward=1), OWN)).values()) + reward_models()
     weights = gpu_memory.weights(MEASURED.architecture, load_in_4bit=True) * GIB
     rows = {

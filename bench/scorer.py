@@ -3,9 +3,10 @@
     make scorer-benchmark WASSA=<folder>                  train on the official train file, rate the official dev file
     make scorer-ablation WASSA=<folder> [ARGS="name ..."] compare recipes by cross-validation over conversations of train
 
-Recipes: bench/scorer.yaml. Results: bench/scorer.json, and as tables bench/scorer.md. The benchmark's scorer is saved to
-models/wassa_scorer, for `python -m gpro_empathy score --model models/wassa_scorer`. Cross-validation keeps each fold's
-predictions in work/scorer_folds, and goes on from there.
+Recipes: bench/scorer.yaml. Results: bench/scorer.json, and as tables bench/scorer.md. The
+benchmark's scorer is saved to models/wassa_scorer, for `python -m gpro_empathy score --model
+models/wassa_scorer`. Cross-validation keeps each fold's predictions in work/scorer_folds, and goes
+on from there.
 """
 
 import argparse
@@ -145,8 +146,8 @@ def folds(turns: Sequence[Turn]) -> np.ndarray:
 def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
     """Return Pearson with intervals by label and for the mean, and mean absolute errors, of predictions of shape (B, 3).
 
-    With two predictions the correlations are those of the first less those of the second. Turns without a label or
-    without a prediction do not count.
+    With two predictions the correlations are those of the first less those of the second. Turns
+    without a label or without a prediction do not count.
     """
     label_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float)
     known = np.flatnonzero(np.isfinite([label_B3, *predicted]).all((0, 2)))

@@ -3,8 +3,9 @@
     make search                     the candidates of bench/search_grpo.yaml that have no result yet
     make search ARGS="name other"   these, again
 
-Every candidate starts from the warm-started policy of the last `dvc repro`, with the same scorers, and is compared with
-that policy on the same validation prompts. Results: bench/search_grpo.jsonl, one line a candidate.
+Every candidate starts from the warm-started policy of the last `dvc repro`, with the same scorers,
+and is compared with that policy on the same validation prompts. Results: bench/search_grpo.jsonl,
+one line a candidate.
 """
 
 import argparse

@@ -20,7 +20,8 @@ from gpro_empathy.training import grpo_trainer, training_log
 
 # An id beyond any vocabulary: a response that only this token ends is as long as it may be.
 NO_TOKEN = 2**31 - 1
-# What the counter does not know: the product of the decoder's layers on a CPU, of x (R, I) and W (O, I).
+# What the counter does not know: the product of the decoder's layers on a CPU, of x (R, I) and W
+# (O, I).
 PRODUCTS = (
     {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * x[0] * x[1] * weight[0]}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -183,7 +184,8 @@ def make_trainer(kind: str, bench: Bench, setting: Setting, seed: int, meter: Me
     policy = bench.policy.model_copy(update={"max_completion_tokens": setting.max_tokens})
     args = grpo_trainer.trl_config(config, bench.rewards.config, policy, seed, bench.folder)
     args.save_strategy = "no"
-    # Both train on whole groups: how many of a group are trained on is a choice of its own, which stock has not.
+    # Both train on whole groups: how many of a group are trained on is a choice of its own, which
+    # stock has not.
     extra = {"trained_generations": setting.num_generations} if kind == "ours" else {}
     trainer = KINDS[kind](
         model=bench.model,

@@ -136,7 +136,8 @@ def page() -> Iterator[Page]:
         # The sandbox of Chromium refuses to work for root, whom containers run as.
         sandbox = "--no-sandbox" if os.geteuid() == 0 else ""
         nowhere = "--proxy-server=127.0.0.1:9 --disable-background-networking --no-first-run"
-        # Chromium reads commands from descriptor 3 and answers on 4; the shell puts the pipes there.
+        # Chromium reads commands from descriptor 3 and answers on 4; the shell puts the pipes
+        # there.
         command = f'exec "$0" {options} {sandbox} {nowhere} about:blank 3<&{to_browser} 4>&{from_browser}'
         process = subprocess.Popen(
             ["/bin/bash", "-c", command, str(executable())],

@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 
 SIGNATURES = Path(__file__).with_suffix(".json")
-# Wheel, file and name of what is called; a name of a class stands for its fields if it has no __init__.
+# Wheel, file and name of what is called; a name of a class stands for its fields if it has no
+# __init__.
 CALLED = {
     "FastLanguageModel.from_pretrained": ("unsloth", "unsloth/models/loader.py"),
     "FastLlamaModel.get_peft_model": ("unsloth", "unsloth/models/llama.py"),

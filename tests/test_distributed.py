@@ -19,8 +19,8 @@ UTTERANCES = [
     "My dog died last night and I cannot sleep.", "the rent went up again", "I lost it all in the flood",
     "They closed the only hospital we had", "he never called back", "My gran lives alone near a canal",
 ]  # fmt: skip
-# Sums over the step are taken in another order, and prompts are padded to the longest of fewer. The numbers are those
-# of a first step of 1e-2, 100 times the tolerance.
+# Sums over the step are taken in another order, and prompts are padded to the longest of fewer. The
+# numbers are those of a first step of 1e-2, 100 times the tolerance.
 TOLERANCE = 1e-4
 
 
@@ -129,7 +129,8 @@ def test_stage_loads_rewards_whole_and_the_policy_by_the_engine(
 def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
     """Run the stage of two steps in one process, and in two by its launcher; return both folders.
 
-    With the KL divergence, down-sampling and accumulation, which all depend on what a process holds of the step.
+    With the KL divergence, down-sampling and accumulation, which all depend on what a process holds
+    of the step.
     """
     import torch
 
@@ -202,7 +203,8 @@ def test_two_processes_train_the_same_adapter_as_one(folders):
     assert weights[0].keys() == weights[1].keys()
     moved = max(np.abs(value).max() for name, value in weights[0].items() if "lora_B" in name)
     assert moved > 5e-3  # matrices B start at zero
-    # By norm, not matrix by matrix: Adam divides by the gradient's size, so that where it is all but zero rounding counts.
+    # By norm, not matrix by matrix: Adam divides by the gradient's size, so that where it is all
+    # but zero rounding counts.
     one, two = (np.concatenate([adapter[name].ravel() for name in sorted(adapter)]) for adapter in weights)
     assert np.linalg.norm(two - one) < 1e-3 * np.linalg.norm(one)
 

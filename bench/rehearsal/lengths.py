@@ -7,8 +7,8 @@ from gpro_empathy import files, params
 from gpro_empathy.policy import loading
 from gpro_empathy.response_format import messages
 
-# Tokens of a message of 18 words, the mean of the WASSA 2024 CONV-turn train file, with room for longer
-# words, and of a response in the format.
+# Tokens of a message of 18 words, the mean of the WASSA 2024 CONV-turn train file, with room for
+# longer words, and of a response in the format.
 MESSAGE, RESPONSE = 40, 130
 REAL = Path("tasks/real_lengths.json")
 
@@ -23,7 +23,8 @@ def real(policy: params.Policy, tokenizer) -> params.Policy:
 def note_real(model) -> None:
     """Go on training a policy for a few steps of real lengths, in the folder of a rehearsal, and note their seconds.
 
-    Not where TRL holds a vLLM of its own beside the policy: a second trainer would start a second one.
+    Not where TRL holds a vLLM of its own beside the policy: a second trainer would start a second
+        one.
     """
     policy, grpo = params.load(params.Policy), params.load(params.TrainGrpo)
     if policy.backend == "transformers" and grpo.vllm_mode == "colocate":

@@ -8,9 +8,11 @@ from gpro_empathy import files, installed, machine, params
 from gpro_empathy.tools import doctor, gpu_memory
 from rehearsal.plan import Plan
 
-# GiB of disk beside the models: the adapter, a checkpoint with the optimizer's state, responses; an allowance.
+# GiB of disk beside the models: the adapter, a checkpoint with the optimizer's state, responses; an
+# allowance.
 OUTPUTS = 2.0
-# Settings that need a package which is installed beside an NVIDIA driver alone: section, key, value, package.
+# Settings that need a package which is installed beside an NVIDIA driver alone: section, key,
+# value, package.
 NEEDS_PACKAGE = (
     ("policy", "backend", "unsloth", "unsloth"),
     ("train_grpo", "vllm_mode", "colocate", "vllm"),

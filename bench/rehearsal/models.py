@@ -1,6 +1,7 @@
 """What a rehearsal runs on: random models of the real architectures, a tokenizer, and prompts as long as may be.
 
-Nothing is downloaded. Layers, heads and vocabulary are those of the configurations in profiles/architectures.
+Nothing is downloaded. Layers, heads and vocabulary are those of the configurations in
+profiles/architectures.
 """
 
 import itertools

@@ -11,7 +11,8 @@ from rehearsal import lengths
 from rehearsal.plan import Plan
 
 PARTS = ("generation", "reward", "loss", "update")
-# Rated turns of the WASSA 2024 CONV-turn train file (Giorgi et al. 2024), which the two scorers share.
+# Rated turns of the WASSA 2024 CONV-turn train file (Giorgi et al. 2024), which the two scorers
+# share.
 TURNS = 11_166
 FORECAST = {"scorer_hours": "scorers", "train_hours": "GRPO", "rollout_hours": "rollouts"}
 
@@ -93,7 +94,8 @@ def forecast(
     The hours of GRPO at real lengths too, for what is likely.
 
     Args:
-        rows: The responses of the rehearsal's rollout, by whose number and policies its time is scaled; none if it failed.
+        rows: The responses of the rehearsal's rollout, by whose number and policies its time is
+            scaled; none if it failed.
         scorer: How many turns a second a scorer is trained on; None if it failed.
         real: Seconds per step at real lengths; None if they were not measured.
     """

@@ -9,9 +9,9 @@ from pathlib import Path
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.machine import GIB
 
-# Largest difference of a log-probability, in nats, between the adapter as it was trained and as it is
-# read back: rounding. Beside it comes twice the difference without the adapter, as two engines round
-# one base differently too.
+# Largest difference of a log-probability, in nats, between the adapter as it was trained and as it
+# is read back: rounding. Beside it comes twice the difference without the adapter, as two engines
+# round one base differently too.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 TRAINED = Path("tasks/trained.json")
 SECONDS_BETWEEN_LOOKS = 0.1

@@ -1,7 +1,8 @@
 """From raw reward scores to GRPO's advantages: calibrate to [0, 1], combine, compare in the group.
 
 Training and analysis both score by these functions. In training TRL computes the advantages; those
-of the analysis are computed here, and a test compares the two for every setting. Shapes: _B samples.
+of the analysis are computed here, and a test compares the two for every setting. Shapes: _B
+samples.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -28,8 +29,10 @@ def calibrate(raw_B: np.ndarray, *, mean: float, sd: float, temperature: float) 
 
     Args:
         raw_B: Raw scores of a batch, shape (B,), in the unit of the reward term.
-        mean, sd: Statistics to standardise with, in the same unit: of this batch or of a reference sample.
-        temperature: T > 0; a small T sharpens the differences between scores, a large one flattens them.
+        mean, sd: Statistics to standardise with, in the same unit: of this batch or of a reference
+            sample.
+        temperature: T > 0; a small T sharpens the differences between scores, a large one flattens
+            them.
 
     Raises:
         ValueError: If a score is not finite, sd is negative or temperature is not positive.

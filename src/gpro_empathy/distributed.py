@@ -1,7 +1,8 @@
 """The processes that share a run, as a launcher started them; a run without a launcher is the only process of its own.
 
-They are numbered from 0. Process 0, the main one, writes files and prints. Which process this is, is read from the
-launcher's variables, as accelerate reads it: accelerate itself, and torch with it, is imported where processes meet.
+They are numbered from 0. Process 0, the main one, writes files and prints. Which process this is,
+is read from the launcher's variables, as accelerate reads it: accelerate itself, and torch with it,
+is imported where processes meet.
 """
 
 import os
@@ -53,8 +54,9 @@ def device_map() -> dict[str, int | str] | None:
 def whole_models() -> Iterator[None]:
     """Load the models of the block whole in every process.
 
-    By `fsdp_cpu_ram_efficient_loading` transformers fills every model with zeros in all processes of a machine but the first,
-    which sends the others their shards later. A model that is not sharded, such as a reward's, would stay zero.
+    By `fsdp_cpu_ram_efficient_loading` transformers fills every model with zeros in all processes
+    of a machine but the first, which sends the others their shards later. A model that is not
+    sharded, such as a reward's, would stay zero.
     """
     asked = os.environ.pop(EFFICIENT_LOADING, None)
     try:

@@ -27,7 +27,8 @@ REMEDY = (
     "with the installed ones"
 )
 _LISTED = 4
-# CUDA's driver ABI: the oldest driver of each major release (NVIDIA, CUDA Compatibility, minor version compatibility).
+# CUDA's driver ABI: the oldest driver of each major release (NVIDIA, CUDA Compatibility, minor
+# version compatibility).
 DRIVERS = {12: "525", 13: "580"}
 
 

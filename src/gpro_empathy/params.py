@@ -197,8 +197,9 @@ class TrainGrpo(Section):
     def completions_in_effect(self, backend: str) -> int:
         """Return how many sampled completions are behind one forward pass.
 
-        Unsloth takes whole groups, and turns a batch of 1 with 3 generations, the published one, into a batch of 3. So
-        for it the setting is rounded up, to whole groups that divide the step.
+        Unsloth takes whole groups, and turns a batch of 1 with 3 generations, the published one,
+        into a batch of 3. So for it the setting is rounded up, to whole groups that divide the
+        step.
         """
         if backend == "transformers":
             return self.completions_per_forward

@@ -32,7 +32,8 @@ def ids_of_text(tokenizer: Tokenizer, render: Callable[[Messages], str], message
     """
     added = tokenizer.get_added_tokens_decoder()
     control = _control_tokens(tokenizer)
-    # A name that no user can have written stands for each user's text, and one for each control token.
+    # A name that no user can have written stands for each user's text, and one for each control
+    # token.
     mark = secrets.token_hex(16)
     name_of_id = {i: f"<|{mark}.{i}|>" if i in control else token.content for i, token in added.items()}
     texts = [message["content"] for message in messages if message["role"] == "user"]

@@ -51,8 +51,8 @@ def format_response(demonstration: Mapping) -> str:
 def parse_response(text: str) -> Response:
     """Take a reply apart.
 
-    Well-formed means: the reasoning block with its four lines in order, an intensity from 0 to 5, then one answer
-    block of one or two sentences, and nothing else.
+    Well-formed means: the reasoning block with its four lines in order, an intensity from 0 to 5,
+    then one answer block of one or two sentences, and nothing else.
     """
     reasoning = _REASONING.search(text)
     answers = [block.strip() for block in _ANSWER.findall(text)]

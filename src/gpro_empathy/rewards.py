@@ -1,7 +1,7 @@
 """Reward terms: functions from (utterances, answers) to raw scores, and their calibrated combination.
 
-A term is a function or object called with `Response`s and the user's utterances, and returns one raw score each, in
-its own unit. Functions of the user's own become terms by `user_rewards`.
+A term is a function or object called with `Response`s and the user's utterances, and returns one
+raw score each, in its own unit. Functions of the user's own become terms by `user_rewards`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,8 @@ class Empathy:
 class SemanticSimilarity:
     """Similarity of the answer to the user's message, clipped to [0, 1], by a sentence-transformers model.
 
-    A bi-encoder gives the cosine of the two embeddings (Reimers & Gurevych 2019), a cross-encoder a score of the pair.
+    A bi-encoder gives the cosine of the two embeddings (Reimers & Gurevych 2019), a cross-encoder a
+    score of the pair.
     """
 
     model: object
@@ -167,10 +168,12 @@ def load(config: params.Rewards, scorer_folder: Path) -> RewardModel:
     """Load the configured terms, without reference statistics.
 
     Raises:
-        UserError: If a term is unknown or its trial fails, or a model that it needs cannot be loaded.
+        UserError: If a term is unknown or its trial fails, or a model that it needs cannot be
+            loaded.
     """
     terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
-    # The calibrated terms are always scored, so that runs that leave one out can be compared with the others.
+    # The calibrated terms are always scored, so that runs that leave one out can be compared with
+    # the others.
     names = {*config.weights, *calibration.CALIBRATED} & TERMS.keys()
     terms |= {name: TERMS[name](config, scorer_folder) for name in sorted(names)}
     return RewardModel(config, {name: terms[name] for name in sorted(terms)})

@@ -39,7 +39,8 @@ _TRIAL = (
 class TrlReward:
     """A reward function in TRL's form: called with `prompts` and `completions`, both as lists of messages.
 
-    Columns of a data set and token ids are not passed, as responses are also scored outside of training.
+    Columns of a data set and token ids are not passed, as responses are also scored outside of
+    training.
 
     Source:
         TRL's documentation of GRPOTrainer, "Using a custom reward function".

@@ -133,7 +133,8 @@ def test_one_seed_leaves_the_interval_as_it_is():
 
 
 def test_seeds_widen_an_interval_as_worked_by_hand():
-    # Conversations: variance 0, so that the seeds' t interval is left: 12.706 standard errors of 1 on either side.
+    # Conversations: variance 0, so that the seeds' t interval is left: 12.706 standard errors of 1
+    # on either side.
     data = bootstrap.clusters(np.zeros((4, 1)), np.arange(4))
     zero_M = np.zeros(1)
     low_M, high_M = bootstrap.with_seeds(data, zero_M, zero_M, np.array([[-1.0], [1.0]]), 0.95)

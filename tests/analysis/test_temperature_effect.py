@@ -87,7 +87,8 @@ def test_one_prompt_alone_equals_the_batch_when_a_step_holds_one_prompt(effect):
 
 def test_reversed_pairs_of_a_case_worked_by_hand():
     groups = pd.DataFrame({"seed": 1, "step": 1, "group": [0, 0, 0, 1, 1]})
-    # Group 0: of (1, 2, 3) against (1, 3, 2) one pair of three is reversed; group 1: a tie is no reversal.
+    # Group 0: of (1, 2, 3) against (1, 3, 2) one pair of three is reversed; group 1: a tie is no
+    # reversal.
     share = temperature_effect.reversed_pairs(groups, np.array([1.0, 2, 3, 1, 2]), np.array([1.0, 3, 2, 5, 5]))
     assert share == pytest.approx(0.25)
 

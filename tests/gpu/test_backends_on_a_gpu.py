@@ -43,7 +43,8 @@ def test_backend_trains_float32_matrices_on_4_bit_weights_and_samples_from_them(
     # The profile's engine of rollouts is vLLM, which the backend transformers does without.
     engine = {"unsloth": "vllm"}.get(backend, "transformers")
     plan = plan.with_settings("rollout", engine=engine, prompts=3, samples_per_prompt=2, max_completion_tokens=64)
-    # The reload compares the log-probabilities of the adapter as it was trained, by its backend, and as it is read back.
+    # The reload compares the log-probabilities of the adapter as it was trained, by its backend,
+    # and as it is read back.
     plan.run("build", "train", "rollout", "reload")
     (adapter,) = (tmp_path / "models/tuned").glob("seed-*/adapter_model.safetensors")
     matrices = load_file(adapter)

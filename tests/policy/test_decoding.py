@@ -45,7 +45,8 @@ def test_draw_from_a_large_distribution_is_that_of_one_cumulative_sum(tokens):
 
 
 def test_top_p_keeps_the_smallest_set_that_holds_the_mass():
-    # By falling probability 1 (0.5), 2 (0.3), 0 (0.2): 0.6 needs the first two, 0.8 in all; 1 has 0.625 of that.
+    # By falling probability 1 (0.5), 2 (0.3), 0 (0.2): 0.6 needs the first two, 0.8 in all; 1 has
+    # 0.625 of that.
     assert drawn([0.2, 0.5, 0.3], [0.0, 0.62, 0.63, 0.9999], top_p=0.6) == [1, 1, 2, 2]
 
 

@@ -73,7 +73,8 @@ def test_lora_gradients_of_the_four_bit_policy_are_right_before_and_after_sampli
 ):
     """The reference is the full-precision model, with each projection's weights replaced by its NF4 numbers.
 
-    The bound in bfloat16 leaves room for its rounding of weights, activations and gradients, at most 0.4 % each.
+    The bound in bfloat16 leaves room for its rounding of weights, activations and gradients, at
+    most 0.4 % each.
     """
     four_bit = four_bit.model_copy(update={"dtype": dtype})
     reference = loading.load_base(tiny_policy, policy_folder)

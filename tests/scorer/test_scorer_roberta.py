@@ -1,7 +1,8 @@
 """The scorer on RoBERTa, the encoder of the published one: a tiny random model, saved to a folder and loaded by its path.
 
-It differs from BERT in what the scorer must get right: one segment, two separators in a pair, positions that begin after the
-padding's index, a byte-level tokenizer, and a pooler that a checkpoint may lack.
+It differs from BERT in what the scorer must get right: one segment, two separators in a pair,
+positions that begin after the padding's index, a byte-level tokenizer, and a pooler that a
+checkpoint may lack.
 """
 
 import numpy as np

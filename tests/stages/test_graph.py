@@ -33,7 +33,8 @@ from stage_graph import (
 PACKAGE = SOURCE / "gpro_empathy"
 SECTIONS = {section.__name__: section.section_name() for section in params.Section.__subclasses__()}
 FOLDERS = ("bench/", "data/", "models/", "reports/", "rewards/", "paper/")
-# What stands below the folder of an artefact, built from scratch by its own stage and no artefact itself.
+# What stands below the folder of an artefact, built from scratch by its own stage and no artefact
+# itself.
 SCRATCH = {"paper/build"}
 WITHOUT_TORCH = ("prepare", "analyse_rewards", "draw_figures", "write_numbers", "paper")
 # Hours on a GPU: a change of a module that they do not reach must not make them stale.

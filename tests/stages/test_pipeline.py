@@ -69,7 +69,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
-        # Results are left out, but for those of other machines' GPUs: what the test finds, the run must have made.
+        # Results are left out, but for those of other machines' GPUs: what the test finds, the run
+        # must have made.
         made = name.startswith(("reports/", "paper/generated/", "paper/provenance/", "dvc.lock"))
         if (ROOT / name).is_file() and (not made or name.startswith("reports/gpu/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,8 @@ def test_no_line_is_wider_than_the_terminal(text, width):
 @pytest.fixture(scope="module")
 def folder(settings, tiny_policy, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
-    # Rollouts, and so the answers here, may be longer than responses in training, which tiny_policy cuts at 8.
+    # Rollouts, and so the answers here, may be longer than responses in training, which tiny_policy
+    # cuts at 8.
     config = settings.model_copy(
         update={
             "policy": tiny_policy.model_copy(update={"max_prompt_tokens": 300}),

@@ -8,7 +8,8 @@ from gpro_empathy.tools import gpu_memory, profiles
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "profiles/architectures"
-# Two layers, hidden size 4, intermediate size 6, two heads of 2 and one of keys and values, a vocabulary of 10.
+# Two layers, hidden size 4, intermediate size 6, two heads of 2 and one of keys and values, a
+# vocabulary of 10.
 TINY = {
     "model_type": "llama", "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
     "vocab_size": 10, "tie_word_embeddings": False,
@@ -20,7 +21,8 @@ def kept(name):
 
 
 def test_parameters_of_a_tiny_model_are_counted_by_hand():
-    # A layer: q 4x4, k and v 4x2, o 4x4, gate and up 4x6, down 6x4: 120. Two embeddings of 10x4, five norms of 4.
+    # A layer: q 4x4, k and v 4x2, o 4x4, gate and up 4x6, down 6x4: 120. Two embeddings of 10x4,
+    # five norms of 4.
     assert gpu_memory.decoder_parameters(TINY) == (240, 100)
     # A layer at rank 3: 3 x (8 + 6 + 6 + 8 + 10 + 10 + 10).
     assert gpu_memory.lora_parameters(TINY, 3) == 2 * 3 * 58
@@ -31,7 +33,8 @@ def test_memory_of_a_tiny_model_is_summed_by_hand():
     assert gpu_memory.weights(TINY, load_in_4bit=True) * GIB == pytest.approx(240 * (0.5 + 1.015625 / 64) + 100 * 2)
     # 7 tokens, two layers of keys and values of 2 numbers of 2 bytes.
     assert gpu_memory.cache(TINY, 7) * GIB == pytest.approx(7 * 2 * 2 * 2 * 2)
-    # 3 rows of 5 tokens: 2x4 inputs, 8x4 + 4x6 in a layer, 2 bytes each; 3 rows of 2 completions, 10 logits of 10 bytes.
+    # 3 rows of 5 tokens: 2x4 inputs, 8x4 + 4x6 in a layer, 2 bytes each; 3 rows of 2 completions,
+    # 10 logits of 10 bytes.
     assert gpu_memory.activations(TINY, 3, 5, 2) * GIB == pytest.approx(15 * 64 * 2 + 6 * 10 * 10)
 
 

@@ -73,7 +73,8 @@ def test_request_carries_the_system_message_through_a_shell():
     assert (body["model"], body["messages"][0]["content"]) == ("empathy", response_format.SYSTEM_PROMPT)
 
 
-# The command, with stand-ins for the graphics driver and for vLLM, which no test machine needs to have
+# The command, with stand-ins for the graphics driver and for vLLM, which no test machine needs to
+# have
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def test_analysis_has_the_advantages_of_training(
 ):  # fmt: skip
     """TRL divides by the sample standard deviation plus 1e-4, the analysis by the population's.
 
-    So they differ by a factor that the number of samples gives, and by less than three thousandths of the largest,
-    as no spread comes near 1e-4.
+    So they differ by a factor that the number of samples gives, and by less than three thousandths
+    of the largest, as no spread comes near 1e-4.
     """
     chosen = reward_config.model_copy(
         update={"weights": WEIGHTS, "calibration": mode, "aggregation": aggregation, "calibration_temperature": 0.8}

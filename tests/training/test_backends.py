@@ -354,7 +354,8 @@ def test_warm_start_is_what_both_backends_start_from(
 ):
     adapters.save_with_card(lora, tmp_path / "warm", "")
     config = tiny_policy.model_copy(update={"backend": backend})
-    # Unsloth loads its model on a GPU alone; what fills it with the adapter is run on the same model of transformers.
+    # Unsloth loads its model on a GPU alone; what fills it with the adapter is run on the same
+    # model of transformers.
     monkeypatch.setattr(
         unsloth_engine,
         "load",

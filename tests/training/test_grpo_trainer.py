@@ -604,7 +604,8 @@ def test_interrupted_run_goes_on_from_its_checkpoint_to_the_same_end(make_run, r
     changes = {"steps": 3, "save_steps": 2, "kl_beta": kl_beta, "lr_scheduler": "linear"}
     whole = make_run(**changes)
     expected = grpo_run.train(whole, tmp_path / "whole", inputs=[])
-    # One batch is the reference statistics, two are steps 1 and 2, after which a checkpoint is written.
+    # One batch is the reference statistics, two are steps 1 and 2, after which a checkpoint is
+    # written.
     with pytest.raises(KeyboardInterrupt):
         grpo_run.train(make_run(failing_after(reward_model, 3), **changes), tmp_path / "cut", inputs=[])
     assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-2"]

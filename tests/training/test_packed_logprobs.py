@@ -140,7 +140,8 @@ def test_log_probabilities_of_bfloat16_logits_are_taken_in_float32(lora):
             ids = torch.tensor([prompts[row] + completion])
             logps_TV = torch.log_softmax(model(input_ids=ids).logits[0, 3:-1].float(), -1)
             expected = logps_TV[torch.arange(len(completion)), completion]
-            # The logits themselves carry bfloat16's error; of float32 logs, few digits would be left equal by chance.
+            # The logits themselves carry bfloat16's error; of float32 logs, few digits would be
+            # left equal by chance.
             assert torch.allclose(found[row, : len(completion)], expected, atol=0.02)
     assert found.dtype == torch.float32
 

@@ -1,6 +1,7 @@
 """The training stage, killed with SIGKILL wherever it hurts, ends with the same bytes as if it had been left alone.
 
-Runs are forked from a process that has imported torch already, which saves each of them several seconds.
+Runs are forked from a process that has imported torch already, which saves each of them several
+seconds.
 """
 
 import dataclasses
@@ -149,8 +150,8 @@ def test_uninterrupted_run_leaves_every_file_that_is_compared(expected):
     assert names <= {name.rpartition("/")[2] for name in expected}
 
 
-# Where a run dies, and the checkpoint that the next one goes on from. A step makes three forward passes: one for the KL
-# divergence and one for each half of the loss.
+# Where a run dies, and the checkpoint that the next one goes on from. A step makes three forward
+# passes: one for the KL divergence and one for each half of the loss.
 DEATHS = {
     "in_the_middle_of_a_step": (Kill(FORWARD, count=9), 2),
     "before_a_checkpoint_has_its_last_file": (Kill("os.rename", r"checkpoint-4/run\.json"), 2),

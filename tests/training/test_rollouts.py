@@ -96,7 +96,8 @@ def test_each_policy_is_the_base_with_its_own_adapter_alone(
     base, tokenizer, adapters, config, tiny_policy, policy_folder
 ):
     """Compared with a fresh model for each, in one batch: the numbers that are drawn are the same."""
-    # At a low temperature the rounding of another batch size would decide between tokens that are all but equally likely.
+    # At a low temperature the rounding of another batch size would decide between tokens that are
+    # all but equally likely.
     config = config.model_copy(update={"temperature": 1.0})
     found = sampled(base, tokenizer, adapters, config)
     tokens = [loading.prompt_ids(tokenizer, response_format.messages(turn.text)) for turn in TURNS]

@@ -33,7 +33,8 @@ def clusters(value_PM: np.ndarray, cluster_P: np.ndarray) -> Clusters:
     """Sum values over the prompts of each cluster.
 
     Raises:
-        ValueError: If the shapes differ, a value is not finite, or there are fewer than two clusters.
+        ValueError: If the shapes differ, a value is not finite, or there are fewer than two
+            clusters.
     """
     value_PM, cluster_P = np.asarray(value_PM, dtype=np.float64), np.asarray(cluster_P)
     if value_PM.ndim != 2 or cluster_P.shape != value_PM.shape[:1]:
@@ -84,8 +85,9 @@ def standard_error(data: Clusters) -> np.ndarray:
 def degrees_of_freedom(data: Clusters) -> np.ndarray:
     """Return how many degrees of freedom the variance of the means is estimated with, shape (M,), in [1, C - 1].
 
-    The chi-squared distribution with this many has the estimate's own coefficient of variation, which grows with the
-    kurtosis of the clusters' parts: C - 1 for normal ones, fewer for heavy tails.
+    The chi-squared distribution with this many has the estimate's own coefficient of variation,
+    which grows with the kurtosis of the clusters' parts: C - 1 for normal ones, fewer for heavy
+    tails.
 
     Source:
         Satterthwaite (1946), An approximate distribution of estimates of variance components.
@@ -100,15 +102,16 @@ def degrees_of_freedom(data: Clusters) -> np.ndarray:
 def bca_interval(data: Clusters, boot_RM: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the bias-corrected and accelerated interval of each mean, (low_M, high_M), widened for few clusters.
 
-    The normal quantile of the BCa formula is replaced by that of Student's t, with `degrees_of_freedom`, times the
-    ratio of the jackknife's standard error to the bootstrap's: with some thirty clusters the plain interval is too
-    short. Of 4,000 simulated 95 % intervals on 20 and 31 clusters, 94 to 95 % cover with normal parts, 94 % with
-    exponential ones, and 91 to 93 % with log-normal ones of skewness 6. A metric without spread gets zero width.
+    The normal quantile of the BCa formula is replaced by that of Student's t, with
+    `degrees_of_freedom`, times the ratio of the jackknife's standard error to the bootstrap's: with
+    some thirty clusters the plain interval is too short. Of 4,000 simulated 95 % intervals on 20
+    and 31 clusters, 94 to 95 % cover with normal parts, 94 % with exponential ones, and 91 to 93 %
+    with log-normal ones of skewness 6. A metric without spread gets zero width.
 
     Source:
-        Efron & Tibshirani (1993), An Introduction to the Bootstrap, eq. 14.9-14.15; the widening is that of
-        Hesterberg (2015), What Teachers Should Know About the Bootstrap, section on expanded percentiles, for
-        clusters of unequal size and parts that are not normal.
+        Efron & Tibshirani (1993), An Introduction to the Bootstrap, eq. 14.9-14.15; the widening is
+        that of Hesterberg (2015), What Teachers Should Know About the Bootstrap, section on
+        expanded percentiles, for clusters of unequal size and parts that are not normal.
     """
     mean_M, (n_resamples, n_metrics) = data.means, boot_RM.shape
     below_M = (boot_RM < mean_M).mean(axis=0) + 0.5 * (boot_RM == mean_M).mean(axis=0)
@@ -140,12 +143,13 @@ def with_seeds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Widen intervals over conversations by the spread between training seeds.
 
-    Resampling a few seeds, with conversations below them, can give nothing beyond the seeds' own range. So the variance
-    of the seeds' mean is added to that of the conversations, and the quantile is that of Student's t with the degrees of
-    freedom of the sum. Of 2,000 simulated comparisons on 30 conversations, 95 % intervals cover, added and resampled:
-    with two seeds that differ by half a standard deviation of the scores, 90 and 83 %, by two of them, 87 and 62 %; with
-    three seeds, 94 and 89 %, and 93 and 78 %; with five, 94 and 92 %, and 94 and 86 %; where seeds do not differ, 95 to
-    96 and 94 to 95 %.
+    Resampling a few seeds, with conversations below them, can give nothing beyond the seeds' own
+    range. So the variance of the seeds' mean is added to that of the conversations, and the
+    quantile is that of Student's t with the degrees of freedom of the sum. Of 2,000 simulated
+    comparisons on 30 conversations, 95 % intervals cover, added and resampled: with two seeds that
+    differ by half a standard deviation of the scores, 90 and 83 %, by two of them, 87 and 62 %;
+    with three seeds, 94 and 89 %, and 93 and 78 %; with five, 94 and 92 %, and 94 and 86 %; where
+    seeds do not differ, 95 to 96 and 94 to 95 %.
 
     Source:
         Satterthwaite (1946), An approximate distribution of estimates of variance components.

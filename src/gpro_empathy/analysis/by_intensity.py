@@ -15,9 +15,10 @@ def by_intensity(
 ) -> ByIntensity:
     """Estimate each metric's means and change at each intensity level, and test both for a trend.
 
-    Returns `levels` (level, prompts, conversations), `unlabelled_prompts`, and for each metric `values`, one entry a
-    policy and one for the `change`: the estimates in the order of the levels and Spearman's correlation with the level.
-    Intervals are over conversations; a level of fewer than bootstrap.FEWEST_CONVERSATIONS has none.
+    Returns `levels` (level, prompts, conversations), `unlabelled_prompts`, and for each metric
+    `values`, one entry a policy and one for the `change`: the estimates in the order of the levels
+    and Spearman's correlation with the level. Intervals are over conversations; a level of fewer
+    than bootstrap.FEWEST_CONVERSATIONS has none.
 
     Raises:
         ValueError: As `response_table.per_prompt`.

@@ -45,8 +45,8 @@ def d_z(value_P: np.ndarray) -> float | None:
 def cliffs_delta(start_P: np.ndarray, tuned_P: np.ndarray) -> float:
     """Return how much more often a tuned score exceeds a starting one than the reverse, over all pairs, in [-1, 1].
 
-    The scores are compared across prompts too, so this says how far apart the two distributions lie, where the
-    probability of improvement stays within the prompt.
+    The scores are compared across prompts too, so this says how far apart the two distributions
+    lie, where the probability of improvement stays within the prompt.
 
     Source:
         Cliff (1993), Dominance statistics: ordinal analyses to answer ordinal questions.
@@ -93,8 +93,8 @@ def noninferiority(low: float, high: float, p: float, margin: float, confidence:
     """Say whether a loss of `margin` or more is excluded, by the interval of the difference and by the test.
 
     Args:
-        p: One-sided p of the hypothesis that the loss is `margin` or more; half of 1 - confidence is its level, since
-            the interval's lower end has that error too.
+        p: One-sided p of the hypothesis that the loss is `margin` or more; half of 1 - confidence
+            is its level, since the interval's lower end has that error too.
     """
     if low > -margin and p < significance_level(confidence) / 2:
         return "not inferior"

@@ -58,11 +58,13 @@ def statistic(
     """Estimate a function of mean moments, with an expanded percentile interval.
 
     Args:
-        of: Maps means of the moments, shape (R, K), to values, shape (R,), NaN where it is not defined.
+        of: Maps means of the moments, shape (R, K), to values, shape (R,), NaN where it is not
+            defined.
 
     Source:
-        Hesterberg (2015), What Teachers Should Know About the Bootstrap: the percentiles are those of Student's t,
-        times sqrt(n / (n - 1)) for n conversations, since the plain ones are too close for few of them.
+        Hesterberg (2015), What Teachers Should Know About the Bootstrap: the percentiles are those
+        of Student's t, times sqrt(n / (n - 1)) for n conversations, since the plain ones are too
+        close for few of them.
     """
     if not len(moment_PK):
         return _estimate(None)
@@ -84,7 +86,8 @@ def correlations(
     """Estimate the Pearson correlation of predictions with each of L labels, and the mean of the L correlations.
 
     Args:
-        predicted: One prediction, shape (P, L), or two, whose correlations are then those of the first less the second's.
+        predicted: One prediction, shape (P, L), or two, whose correlations are then those of the
+            first less the second's.
 
     Returns:
         L + 1 estimates with the interval of `statistic`.

@@ -18,10 +18,10 @@ def compare(
 ) -> dict[str, Comparison]:
     """Compare the tuned policy with the starting policy on a family of metrics.
 
-    Returns, for each metric: means and interquartile means of all policies, the difference with its interval and
-    standard error, and for each training seed; sign-flip, Wilcoxon and Holm-adjusted p; d_z, Cliff's delta,
-    probability of improvement; the smallest difference that the test would find by itself, and at the strictest
-    level that Holm's method may ask of it; and a verdict.
+    Returns, for each metric: means and interquartile means of all policies, the difference with its
+    interval and standard error, and for each training seed; sign-flip, Wilcoxon and Holm-adjusted
+    p; d_z, Cliff's delta, probability of improvement; the smallest difference that the test would
+    find by itself, and at the strictest level that Holm's method may ask of it; and a verdict.
 
     Raises:
         ValueError: As `response_table.per_seed`; and if there are fewer than two conversations.

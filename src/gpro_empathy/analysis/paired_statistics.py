@@ -1,7 +1,8 @@
 """Paired comparisons of clustered data: estimates and tests, on plain arrays.
 
-Prompts of one conversation are not independent, so every interval and test here treats whole conversations (clusters)
-as the unit that is drawn. Shapes: _P prompts, _C clusters, _M metrics, _R resamples, _S training seeds.
+Prompts of one conversation are not independent, so every interval and test here treats whole
+conversations (clusters) as the unit that is drawn. Shapes: _P prompts, _C clusters, _M metrics, _R
+resamples, _S training seeds.
 """
 
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ def paired(
     """Estimate mean differences over prompts, with interval, standard error and tests.
 
     Args:
-        value_PM: Difference of each prompt in each metric, averaged over samples and training seeds.
+        value_PM: Difference of each prompt in each metric, averaged over samples and training
+            seeds.
         cluster_P: Conversation of each prompt.
-        seed_mean_SM: Mean difference of each training seed, if there are several: interval and standard error
-            then include the spread between trainings. The tests are about the policies at hand.
+        seed_mean_SM: Mean difference of each training seed, if there are several: interval and
+            standard error then include the spread between trainings. The tests are about the
+            policies at hand.
 
     Raises:
         ValueError: As `bootstrap.clusters`.
@@ -61,8 +64,9 @@ def sign_flip_p(
 ) -> np.ndarray:
     """Test that the clusters' sums are symmetric about 0: p of their total, shape (M,).
 
-    All 2**C sign patterns are taken if there are no more than `n_resamples`, and the p is then exact; otherwise the
-    observed pattern counts as one of the resamples, so p is never 0. Two-sided, or against a positive total.
+    All 2**C sign patterns are taken if there are no more than `n_resamples`, and the p is then
+    exact; otherwise the observed pattern counts as one of the resamples, so p is never 0.
+    Two-sided, or against a positive total.
 
     Source:
         Phipson & Smyth (2010), Permutation p-values should never be zero.
@@ -97,14 +101,15 @@ def trend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Spearman's correlation of each column with the level, shape (M,), and its p; NaN and 1 without spread.
 
-    The covariance of the ranks is a sum over clusters; the p flips the signs of the clusters' parts.
+    The covariance of the ranks is a sum over clusters; the p flips the signs of the clusters'
+    parts.
 
     Raises:
         ValueError: As `bootstrap.clusters`.
 
     Source:
-        Hemerik, Goeman & Finos (2020), Robust testing in generalized linear models by sign flipping score
-        contributions.
+        Hemerik, Goeman & Finos (2020), Robust testing in generalized linear models by sign flipping
+        score contributions.
     """
     level_P = scipy_stats.rankdata(level_P)
     rank_PM = scipy_stats.rankdata(value_PM, axis=0)

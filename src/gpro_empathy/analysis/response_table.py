@@ -101,12 +101,12 @@ def training_seeds(table: pd.DataFrame) -> list[int]:
 def per_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Average a metric over the samples of each prompt: one row a prompt, sorted, one column a policy and seed.
 
-    Columns are pairs of policy and training seed. Prompts without the label that `intensity_agreement` needs are
-    left out of it.
+    Columns are pairs of policy and training seed. Prompts without the label that
+    `intensity_agreement` needs are left out of it.
 
     Raises:
-        ValueError: If the metric is no column, a value is not finite, or a prompt lacks the response of a policy, or
-            of the policy tuned with one of the seeds.
+        ValueError: If the metric is no column, a value is not finite, or a prompt lacks the
+            response of a policy, or of the policy tuned with one of the seeds.
     """
     if metric not in table.columns:
         raise ValueError(f"column {metric!r} is missing")

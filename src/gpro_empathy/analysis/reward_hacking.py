@@ -11,7 +11,8 @@ from gpro_empathy.analysis.results import Audit, Comparison
 
 AUDITED = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "stock_phrase", "well_formed")
 DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase")
-# Terms of the reward that move one of these metrics on purpose, and which way: such a change is no drift beside the reward.
+# Terms of the reward that move one of these metrics on purpose, and which way: such a change is no
+# drift beside the reward.
 ASKED = {"length": ("answer_words", -1), "repetition": ("distinct_2", 1), "overlap": ("overlap", -1)}
 # Prompts that are named at either end of the change in raw empathy.
 NAMED = 3
@@ -27,8 +28,9 @@ def audit(
     """Look for a reward earned without empathy: held-out scorer, length, copying, stock phrases.
 
     Args:
-        declared: The comparison of the declared family. What it says of a metric stands, so that none has two verdicts;
-            metrics that it lacks are adjusted among all that the audit looks at.
+        declared: The comparison of the declared family. What it says of a metric stands, so that
+            none has two verdicts; metrics that it lacks are adjusted among all that the audit looks
+            at.
         weights: The terms of the reward, by name.
 
     Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the held-out one;

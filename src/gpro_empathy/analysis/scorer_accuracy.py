@@ -74,10 +74,12 @@ def table(turns: Sequence[Turn], reward_B: np.ndarray, audit_B: np.ndarray) -> s
 def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
     """Return correlation, mean absolute difference and limits of agreement of two predictions of empathy.
 
-    Between the limits, in label units, lie 95 % of the differences (reward's less audit's), if they are normal.
+    Between the limits, in label units, lie 95 % of the differences (reward's less audit's), if they
+    are normal.
 
     Source:
-        Bland & Altman (1986), Statistical methods for assessing agreement between two methods of clinical measurement.
+        Bland & Altman (1986), Statistical methods for assessing agreement between two methods of
+        clinical measurement.
     """
     difference_B = reward_B - audit_B
     reach = 1.96 * float(difference_B.std(ddof=1)) if len(difference_B) > 1 else 0.0

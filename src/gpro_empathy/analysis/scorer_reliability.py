@@ -1,7 +1,8 @@
 """How predicted empathy lies to labelled empathy: slope, reliability, and the error by label, length and polarity.
 
-Bias by the label's own level is no fault by itself: any prediction that is not perfect is drawn to the mean, so that low labels
-are overrated and high ones underrated, and with them the polarities that go with them. Bias by length is one.
+Bias by the label's own level is no fault by itself: any prediction that is not perfect is drawn to
+the mean, so that low labels are overrated and high ones underrated, and with them the polarities
+that go with them. Bias by length is one.
 """
 
 from collections.abc import Sequence

@@ -11,7 +11,8 @@ from gpro_empathy.analysis import effects
 from gpro_empathy.analysis.results import AtTemperature, TemperatureEffect
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5)
-# The columns that tell the batches of a run apart, and within them the groups of responses to one prompt.
+# The columns that tell the batches of a run apart, and within them the groups of responses to one
+# prompt.
 BATCH = ("seed", "step")
 GROUP = (*BATCH, "group")
 # The ways of calibrating: the columns whose values tell apart what statistics are taken of;

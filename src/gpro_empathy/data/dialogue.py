@@ -1,7 +1,8 @@
 """Turns of conversations: normalising their text, ordering and splitting them, keeping them in files.
 
-The label columns and their names are those of the WASSA CONV-turn task (Barriere et al. 2023, 2023.wassa-1.44, and
-later): Emotion (intensity, 0-5), EmotionalPolarity (0 positive, 2 negative) and Empathy (0-5), means over annotators.
+The label columns and their names are those of the WASSA CONV-turn task (Barriere et al. 2023,
+2023.wassa-1.44, and later): Emotion (intensity, 0-5), EmotionalPolarity (0 positive, 2 negative)
+and Empathy (0-5), means over annotators.
 """
 
 import re
@@ -76,8 +77,8 @@ def split(
     """Split turns into train, validation and test, whole conversations at a time unless `by_turn`.
 
     Args:
-        validation, test: Shares of the conversations, each in [0, 1), together below 1; what is positive gets at
-            least one conversation.
+        validation, test: Shares of the conversations, each in [0, 1), together below 1; what is
+            positive gets at least one conversation.
 
     Raises:
         UserError: If there are fewer conversations than splits to fill.

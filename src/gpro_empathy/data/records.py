@@ -1,7 +1,7 @@
 """Read a CSV or JSON lines table record by record, in constant memory.
 
-Its fields are separated by commas, semicolons or tabs, as its header shows. Most CSV doubles a quote
-inside a text and means a backslash as it stands; the official CONV-turn files escape with it.
+Its fields are separated by commas, semicolons or tabs, as its header shows. Most CSV doubles a
+quote inside a text and means a backslash as it stands; the official CONV-turn files escape with it.
 """
 
 import csv

@@ -18,7 +18,8 @@ def load(config: params.Prepare) -> dict[str, list[Turn]]:
     """Return the turns of the configured source as train, validation and test.
 
     Raises:
-        UserError: If the source cannot be read, or it names no conversations and config.split does not accept that.
+        UserError: If the source cannot be read, or it names no conversations and config.split does
+            not accept that.
     """
     rng = np.random.default_rng(config.seed)
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
@@ -43,7 +44,8 @@ def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
     A data set without conversation and turn ids gives every turn a conversation of its own.
 
     Raises:
-        UserError: If the data set cannot be reached, has no text column, or a label is out of range.
+        UserError: If the data set cannot be reached, has no text column, or a label is out of
+            range.
     """
     import datasets
 
@@ -79,10 +81,12 @@ def describe(config: params.Prepare) -> str:
 def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[dict]:
     """Return the demonstrations whose turns may be trained on: {"utterance", "response"} each.
 
-    With the embedded source these are those of training conversations; any other source shares none with the corpus.
+    With the embedded source these are those of training conversations; any other source shares none
+    with the corpus.
 
     Raises:
-        UserError: If the file is malformed, or a demonstration does not fit the response format; names the line.
+        UserError: If the file is malformed, or a demonstration does not fit the response format;
+            names the line.
     """
     folder = Path(config.embedded_folder)
     path = folder / "demonstrations.jsonl"

@@ -18,7 +18,8 @@ NAME = "default"
 # Beside a converted policy, and beside an adapter: which base it is, {"name", "model", "revision"}.
 SOURCE = "source.json"
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Where the stages leave the converted policy, the tuned adapters, and the settings that these were trained with.
+# Where the stages leave the converted policy, the tuned adapters, and the settings that these were
+# trained with.
 POLICY = Path("models/policy")
 TUNED = Path("models/tuned")
 SETTINGS = Path("reports/training/settings.json")
@@ -51,7 +52,8 @@ def save(model: PeftModel, folder: Path, weights: dict[str, torch.Tensor] | None
     (folder / "README.md").unlink(missing_ok=True)
     config = folder / CONFIGURATION
     settings = files.read_json(config)
-    # The folder from which the base was loaded is this machine's own; target modules are a set, in chance order.
+    # The folder from which the base was loaded is this machine's own; target modules are a set, in
+    # chance order.
     settings |= {"base_model_name_or_path": None, "target_modules": sorted(settings["target_modules"])}
     files.write_json(config, settings)
 
@@ -67,8 +69,8 @@ def save_with_card(
     """Save an adapter as `save` does, with a model card, atomically.
 
     Args:
-        base: Folder of the converted policy that the adapter belongs to; which it is, is noted beside
-            the matrices.
+        base: Folder of the converted policy that the adapter belongs to; which it is, is noted
+            beside the matrices.
     """
     with files.atomic_path(folder) as temporary:
         save(model, temporary, weights)
@@ -121,7 +123,8 @@ def find_tuned(seed: int | None, config: params.Policy) -> Tuned:
     """Return the policy that was tuned from a training seed, the first trained one for None.
 
     Raises:
-        UserError: If there is no such policy, or its adapter, models/policy and params.yaml are not of one run.
+        UserError: If there is no such policy, or its adapter, models/policy and params.yaml are not
+            of one run.
     """
     source, settings = files.read_json(POLICY / SOURCE), files.read_json(SETTINGS)
     if config.model != source["name"]:

@@ -1,11 +1,12 @@
 """A copy of the policy that decodes fast on a CPU, and the cache that it fills.
 
-Decoding runs one token of a few dozen responses through every layer. What costs most there is not arithmetic:
+Decoding runs one token of a few dozen responses through every layer. What costs most there is not
+arithmetic:
 
 - the LoRA matrices double the number of products: here they are merged in;
 - the product x W^T is slow for few rows: see `FrozenLinear`;
-- attention copies the keys of a group of heads for each of its heads: here the heads of a group are queries of one
-  attention, which reads the keys once;
+- attention copies the keys of a group of heads for each of its heads: here the heads of a group are
+  queries of one attention, which reads the keys once;
 - a cache that grows by a token copies itself at every token: here it has room ahead.
 
 Embeddings and norms, which LoRA leaves alone, are shared with the policy, not copied.
@@ -90,10 +91,10 @@ class RoomyLayer(DynamicLayer):
 class FrozenLinear(nn.Module):
     """x W^T + b without gradients, with the weights in the blocks that the product wants.
 
-    MKL brings the weights of x W^T into blocks anew at every product, which for few rows takes longer
-    than the product itself; oneDNN does it once. On two AVX2 cores, all products of a token of 24
-    responses of SmolLM2-135M took 67 ms; 97 ms as (W x^T)^T, which serves where oneDNN does not, and
-    which is itself faster than x W^T.
+    MKL brings the weights of x W^T into blocks anew at every product, which for few rows takes
+    longer than the product itself; oneDNN does it once. On two AVX2 cores, all products of a token
+    of 24 responses of SmolLM2-135M took 67 ms; 97 ms as (W x^T)^T, which serves where oneDNN does
+    not, and which is itself faster than x W^T.
 
     Args:
         weight, bias: Shapes (O, I) and (O,).
@@ -128,7 +129,8 @@ def decoder_of(model: nn.Module) -> PreTrainedModel:
     """Return a model that gives the same logits as `model`, for decoding; `model` itself on a GPU.
 
     Args:
-        model: A causal language model of transformers, or its PEFT wrapper with the adapter to decode with active.
+        model: A causal language model of transformers, or its PEFT wrapper with the adapter to
+            decode with active.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if base.device.type != "cpu":

@@ -1,7 +1,7 @@
 """Decode in this process: each prompt read once, all its samples decoded together, finished ones dropped.
 
-Random numbers are drawn per response before decoding starts, so that a response depends on its own row
-of numbers and not on which other responses share its batch.
+Random numbers are drawn per response before decoding starts, so that a response depends on its own
+row of numbers and not on which other responses share its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,11 @@ from gpro_empathy.policy.cpu_decoder import decoder_of, empty_cache
 from gpro_empathy.policy.sampling import Sampling
 from gpro_empathy.response_format import shared_prefix
 
-# Of the probabilities, only so many of the largest are sorted to find the top-p set; more only if these do not reach it.
+# Of the probabilities, only so many of the largest are sorted to find the top-p set; more only if
+# these do not reach it.
 TOP_P_CANDIDATES = (64, 512)
-# Tokens whose probabilities are summed before one of them is looked for, where the whole distribution is drawn from.
+# Tokens whose probabilities are summed before one of them is looked for, where the whole
+# distribution is drawn from.
 BLOCK = 256
 
 
@@ -26,12 +28,14 @@ class DecoderSampler:
     """Samples from a model in this process, on a processor by its fast copy (see `cpu_decoder`).
 
     Args:
-        model: A causal language model of transformers, or its PEFT wrapper with the adapter to sample
-            from active. On a processor later changes of its weights or adapter count no more.
-        drawn_per_prompt: For how many responses to a prompt numbers are drawn; where fewer are sampled
-            they take the first, so that their numbers are those of a policy that gives all. Without,
-            for as many as are sampled.
-        on_token: Called after every decoding step with the step and the number of responses still open.
+        model: A causal language model of transformers, or its PEFT wrapper with the adapter to
+            sample from active. On a processor later changes of its weights or adapter count no
+            more.
+        drawn_per_prompt: For how many responses to a prompt numbers are drawn; where fewer are
+            sampled they take the first, so that their numbers are those of a policy that gives all.
+            Without, for as many as are sampled.
+        on_token: Called after every decoding step with the step and the number of responses still
+            open.
     """
 
     def __init__(
@@ -111,8 +115,9 @@ def decode(
 def draw(logits_BV: torch.Tensor, how: Sampling, uniform_B: torch.Tensor) -> torch.Tensor:
     """Draw one token a row by inverting the cumulative distribution at `uniform_B` in [0, 1).
 
-    Tokens are ordered by falling probability within the top-p set (Holtzman et al. 2020, The Curious Case of Neural
-    Text Degeneration), the smallest set that holds at least top_p of the mass; by id where top_p is 1.
+    Tokens are ordered by falling probability within the top-p set (Holtzman et al. 2020, The
+    Curious Case of Neural Text Degeneration), the smallest set that holds at least top_p of the
+    mass; by id where top_p is 1.
     """
     probabilities_BV = torch.softmax(logits_BV.float() / how.temperature, dim=-1)
     if how.top_p >= 1:
@@ -133,18 +138,21 @@ def draw(logits_BV: torch.Tensor, how: Sampling, uniform_B: torch.Tensor) -> tor
 def _draw_by_id(probabilities_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     """Draw from the whole distribution: first a block of tokens, then one of its tokens.
 
-    A cumulative sum over the vocabulary in double precision would take a tenth of the time of decoding.
+    A cumulative sum over the vocabulary in double precision would take a tenth of the time of
+    decoding.
     """
     rows, tokens = probabilities_BV.shape
     blocks_BNK = nn.functional.pad(probabilities_BV, (0, -tokens % BLOCK)).view(rows, -1, BLOCK)
-    # Single precision within a block, double across blocks: a token's share of the draws is off by a rounding error.
+    # Single precision within a block, double across blocks: a token's share of the draws is off by
+    # a rounding error.
     cumulative_BN = blocks_BNK.sum(-1).double().cumsum(-1)
     mass_B = uniform_B * cumulative_BN[:, -1]
     block_B = _invert(cumulative_BN, mass_B)
     row_B = torch.arange(rows, device=block_B.device)
     before_B = torch.where(block_B > 0, cumulative_BN[row_B, block_B - 1], 0.0)
     inside_BK = blocks_BNK[row_B, block_B].double().cumsum(-1)
-    # A number that rounding puts past the end of its block belongs to the block's last token of any probability.
+    # A number that rounding puts past the end of its block belongs to the block's last token of any
+    # probability.
     left_B = torch.minimum(mass_B - before_B, inside_BK[:, -1].nextafter(inside_BK.new_zeros(())))
     return block_B * BLOCK + _invert(inside_BK, left_B)
 
@@ -157,7 +165,8 @@ def _invert(cumulative_BV: torch.Tensor, mass_B: torch.Tensor) -> torch.Tensor:
 def _read_prompts(model, prompts, samples_per_prompt, pad_id):
     """Run the prompts once, what all share only once, and repeat logits, cache and mask for each prompt's samples.
 
-    The tokens that are shared, of the system prompt, stand first in every row; the others end in its last column.
+    The tokens that are shared, of the system prompt, stand first in every row; the others end in
+    its last column.
     """
     cache = empty_cache()
     shared = shared_prefix(prompts)

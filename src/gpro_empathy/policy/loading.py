@@ -46,8 +46,9 @@ def autocast(model: torch.nn.Module) -> torch.autocast:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a converted policy, padding on the left.
 
-    Llama's has no padding token. The end token is none: it ends every message of a prompt, and Unsloth tells padding from
-    text by the id alone. It stands in only where the vocabulary has no spare token.
+    Llama's has no padding token. The end token is none: it ends every message of a prompt, and
+    Unsloth tells padding from text by the id alone. It stands in only where the vocabulary has no
+    spare token.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
@@ -59,9 +60,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
     """Load the base model of a converted policy, quantised to NF4 where the configuration says so.
 
-    On a CPU the quantised weights are dequantised at once, into ordinary layers that hold the 4-bit model's numbers:
-    bitsandbytes repacks 4-bit weights at the first forward pass without gradients on some processors, and the
-    backward pass through them is lost from then on.
+    On a CPU the quantised weights are dequantised at once, into ordinary layers that hold the 4-bit
+    model's numbers: bitsandbytes repacks 4-bit weights at the first forward pass without gradients
+    on some processors, and the backward pass through them is lost from then on.
 
     Raises:
         UserError: If the model cannot be loaded.

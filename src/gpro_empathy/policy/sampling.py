@@ -15,8 +15,8 @@ import numpy as np
 class Sampling:
     """How tokens are drawn.
 
-    The temperature is above 0, and top_p, the probability mass that is kept, in (0, 1]. A response ends
-    with one of `eos_ids`, or with max_tokens tokens.
+    The temperature is above 0, and top_p, the probability mass that is kept, in (0, 1]. A response
+    ends with one of `eos_ids`, or with max_tokens tokens.
     """
 
     temperature: float
@@ -45,8 +45,8 @@ class Sampler(Protocol):
 
         Args:
             prompts: Token ids of P prompts, ragged.
-            rng: Gives each response numbers of its own, before decoding starts: a response depends on
-                its place and not on what else is sampled.
+            rng: Gives each response numbers of its own, before decoding starts: a response depends
+                on its place and not on what else is sampled.
 
         Returns:
             Token ids of P * K responses, prompt by prompt, ragged, each with its end token if it

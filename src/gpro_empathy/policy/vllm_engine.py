@@ -1,12 +1,14 @@
 """vLLM: an engine for rollouts, with adapters as LoRA requests, and its responses as token ids.
 
-Rollouts use an engine of vLLM's own and not the one that Unsloth shares with training: it quantises the same weights to
-NF4 as it loads them (package vllm-bnb-plugin), keeps no second model for the backward pass, needs none of Unsloth's
-patches, and takes the folders of adapters as they are. It applies LoRA matrices in the format of the base weights.
+Rollouts use an engine of vLLM's own and not the one that Unsloth shares with training: it quantises
+the same weights to NF4 as it loads them (package vllm-bnb-plugin), keeps no second model for the
+backward pass, needs none of Unsloth's patches, and takes the folders of adapters as they are. It
+applies LoRA matrices in the format of the base weights.
 
-Seeds: module `decoding` draws one uniform number per token, vLLM takes one seed per response. Either way the numbers of a
-response are fixed before decoding starts by rollout.seed and its place alone, and are the same for every policy; the
-responses of the two engines differ. In GRPO's own sampling vLLM has one seed for all, so that a resumed run draws anew.
+Seeds: module `decoding` draws one uniform number per token, vLLM takes one seed per response.
+Either way the numbers of a response are fixed before decoding starts by rollout.seed and its place
+alone, and are the same for every policy; the responses of the two engines differ. In GRPO's own
+sampling vLLM has one seed for all, so that a resumed run draws anew.
 """
 
 import os
@@ -87,7 +89,8 @@ def load(config: params.Policy, rollout: params.Rollout, folder: Path):
     """Start vLLM in this process with the base of a converted policy; arguments as `engine_arguments`.
 
     Raises:
-        UserError: If vLLM is not installed. How it fails to start, module `entry_point` puts into words.
+        UserError: If vLLM is not installed. How it fails to start, module `entry_point` puts into
+            words.
     """
     # From a process of the engine's own the cause of a failure would not come back.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

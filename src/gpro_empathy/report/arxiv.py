@@ -42,7 +42,8 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
     folder = (root / typeset.MAIN).parent
     contents = {"main.bbl": (build / "main.bbl").read_bytes()}
     for name in sorted(set(re.findall(r"^INPUT (?:\./)?(.+)$", record, re.MULTILINE))):
-        # Absolute paths are those of the TeX distribution; the build folder holds what the archive's own run makes.
+        # Absolute paths are those of the TeX distribution; the build folder holds what the
+        # archive's own run makes.
         if name.startswith(("/", build.name + "/")):
             continue
         content = (folder / name).read_bytes()

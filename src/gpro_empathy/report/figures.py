@@ -67,8 +67,8 @@ def _colours(palette: str) -> dict[str, tuple]:
 def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palette: str, window: int = 5) -> Figure:
     """Draw six columns of the training log against the step, each with its centred moving mean.
 
-    Each training seed has a thin line; the thick one is the moving mean of their mean. Behind the raw rewards, a band
-    goes from the lowest to the highest mean of a prompt's group in the step.
+    Each training seed has a thin line; the thick one is the moving mean of their mean. Behind the
+    raw rewards, a band goes from the lowest to the highest mean of a prompt's group in the step.
     """
     figure = Figure(figsize=(width, 0.36 * width))
     axes = figure.subplots(2, 3, sharex=True)

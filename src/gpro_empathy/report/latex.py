@@ -49,8 +49,8 @@ _LATIN_1 = frozenset(map(chr, range(0xC0, 0x100))) - {"\xd7", "\xf7"}
 def escape(text: str) -> str:
     """Return text as LaTeX that prints it literally, on one paragraph.
 
-    White space is folded. What pdflatex cannot set (emoji, other scripts, control characters) becomes a placeholder
-    such as [U+1F600]; long stretches without a space may be broken.
+    White space is folded. What pdflatex cannot set (emoji, other scripts, control characters)
+    becomes a placeholder such as [U+1F600]; long stretches without a space may be broken.
     """
     folded = " ".join(unicodedata.normalize("NFC", text).split())
     return " ".join(_escape_word(word) for word in folded.split(" "))

@@ -13,7 +13,8 @@ from gpro_empathy.analysis import bootstrap, effects, response_table
 from gpro_empathy.analysis.results import Analysis, Trend
 from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
-# Steps at either end of training whose mean the text quotes, or a quarter of the run if that is less.
+# Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
+# less.
 WINDOW = 5
 
 

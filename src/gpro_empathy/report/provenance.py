@@ -47,8 +47,8 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
 def lock_hash(lock: Mapping, stages: Sequence[str]) -> str | None:
     """Return the SHA-256 of what dvc.lock says of the parameters and outputs of some stages; None if it lacks one.
 
-    Hashed is the JSON, with sorted keys and without spaces, of {stage: {"outs": ..., "params": ...}}. Dependencies are left
-    out: a new wording of the report is one, and changes no result.
+    Hashed is the JSON, with sorted keys and without spaces, of {stage: {"outs": ..., "params":
+    ...}}. Dependencies are left out: a new wording of the report is one, and changes no result.
     """
     entries = lock.get("stages", {})
     if any(name not in entries for name in stages):
@@ -62,9 +62,9 @@ def wall_times(
 ) -> tuple[dict[str, float | None], dict[str, dict]]:
     """Return the seconds that each stage took, None where its outputs came from the cache; and what is known now.
 
-    A record says when a stage last ran here, not that its outputs are those of that run: DVC may have brought other
-    ones back from its cache since. So the entry of dvc.lock that was first seen with a record belongs to it, and no
-    other entry does.
+    A record says when a stage last ran here, not that its outputs are those of that run: DVC may
+    have brought other ones back from its cache since. So the entry of dvc.lock that was first seen
+    with a record belongs to it, and no other entry does.
 
     Args:
         records: By stage, `finished` (seconds since 1970) and `seconds`.

@@ -1,7 +1,7 @@
 """What git knows of the folder that a run stands in: its commit, what differs from it, files as committed.
 
-A copy inside another repository's ignored folder, as `make tiny` makes one, is not in git: the commit found there would
-be that of something else.
+A copy inside another repository's ignored folder, as `make tiny` makes one, is not in git: the
+commit found there would be that of something else.
 """
 
 import re

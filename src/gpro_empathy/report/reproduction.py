@@ -21,7 +21,8 @@ from gpro_empathy.files import UserError
 from gpro_empathy.report import repository
 from gpro_empathy.report.tolerances import NOT_COMPARED, RULES, Rule, rule_of
 
-# metrics.json repeats numbers of reward_analysis.json, provenance.json and timing.csv are those of a machine.
+# metrics.json repeats numbers of reward_analysis.json, provenance.json and timing.csv are those of
+# a machine.
 COMPARED = (
     "reports/data.json",
     "reports/scorer.json",
@@ -111,7 +112,8 @@ def verify(revision: str = "HEAD", root: Path = Path()) -> str:
     """Return what there is to say about the run below `root`, as text.
 
     Raises:
-        UserError: If there is nothing to compare: no git, no such revision, no report of this run or none at the revision.
+        UserError: If there is nothing to compare: no git, no such revision, no report of this run
+            or none at the revision.
     """
     commit = repository.head(root)
     comparisons, notes, identical = [], [], 0
@@ -149,7 +151,8 @@ def _agree(rule: Rule, path: tuple, old: object, new: object, report: object) ->
 
 
 def _natural(path: tuple) -> tuple:
-    # Positions in a list are numbers, keys are words: a tuple of both kinds has no order of its own.
+    # Positions in a list are numbers, keys are words: a tuple of both kinds has no order of its
+    # own.
     return tuple((isinstance(part, str), part) for part in path)
 
 

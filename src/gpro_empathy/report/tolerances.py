@@ -1,11 +1,12 @@
 """How far a number of a rerun may lie from the committed one and still count as reproduced: one table, RULES.
 
-The first rule whose report and key fit a number judges it. Rules of the comparison take their width from the committed
-interval of the metric: the run's own statement of how uncertain it is. A rerun has the same uncertainty, and the
-difference of two independent estimates varies sqrt(2) times as much as one, so the interval is widened by that factor
-about its estimate. Effect sizes and correlations over n prompts have a standard error near 1 / sqrt(n), shares of at most
-half of that; twice the error of a difference is allowed. The prompts are the same in both runs and the training is not,
-so this is a convention and no test.
+The first rule whose report and key fit a number judges it. Rules of the comparison take their width
+from the committed interval of the metric: the run's own statement of how uncertain it is. A rerun
+has the same uncertainty, and the difference of two independent estimates varies sqrt(2) times as
+much as one, so the interval is widened by that factor about its estimate. Effect sizes and
+correlations over n prompts have a standard error near 1 / sqrt(n), shares of at most half of that;
+twice the error of a difference is allowed. The prompts are the same in both runs and the training
+is not, so this is a convention and no test.
 """
 
 import math

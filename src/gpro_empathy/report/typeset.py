@@ -19,7 +19,8 @@ def typeset(root: Path) -> Path:
     """Typeset the report below `root` in a fresh build folder; return that folder.
 
     Raises:
-        UserError: If latexmk is missing, LaTeX fails, or the report has undefined references or overfull lines.
+        UserError: If latexmk is missing, LaTeX fails, or the report has undefined references or
+            overfull lines.
     """
     if not (root / MAIN).is_file():
         raise files.UserError(f"{MAIN}: no such file")

@@ -1,7 +1,8 @@
 """The results as one web page: verdict, tables, figures, and every response with its scores, in a single HTML text.
 
-Utterances and responses are untrusted text. Jinja escapes what stands in the markup, `embedded_json` what stands in
-the script, and the page's own script sets texts as text nodes; a content policy allows no script but that one.
+Utterances and responses are untrusted text. Jinja escapes what stands in the markup,
+`embedded_json` what stands in the script, and the page's own script sets texts as text nodes; a
+content policy allows no script but that one.
 """
 
 import base64
@@ -20,7 +21,8 @@ from gpro_empathy.report.number_format import PAGE
 
 # Scores that stand below each response; the others are folded.
 SHOWN = ("empathy_raw", "semantic_similarity_raw", "audit_empathy_raw")
-# Digits after the point beyond those that are printed, so that a mean of rounded scores is still right.
+# Digits after the point beyond those that are printed, so that a mean of rounded scores is still
+# right.
 _MORE_DIGITS = 3
 
 
@@ -39,7 +41,8 @@ def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], capt
     Args:
         analysis: The content of reward_analysis.json.
         rows: Rollout rows, one per response.
-        captions: What each figure shows, by its name; the page looks for them in the folder figures/ beside it.
+        captions: What each figure shows, by its name; the page looks for them in the folder
+            figures/ beside it.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.

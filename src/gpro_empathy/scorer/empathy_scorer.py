@@ -1,8 +1,9 @@
 """The empathy scorer: an encoder and a linear head that rates Emotion, EmotionalPolarity and Empathy.
 
-After the published design: LoRA on query, key, value and both dense layers of every block, Huber loss, text normalised;
-or, with rank 0, the blocks themselves are trained. The embedding of a turn is the mean of its token states. A scorer with
-context_turns above 0 reads a turn after those before it; see module `windows`.
+After the published design: LoRA on query, key, value and both dense layers of every block, Huber
+loss, text normalised; or, with rank 0, the blocks themselves are trained. The embedding of a turn
+is the mean of its token states. A scorer with context_turns above 0 reads a turn after those before
+it; see module `windows`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from gpro_empathy.scorer.windows import Batch, Window
 
 FORMAT = 5
 SETTINGS, HEAD = "scorer.json", "head.safetensors"
-# What a stored scorer must share with this code, and what else `load` needs of it: key, check, and the check in words.
+# What a stored scorer must share with this code, and what else `load` needs of it: key, check, and
+# the check in words.
 EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_windows.NORMALISATION}
 STATED = (
     ("encoder", lambda value: isinstance(value, str), "a name"),
@@ -35,8 +37,8 @@ STATED = (
     ("context_turns", lambda value: type(value) is int and value >= 0, "a whole number from 0 up"),
     ("trained", lambda value: value in (scorer_encoder.ADAPTER, scorer_encoder.ENCODER), "adapter or encoder"),
 )
-# Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of any length. On a CPU the
-# numbers of a batch then fit into its caches.
+# Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of
+# any length. On a CPU the numbers of a batch then fit into its caches.
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
 
 
@@ -66,7 +68,8 @@ class Scorer(nn.Module):
         """Return the labels (emotion, polarity, empathy) of texts, shape (B, 3), label units.
 
         Args:
-            contexts: For each text the turns before it, oldest first; a scorer with context_turns = 0 reads none.
+            contexts: For each text the turns before it, oldest first; a scorer with context_turns =
+                0 reads none.
 
         Raises:
             ValueError: If there are not as many contexts as texts.
@@ -83,7 +86,8 @@ class Scorer(nn.Module):
     def merge_adapter(self) -> None:
         """Fold the LoRA matrices, if there are any, into the encoder.
 
-        Scores come faster and differ in their last digits; the scorer can no longer be trained or saved.
+        Scores come faster and differ in their last digits; the scorer can no longer be trained or
+        saved.
         """
         if isinstance(self.encoder, PeftModel):
             self.encoder = self.encoder.merge_and_unload()
@@ -149,8 +153,8 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
     """Save what was trained, settings and, if given, a model card to `folder`, atomically.
 
     Args:
-        settings: What the scorer itself does not know: "encoder", "revision", and where it comes from. Of an ensemble:
-            "members", such settings for each.
+        settings: What the scorer itself does not know: "encoder", "revision", and where it comes
+            from. Of an ensemble: "members", such settings for each.
     """
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()

@@ -34,7 +34,8 @@ def load(
     """Load an encoder and its tokenizer: the packaged MiniLM, a small random BERT, or one from the hub.
 
     Args:
-        layers: How many of its layers are kept, from the input on; None keeps all (two of the random one).
+        layers: How many of its layers are kept, from the input on; None keeps all (two of the
+            random one).
 
     Raises:
         UserError: If it cannot be loaded, or has fewer layers.

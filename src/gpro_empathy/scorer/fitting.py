@@ -97,7 +97,8 @@ def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) ->
 
 def _fit(model, turns, targets_B3, config, rng, progress) -> None:
     windows = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
-    # An update takes as many windows as hold about batch_size rated turns; without context a window is one turn.
+    # An update takes as many windows as hold about batch_size rated turns; without context a window
+    # is one turn.
     windows_per_update = max(1, round(config.batch_size * len(windows) / len(turns)))
     lengths = [window.tokens for window in windows]
     total = config.epochs * -(-len(windows) // windows_per_update)

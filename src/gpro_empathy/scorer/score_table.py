@@ -19,8 +19,8 @@ from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHY
 
 STANDARD = "-"
-# Turns that are scored together: enough of them to find others of their own length, few enough to stay small. A
-# conversation is scored as a whole, up to the larger number.
+# Turns that are scored together: enough of them to find others of their own length, few enough to
+# stay small. A conversation is scored as a whole, up to the larger number.
 CHUNK, LARGEST_CHUNK = 1024, 4096
 # Seconds between two lines of progress.
 PAUSE = 10.0
@@ -45,9 +45,10 @@ def score_file(
     """Score the turns of `source` and write names and scores to `target`, in the order of the rows.
 
     Args:
-        source, target: Paths, or - for standard input or output. The target is CSV or JSON lines, as its ending says,
-            or else as the source is. A file is written whole or not at all.
-        load: Returns the scorer; called once the source has shown its columns, since it takes seconds.
+        source, target: Paths, or - for standard input or output. The target is CSV or JSON lines,
+            as its ending says, or else as the source is. A file is written whole or not at all.
+        load: Returns the scorer; called once the source has shown its columns, since it takes
+            seconds.
         note: Takes lines for the user that are no results.
         escapes: What a backslash in CSV is, see `records.Escapes`.
 
@@ -95,11 +96,12 @@ def check_target(source: str, target: str) -> None:
 def with_contexts(table: Table, turns: int) -> Iterator[tuple[Row, tuple[str, ...]]]:
     """Yield each row with the texts of up to `turns` turns before it, oldest first.
 
-    They come from the row's own context, or else from the rows before it of the same conversation. What grows with the
-    table is only the set of the conversations' names.
+    They come from the row's own context, or else from the rows before it of the same conversation.
+    What grows with the table is only the set of the conversations' names.
 
     Raises:
-        UserError: If a conversation has no name, goes on after another has begun, or has its turns out of order.
+        UserError: If a conversation has no name, goes on after another has begun, or has its turns
+            out of order.
     """
     conversation, turn = _names(table, CONVERSATION), _names(table, TURN)
     if not turns or "context" in table.columns or conversation is None:

@@ -1,9 +1,9 @@
 """What the scorer's encoder reads: turns alone, or whole stretches of a conversation at once.
 
-A scorer with context reads a window of consecutive turns as one sequence and rates all of its turns in one pass. Every
-token attends to its own turn and to the turns before it, never to later ones, so that a turn is rated as if it were the
-last. The price of a window is that of its turns alone, where a pair of (history, turn) for each turn reads the history
-again and again.
+A scorer with context reads a window of consecutive turns as one sequence and rates all of its turns
+in one pass. Every token attends to its own turn and to the turns before it, never to later ones, so
+that a turn is rated as if it were the last. The price of a window is that of its turns alone, where
+a pair of (history, turn) for each turn reads the history again and again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gpro_empathy.data import dialogue
 
-# Names what `dialogue.normalise` does. A change there needs a new name, so that scorers trained before it are refused.
+# Names what `dialogue.normalise` does. A change there needs a new name, so that scorers trained
+# before it are refused.
 NORMALISATION = "nfkc-2"
 # Tokens; less of an earlier turn than this (a word and the token that ends a turn) tells nothing.
 SHORTEST_REMNANT = 2
@@ -61,14 +62,15 @@ def windows(
 ) -> list[Window]:
     """Return the windows in which normalised texts are read; each text is rated in one of them.
 
-    With context_turns = 0 every text stands alone. Otherwise consecutive rows of one conversation share a window as
-    long as it has room. A window begins with up to context_turns turns that are not rated in it, fewer where they leave
-    too little room: the oldest give way, at last by losing their beginning. A rated turn loses its end past max_tokens.
+    With context_turns = 0 every text stands alone. Otherwise consecutive rows of one conversation
+    share a window as long as it has room. A window begins with up to context_turns turns that are
+    not rated in it, fewer where they leave too little room: the oldest give way, at last by losing
+    their beginning. A rated turn loses its end past max_tokens.
 
     Args:
         texts: The turns to rate, length B.
-        contexts: For each of them the turns before it, oldest first, length B. A row whose context is that of the row
-            before and its text goes on with the same conversation.
+        contexts: For each of them the turns before it, oldest first, length B. A row whose context
+            is that of the row before and its text goes on with the same conversation.
 
     Raises:
         ValueError: If texts and contexts are not equally many.

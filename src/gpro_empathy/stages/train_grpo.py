@@ -8,8 +8,8 @@ Writes  models/tuned/seed-<seed>/             the adapter of each training seed,
         reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl, reference.json, settings.json
 Keeps   work/train_grpo/                      checkpoints, from which an interrupted run goes on
 
-With `train_grpo.launcher` the stage starts itself again, in the processes of a configuration in accelerate/. All of them
-train; the main one writes.
+With `train_grpo.launcher` the stage starts itself again, in the processes of a configuration in
+accelerate/. All of them train; the main one writes.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
     """Run the stage.
 
     Args:
-        on_trained: Called in the main process with each trained policy before it is saved, so that a
-            rehearsal can compare it with the adapter that is read back.
+        on_trained: Called in the main process with each trained policy before it is saved, so that
+            a rehearsal can compare it with the adapter that is read back.
     """
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)

@@ -23,8 +23,8 @@ REFERENCE = Path("reports/training/reference.json")
 class Policies:
     """The base model with the adapters that are asked for, and both scorers.
 
-    Random numbers follow from rollout.seed and the number of the message, so that equal sessions give equal answers;
-    policies that answer the same message get the same ones.
+    Random numbers follow from rollout.seed and the number of the message, so that equal sessions
+    give equal answers; policies that answer the same message get the same ones.
     """
 
     def __init__(self, config: params.Params, trained: adapters.Tuned) -> None:
@@ -64,7 +64,8 @@ class Policies:
             on_token: Called after every token with the policy's name and the tokens so far.
 
         Raises:
-            UserError: If nothing is left of the message once it is normalised as in training, or it is too long.
+            UserError: If nothing is left of the message once it is normalised as in training, or it
+                is too long.
         """
         text = dialogue.normalise(message)
         if dialogue.is_blank(text):

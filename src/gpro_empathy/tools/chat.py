@@ -24,9 +24,11 @@ Scores: empathy by the scorer that training used and, after the stroke, by one t
 similarity to your message, from 0 to 1; and the combined score of all reward terms, from 0 to 1, calibrated on the
 starting policy. They rate the answer, not the reasoning."""
 PROMPT = "you> "
-# Columns of the terminal that one answer is wrapped to: at most, and at least where two stand side by side.
+# Columns of the terminal that one answer is wrapped to: at most, and at least where two stand side
+# by side.
 WIDEST, NARROWEST = 100, 24
-# Format characters that join letters and emoji; the others, among them those that turn the writing direction, are shown.
+# Format characters that join letters and emoji; the others, among them those that turn the writing
+# direction, are shown.
 _JOINERS = "\u200c\u200d"
 _ACTED_ON = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 

@@ -15,20 +15,25 @@ from gpro_empathy.machine import GIB
 ARCHITECTURES = Path("profiles/architectures")
 # Projections whose outputs are kept of every token.
 KEYS_AND_VALUES = ("k_proj", "v_proj")
-# NF4: half a byte a weight; a scale of one byte for every 64, and 4 bytes for every 256 scales (Dettmers et al. 2023, QLoRA).
+# NF4: half a byte a weight; a scale of one byte for every 64, and 4 bytes for every 256 scales
+# (Dettmers et al. 2023, QLoRA).
 BYTES_4BIT = 0.5 + (1 + 4 / 256) / 64
-# Where vLLM multiplies by the product of module nf4_rows: that has the scales of all blocks in float32 beside them.
+# Where vLLM multiplies by the product of module nf4_rows: that has the scales of all blocks in
+# float32 beside them.
 BYTES_SCALES = 4 / 64
 BYTES_BF16, BYTES_FP32 = 2, 4
-# Of each LoRA weight: itself and its gradient in float32, and the two moments of Adam, in 32 or in 8 bits.
+# Of each LoRA weight: itself and its gradient in float32, and the two moments of Adam, in 32 or in
+# 8 bits.
 BYTES_LORA = {"adamw_torch": 4 + 4 + 8, "paged_adamw_8bit": 4 + 4 + 2}
 # Of each logit: itself in bfloat16, and in float32 its log-probability and its gradient.
 BYTES_LOGIT = 2 + 4 + 4
-# The CUDA context, the libraries' workspaces and the fragments that an allocator leaves: an allowance, in GiB.
+# The CUDA context, the libraries' workspaces and the fragments that an allocator leaves: an
+# allowance, in GiB.
 OVERHEAD = 1.5
 CACHE, COPY = "cache of keys and values", "vLLM's copy of the weights"
 SCALES = "float32 scales"
-# What vLLM takes beside weights and cache for its own passes and recorded CUDA graphs: an allowance too.
+# What vLLM takes beside weights and cache for its own passes and recorded CUDA graphs: an allowance
+# too.
 WORKSPACE, WORKSPACE_GIB = "vLLM's workspace", 1.5
 
 
@@ -119,8 +124,8 @@ def training(config: params.Params, policy: dict, rewards: list[dict], spread: S
 def rollout(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
     """Return what rollouts take on each of their GPUs; arguments as `training`.
 
-    vLLM takes as many responses at once as its share holds, so that it needs room for one; this package decodes the
-    responses to rollout.batch_size prompts together.
+    vLLM takes as many responses at once as its share holds, so that it needs room for one; this
+    package decodes the responses to rollout.batch_size prompts together.
     """
     settings = config.rollout
     vllm = settings.engine == "vllm"
@@ -242,11 +247,12 @@ def gathered(policy: dict) -> float:
 def activations(policy: dict, rows: int, tokens: int, completion: int) -> float:
     """Return the GiB that a forward and backward pass keeps, with gradient checkpointing.
 
-    The input of every layer, what one layer at a time keeps (eight vectors of the hidden size and four of
-    its widest layer a token), and the logits of the completions.
+    The input of every layer, what one layer at a time keeps (eight vectors of the hidden size and
+    four of its widest layer a token), and the logits of the completions.
 
     Args:
-        rows: Sequences in the pass, of `tokens` tokens each, `completion` of them in the completion.
+        rows: Sequences in the pass, of `tokens` tokens each, `completion` of them in the
+            completion.
     """
     model = sizes(policy)
     kept = rows * tokens * (model.layers * model.hidden + 8 * model.hidden + 4 * model.widest) * BYTES_BF16

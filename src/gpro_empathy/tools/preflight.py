@@ -1,6 +1,7 @@
 """What keeps a run from succeeding on a machine: checks of what was found against what the parameters need.
 
-Pure functions: `doctor` looks at the machine, the packages and the hub, and hands over what it found.
+Pure functions: `doctor` looks at the machine, the packages and the hub, and hands over what it
+    found.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from gpro_empathy.machine import Gpu, Machine
 from gpro_empathy.tools import gpu_memory, hub_access
 from gpro_empathy.training import launch
 
-# Free disk and memory in GiB that the embedded default takes once it is set up: its outputs and DVC's copies of them took
-# 1.2, its processes 5.
+# Free disk and memory in GiB that the embedded default takes once it is set up: its outputs and
+# DVC's copies of them took 1.2, its processes 5.
 DISK, MEMORY = 3.0, 6.0
 # Settings that run on an NVIDIA GPU alone: section, key, values.
 NEEDS_GPU = (
@@ -98,7 +99,8 @@ def need(config: params.Params) -> Need:
         "train_scorer.encoder": config.train_scorer.encoder,
     }
     encoders = {setting: encoder for setting, name in names.items() if (encoder := gpu_memory.architecture(name))}
-    # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded through memory.
+    # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded
+    # through memory.
     downloads = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
     if policy is None:
         return Need(DISK, downloads, MEMORY, gpu, (), hub)

@@ -29,8 +29,8 @@ def run(repo: str, seed: int | None, *, push: bool) -> None:
     """Write the folder, print what is in it, and push it if `push`.
 
     Raises:
-        UserError: If the name is none that the hub takes or the base's licence allows, adapter and reports are not of one
-            run, there is no token to push with, or the hub refuses.
+        UserError: If the name is none that the hub takes or the base's licence allows, adapter and
+            reports are not of one run, there is no token to push with, or the hub refuses.
     """
     check_name(repo)
     config = params.load_all()
@@ -92,8 +92,8 @@ def check_results(status: Mapping[str, list]) -> None:
         status: As `dvc_status` returns it.
 
     Raises:
-        UserError: If a setting, an input or a result has changed since a stage ran, is missing, or a
-            stage has not run.
+        UserError: If a setting, an input or a result has changed since a stage ran, is missing, or
+            a stage has not run.
     """
     for stage, changes in status.items():
         changed = {
@@ -166,7 +166,8 @@ def _push(repo: str) -> str:
         return api.upload_folder(
             repo_id=repo, folder_path=FOLDER, commit_message="Adapter and model card, by GPRO-EMPATHY"
         ).commit_url
-    # What the hub refuses is an HTTPError; a card that it finds invalid, a ValueError; offline mode, an OSError.
+    # What the hub refuses is an HTTPError; a card that it finds invalid, a ValueError; offline
+    # mode, an OSError.
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise UserError(
             f"REPO={repo}: the hub did not take it ({_words(error)}); check the name, the network, and that the token may "

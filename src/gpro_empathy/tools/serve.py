@@ -20,8 +20,9 @@ NAME = "empathy"
 def command(trained: adapters.Tuned, config: params.Params, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command line of `vllm serve`, in the options of vLLM 0.30.0.
 
-    The base is quantised to NF4 as it is loaded where the adapter was trained so. Prompts and responses are bounded, and
-    sampled where a request says nothing, as in the rollouts. It listens to this machine alone.
+    The base is quantised to NF4 as it is loaded where the adapter was trained so. Prompts and
+    responses are bounded, and sampled where a request says nothing, as in the rollouts. It listens
+    to this machine alone.
 
     Args:
         extra: Further arguments of vllm serve; they come last, and the last one counts.

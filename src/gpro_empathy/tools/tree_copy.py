@@ -25,8 +25,9 @@ OF_EACH_COPY = (".venv", "tmp", "work")
 def copy(source: Path, target: Path) -> None:
     """Make `target` a copy of the folder `source`.
 
-    Nested repositories come without their history. A link to a folder stays a link to the same folder, unless a run would
-    write through it; a link to a file becomes that file; a link to nothing is left out.
+    Nested repositories come without their history. A link to a folder stays a link to the same
+    folder, unless a run would write through it; a link to a file becomes that file; a link to
+    nothing is left out.
 
     Raises:
         UserError: If git is missing or fails.
@@ -56,7 +57,8 @@ def listed(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: As `copy`.
     """
-    # An empty repository elsewhere knows what is ignored also where there is none, or one that git does not trust.
+    # An empty repository elsewhere knows what is ignored also where there is none, or one that git
+    # does not trust.
     with tempfile.TemporaryDirectory() as elsewhere:
         _git(folder, "init", "--quiet", "--bare", elsewhere)
         here = (f"--git-dir={elsewhere}", f"--work-tree={folder.resolve()}")

@@ -25,7 +25,8 @@ from gpro_empathy.training import grpo_trainer, launch, unsloth_engine
 class Backend(Protocol):
     """What the GRPO stage asks for.
 
-    Made from the settings, the folder of the converted policy, and that of the adapter to start from, if there is one.
+    Made from the settings, the folder of the converted policy, and that of the adapter to start
+    from, if there is one.
     """
 
     def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None): ...
@@ -54,7 +55,8 @@ class Transformers:
         torch.manual_seed(seed)
         model = loading.add_lora(loading.load_base(self.config, self.folder), self.config, self.adapter)
         if self.vllm_mode == "colocate":
-            # TRL has its vLLM load what is named here, and would pass over the revision of a hub model.
+            # TRL has its vLLM load what is named here, and would pass over the revision of a hub
+            # model.
             model.get_base_model().name_or_path = str(vllm_engine.weights(self.folder))
         return model
 
@@ -129,7 +131,8 @@ class ServerSampler:
         Every process must call it, and the responses of all come back to each.
         """
         self._generation.sync_weights()
-        # The server takes the prompts of all processes together, so that the main one brings them all.
+        # The server takes the prompts of all processes together, so that the main one brings them
+        # all.
         rows = [list(ids) for ids in prompts for _ in range(samples_per_prompt)] if distributed.is_main() else []
         _, responses, _, _ = self._generation.generate(rows, None, num_generations=samples_per_prompt)
         return distributed.from_main(lambda: responses)

@@ -9,7 +9,8 @@ from pathlib import Path
 from gpro_empathy import files, params
 
 FINGERPRINT = "fingerprint.json"
-# Beside what the trainer writes into a checkpoint. The second is written last: with it the checkpoint is whole.
+# Beside what the trainer writes into a checkpoint. The second is written last: with it the
+# checkpoint is whole.
 LOG, RUN = "log.json", "run.json"
 # Packages whose version decides what a step does.
 PACKAGES = ("numpy", "peft", "torch", "transformers", "trl")
@@ -25,7 +26,8 @@ def fingerprint(
         inputs: Folders, of which every file counts.
         code: Source files by module.
     """
-    # How many processes share a run, where its server stands, and how much memory vLLM takes, does not change it.
+    # How many processes share a run, where its server stands, and how much memory vLLM takes, does
+    # not change it.
     left_out = {"launcher", "vllm_server_url", "vllm_gpu_memory_utilization"}
     parts = {
         f"the settings {section.section_name()}": _hash_text(section.model_dump_json(exclude=left_out))
@@ -75,7 +77,8 @@ def _hash_text(text: str) -> str:
 
 def forget(folder: Path) -> None:
     """Delete the checkpoints of a run that is complete."""
-    # First what makes them count: a run that is killed here must not find half of a checkpoint and go on from it.
+    # First what makes them count: a run that is killed here must not find half of a checkpoint and
+    # go on from it.
     for mark in folder.rglob(FINGERPRINT):
         mark.unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -49,6 +49,7 @@ def card(run: Run, result: Result) -> str:
 
 
 def _csv(rows: Sequence[dict]) -> str:
-    # Not in the order of the first row: rows that a checkpoint kept come back with their keys sorted.
+    # Not in the order of the first row: rows that a checkpoint kept come back with their keys
+    # sorted.
     columns = sorted(rows[0], key=lambda name: (LEADING.index(name) if name in LEADING else len(LEADING), name))
     return csv_table.text(columns, rows)

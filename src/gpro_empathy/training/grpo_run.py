@@ -61,7 +61,8 @@ def train(
     """Train `run.model`, going on from the newest checkpoint in `folder` of the same settings, `inputs` and code.
 
     Args:
-        reference: Statistics of the starting policy, (mean, sd) by term; measured where they are not given.
+        reference: Statistics of the starting policy, (mean, sd) by term; measured where they are
+            not given.
 
     Raises:
         UserError: If there are fewer prompts than a step needs.
@@ -80,7 +81,8 @@ def train(
     trainer.add_callback(log)
     if checkpoint:
         record.restore(checkpoint)
-        # Beside TRL's copy for the KL divergence, transformers would leave the trained adapter where it started.
+        # Beside TRL's copy for the KL divergence, transformers would leave the trained adapter
+        # where it started.
         adapters.restore(run.model, checkpoint)
         distributed.say(f"GRPO goes on from {checkpoint}")
     settings = effective_settings(run, trainer)
@@ -111,7 +113,8 @@ class Record(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_) -> None:
         """Measure and sample the starting policy, unless that was done before."""
-        # Not before the training begins: only then are sharded weights where a vLLM server is sent them from.
+        # Not before the training begins: only then are sharded weights where a vLLM server is sent
+        # them from.
         self.reference = self.reference or measure_reference(self.run, self.trainer)
         self.log.recorder.model = rewards.with_reference(self.run.rewards, calibration.statistics_json(self.reference))
         if not self.samples:
@@ -219,7 +222,8 @@ def _trl_values(run: Run, folder: Path) -> dict[str, object]:
 def _in_order(run: Run) -> list[str]:
     """Return the prompts of all steps: as often through the training prompts as it takes, each pass in its own order.
 
-    In one list, because TRL's sampler, in a run that goes on in its second pass, begins with the order of the first.
+    In one list, because TRL's sampler, in a run that goes on in its second pass, begins with the
+    order of the first.
     """
     needed = run.config.steps * run.config.prompts_per_step
     rng = np.random.default_rng([run.seed, 3])

@@ -1,8 +1,8 @@
 """Group Relative Policy Optimization (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300) of the policy.
 
-TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one machine: sampling
-(module `decoding`) and log-probabilities (module `packed_logprobs`). With an engine of its own, such as vLLM, both
-are TRL's.
+TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one
+machine: sampling (module `decoding`) and log-probabilities (module `packed_logprobs`). With an
+engine of its own, such as vLLM, both are TRL's.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ def trl_config(
 ) -> GRPOConfig:
     """Return the GRPOConfig that the parameters stand for.
 
-    TRL counts completions in a batch, where ours counts prompts: the generation batch is prompts_per_step x
-    num_generations completions, shared out among the processes and cut into accumulation steps of
-    completions_per_forward.
+    TRL counts completions in a batch, where ours counts prompts: the generation batch is
+    prompts_per_step x num_generations completions, shared out among the processes and cut into
+    accumulation steps of completions_per_forward.
 
     Raises:
         UserError: If the installed TRL does not know a key, or the processes cannot share a step.
@@ -92,7 +92,8 @@ def trl_values(
             "vllm_gpu_memory_utilization": grpo.vllm_gpu_memory_utilization,
         }
     if grpo.vllm_mode == "colocate" and policy.backend == "transformers":
-        # It would make room for the longest text that the model takes. Unsloth has its own limit, max_seq_length.
+        # It would make room for the longest text that the model takes. Unsloth has its own limit,
+        # max_seq_length.
         values |= {"vllm_max_model_length": policy.max_prompt_tokens + policy.max_completion_tokens}
     if policy.backend == "unsloth":
         # Unsloth's default too: vLLM samples from the very weights that are trained.
@@ -140,7 +141,8 @@ def checked_config(values: dict) -> GRPOConfig:
 class EngineTrainer(GRPOTrainer):
     """TRL's trainer, but for LoRA matrices in float32, prompts in which a user's text is text, and a clock.
 
-    TRL rounds the matrices of a model loaded in 4 bits to bfloat16, in which an update below 0.4 % of a weight is lost.
+    TRL rounds the matrices of a model loaded in 4 bits to bfloat16, in which an update below 0.4 %
+    of a weight is lost.
     """
 
     def __init__(self, *args, model, **kwargs) -> None:
@@ -151,7 +153,8 @@ class EngineTrainer(GRPOTrainer):
         self.generation_seconds = 0.0
 
     def _tokenize_prompts(self, prompts):
-        # By this package, for which a user's text is text; without images or other fields of a prompt.
+        # By this package, for which a user's text is text; without images or other fields of a
+        # prompt.
         return [loading.prompt_ids(self.processing_class, prompt) for prompt in prompts], None, {}
 
     def _generate_single_turn(self, *args, **kwargs):
@@ -167,8 +170,8 @@ class EngineTrainer(GRPOTrainer):
 class GroupTrainer(EngineTrainer):
     """TRL's trainer with the fast sampling and log-probabilities of this package.
 
-    Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one would have, and
-    several processes together what one would have.
+    Samples depend on the seed and the step alone, so a resumed run draws what the interrupted one
+    would have, and several processes together what one would have.
     """
 
     def __init__(self, *args, trained_generations: int, **kwargs) -> None:
@@ -193,7 +196,8 @@ class GroupTrainer(EngineTrainer):
         return completions, None
 
     def _prepare_inputs(self, generation_batch):
-        # As TRL, without its shuffling of a batch that is then cut up: that would take the groups apart.
+        # As TRL, without its shuffling of a batch that is then cut up: that would take the groups
+        # apart.
         if self._step % self.args.steps_per_generation == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             if self.trained_generations < self.num_generations:
@@ -205,7 +209,8 @@ class GroupTrainer(EngineTrainer):
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """Do a forward and a backward pass, and before an update average the gradients over the processes."""
         loss = super().training_step(*args, **kwargs)
-        # DistributedDataParallel averages only what went through its own forward pass, which `packed_logprobs` goes past.
+        # DistributedDataParallel averages only what went through its own forward pass, which
+        # `packed_logprobs` goes past.
         if distributed.count() > 1 and self.accelerator.sync_gradients:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
@@ -231,11 +236,12 @@ class GroupTrainer(EngineTrainer):
 def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
     """Return a batch of B samples with `kept` of each group: those whose advantages vary most.
 
-    Advantages stay those of the whole group, so its mean is still the baseline. Sampling is cheap next to training on
-    the samples, and those in the middle of a group carry little signal.
+    Advantages stay those of the whole group, so its mean is still the baseline. Sampling is cheap
+    next to training on the samples, and those in the middle of a group carry little signal.
 
     Source:
-        Xu et al. (2026), PODS, max-variance down-sampling; there advantages are those of the kept samples.
+        Xu et al. (2026), PODS, max-variance down-sampling; there advantages are those of the kept
+        samples.
     """
     groups_PK = batch["advantages"].reshape(-1, group_size)
     rows = [

@@ -23,8 +23,8 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
     """Check what the launcher and the vLLM server need, in seconds, before any long work.
 
     Raises:
-        UserError: If there is no such launcher, its processes cannot share a step, the server does not answer, or the
-            settings do not go together.
+        UserError: If there is no such launcher, its processes cannot share a step, the server does
+            not answer, or the settings do not go together.
     """
     if policy.backend == "unsloth" and grpo.launcher != "none":
         sampling = " and train_grpo.vllm_mode: none" if grpo.vllm_mode == "colocate" else ""
@@ -106,7 +106,8 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
     """Read the accelerate configuration of a launcher.
 
     Raises:
-        UserError: If there is none of that name, accelerate refuses it, or it forces a number format on the policy.
+        UserError: If there is none of that name, accelerate refuses it, or it forces a number
+            format on the policy.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -119,8 +120,9 @@ def read(name: str, folder: Path = CONFIGURATIONS) -> dict:
         _check_keys(configuration)
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: accelerate cannot read it: {' '.join(str(error).split())}") from None
-    # Each process turns on what policy.dtype stands for by itself (bf16 in grpo_trainer.trl_values), on whichever machine and
-    # however it was started. It cannot turn off what the launcher turned on.
+    # Each process turns on what policy.dtype stands for by itself (bf16 in
+    # grpo_trainer.trl_values), on whichever machine and however it was started. It cannot turn off
+    # what the launcher turned on.
     if configuration.get("mixed_precision") not in (None, "no"):
         raise UserError(
             f"{path}: mixed_precision is {configuration['mixed_precision']}, which would hold whatever policy.dtype says; set it "
@@ -160,7 +162,8 @@ def launch(name: str, module: str, folder: Path = CONFIGURATIONS) -> None:
         UserError: If a process fails; what it said stands above, unless the kernel ended it.
         KeyboardInterrupt: If the run is interrupted; all processes have ended then.
     """
-    # The launcher runs here rather than in a process of its own, so that its failure is one line, not its traceback.
+    # The launcher runs here rather than in a process of its own, so that its failure is one line,
+    # not its traceback.
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -1,8 +1,9 @@
 """A faster product of a few rows with NF4 weights, in vLLM, in the place of bitsandbytes'.
 
-GRPO of one prompt decodes a few responses at once, and bitsandbytes' product for so few rows then takes
-most of the time of a token (docs/scaling.md). nf4_rows.cu, beside this module, holds one that reads the same
-packed weights; `install` compiles it with nvcc, keeps the library for the next run, and has vLLM use it.
+GRPO of one prompt decodes a few responses at once, and bitsandbytes' product for so few rows then
+takes most of the time of a token (docs/scaling.md). nf4_rows.cu, beside this module, holds one that
+reads the same packed weights; `install` compiles it with nvcc, keeps the library for the next run,
+and has vLLM use it.
 """
 
 import ctypes
@@ -36,8 +37,8 @@ _LIBRARIES: list[torch.library.Library] = []
 def install(folder: Path) -> None:
     """Have vLLM multiply few rows by this module's product, and say so; before vLLM is started.
 
-    Where the product cannot be compiled, does not run on this GPU or gives other numbers, or vLLM has no
-    such operator, bitsandbytes' stays, and a line says why.
+    Where the product cannot be compiled, does not run on this GPU or gives other numbers, or vLLM
+    has no such operator, bitsandbytes' stays, and a line says why.
 
     Args:
         folder: Where the compiled library is kept.
@@ -124,7 +125,8 @@ def multiply(
         codes: N K / 2 bytes, packed by bitsandbytes.
         scales: One float32 for each 64 codes.
         out: Of bfloat16; its rows may be apart.
-        tiles: How many times 16 rows of the weights a warp takes, 1 or 2; by default what is faster.
+        tiles: How many times 16 rows of the weights a warp takes, 1 or 2; by default what is
+            faster.
 
     Raises:
         RuntimeError: If the GPU reports an error.
@@ -192,7 +194,8 @@ def replace(of_bitsandbytes: Callable, product: Product, dispatch_key: str) -> N
 def joined_scales(states: Mapping[int, object]) -> torch.Tensor | None:
     """Return the scales of matrices that lie one after the other, as float32; None unless they are NF4 in blocks of 64.
 
-    They are 4 bytes for every 64 weights, beside the nested ones of bitsandbytes, which the trainer reads.
+    They are 4 bytes for every 64 weights, beside the nested ones of bitsandbytes, which the trainer
+    reads.
 
     Args:
         states: bitsandbytes' QuantState of each matrix, by its place.

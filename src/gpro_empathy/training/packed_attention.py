@@ -1,7 +1,7 @@
 """Attention of a group that stands in one sequence: the prompt to itself, then each completion to the prompt and itself.
 
-A mask over the whole sequence would give the same numbers, but most of what it multiplies it would throw away: the
-tokens of every other completion.
+A mask over the whole sequence would give the same numbers, but most of what it multiplies it would
+throw away: the tokens of every other completion.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ def packed_attention(
 ):
     """Attend within each of N packed groups, H query heads to G key heads; without groups, as transformers does.
 
-    Called by transformers. `segment_lengths` says for each group how many tokens its prompt and each of its completions
-    have, in the order in which they stand; what follows them is padding, whose result is zero.
+    Called by transformers. `segment_lengths` says for each group how many tokens its prompt and
+    each of its completions have, in the order in which they stand; what follows them is padding,
+    whose result is zero.
 
     Returns:
         The result, shape (N, T, H, D), and no weights.
@@ -65,8 +66,8 @@ def _behind(prompt_1HPD: torch.Tensor, completions_KHLD: torch.Tensor) -> torch.
 def _attend(query_BHLD, key_BGSD, value_BGSD, scaling: float | None) -> torch.Tensor:
     """Attend where the last query sees all keys, and each before it one less; shape (B, H, L, D).
 
-    The padding of a completion stands behind its tokens, so that they do not see it. The heads of a group of heads are
-    further queries of one attention, which copies no keys.
+    The padding of a completion stands behind its tokens, so that they do not see it. The heads of a
+    group of heads are further queries of one attention, which copies no keys.
     """
     rows, heads, queries, width = query_BHLD.shape
     groups, keys = key_BGSD.shape[1:3]

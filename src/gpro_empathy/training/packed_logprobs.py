@@ -1,7 +1,7 @@
 """GRPO's log-probabilities with each group as one sequence: the prompt once, then all its completions.
 
-A stock trainer runs every completion with its own copy of the prompt, padded to the longest of the batch. Here a
-group becomes
+A stock trainer runs every completion with its own copy of the prompt, padded to the longest of the
+batch. Here a group becomes
 
     prompt | completion 1 | completion 2 | ... | completion K
 
@@ -23,8 +23,10 @@ from gpro_empathy.training.packed_attention import ATTENTION
 class Packing:
     """Groups as padded sequences, N groups of T tokens, and where each completion token's prediction stands.
 
-    ids_NT, positions_NT: token ids and their positions. segment_lengths: of each group's prompt and completions, ragged.
-    group_M, predictor_M: for each of the M completion tokens, the group and the index of the token that predicts it.
+    ids_NT, positions_NT: token ids and their positions. segment_lengths: of each group's prompt and
+        completions, ragged.
+    group_M, predictor_M: for each of the M completion tokens, the group and the index of the token
+        that predicts it.
     row_M, column_M: its place in the (B, C) matrix of completions; target_M: its id.
     """
 
@@ -42,9 +44,11 @@ def pack(prompts: list[list[int]], completions: list[list[int]], starts: Sequenc
     """Pack B completions, those of equal prompts into one sequence.
 
     Args:
-        prompts: Token ids of each completion's prompt, ragged (B, ...), each at least one token long.
+        prompts: Token ids of each completion's prompt, ragged (B, ...), each at least one token
+            long.
         completions: Token ids of the completions, ragged (B, ...).
-        starts: How many leading tokens of each completion are read but not predicted; without, none are.
+        starts: How many leading tokens of each completion are read but not predicted; without, none
+            are.
     """
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, prompt in enumerate(prompts):
@@ -76,7 +80,8 @@ def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
         model: A causal language model of transformers, LoRA inside or not; not its PEFT wrapper.
     """
     device = model.get_input_embeddings().weight.device
-    # For good, as with gradient checkpointing the backward pass runs the layers again; for other calls it changes nothing.
+    # For good, as with gradient checkpointing the backward pass runs the layers again; for other
+    # calls it changes nothing.
     model.set_attn_implementation(ATTENTION)
     hidden_NTH = model.base_model(
         input_ids=packing.ids_NT.to(device),
@@ -90,8 +95,9 @@ def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
 def rows(hidden_NTH: torch.Tensor, group_M: torch.Tensor, token_M: torch.Tensor) -> torch.Tensor:
     """Return the vectors at M places, shape (M, H), so that their gradient is the same to the last bit in every run on a CPU.
 
-    A prompt's last token predicts the first of each response, so that gradients are added up there. The gradient of
-    hidden_NTH[group_M, token_M] adds them in the order in which threads arrive; that of index_select, in the order of M.
+    A prompt's last token predicts the first of each response, so that gradients are added up there.
+    The gradient of hidden_NTH[group_M, token_M] adds them in the order in which threads arrive;
+    that of index_select, in the order of M.
     """
     return hidden_NTH.flatten(0, 1).index_select(0, group_M * hidden_NTH.shape[1] + token_M)
 

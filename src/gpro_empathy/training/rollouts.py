@@ -56,8 +56,9 @@ def sample_policies(
 ) -> list[Sample]:
     """Sample responses of the base model and of each adapter, {(policy, training seed): folder}.
 
-    All policies get the same random numbers. A base model that was warm-started is described and not compared: it gives
-    one response to a prompt, and config.samples_per_prompt only where it is the starting policy itself.
+    All policies get the same random numbers. A base model that was warm-started is described and
+    not compared: it gives one response to a prompt, and config.samples_per_prompt only where it is
+    the starting policy itself.
 
     Args:
         sampler_of: Gives the sampler of an adapter by its label and folder, which is None for the base:

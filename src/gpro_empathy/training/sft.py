@@ -1,6 +1,7 @@
 """Supervised training of the policy on demonstrations: the loss counts the response's tokens alone.
 
-The demonstrations of an update share the tokens of the system prompt, which are run once (module `packed_logprobs`).
+The demonstrations of an update share the tokens of the system prompt, which are run once (module
+`packed_logprobs`).
 """
 
 import time

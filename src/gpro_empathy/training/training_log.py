@@ -88,9 +88,11 @@ LOGGED = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
-# Logged where vLLM samples: the mean over tokens of |log-probability in vLLM - log-probability in the trainer|.
+# Logged where vLLM samples: the mean over tokens of |log-probability in vLLM - log-probability in
+# the trainer|.
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
-# With the embedded policy in bfloat16 it was 0.02, and 1.1 where vLLM had not been sent the warm start.
+# With the embedded policy in bfloat16 it was 0.02, and 1.1 where vLLM had not been sent the warm
+# start.
 _TOO_DIFFERENT = 0.2
 
 

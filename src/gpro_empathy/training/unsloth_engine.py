@@ -1,7 +1,7 @@
 """Unsloth: its import, which must come before trl's, and the arguments with which it loads the policy.
 
-Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same weights in memory once;
-where train_grpo.vllm_mode is none, it samples with the trained model.
+Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same
+weights in memory once; where train_grpo.vllm_mode is none, it samples with the trained model.
 """
 
 import os
@@ -14,7 +14,8 @@ from gpro_empathy import calibration, files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy.sampling import Sampling
 
-# Where Unsloth keeps the code that it generates, and the description of the adapter that vLLM samples with.
+# Where Unsloth keeps the code that it generates, and the description of the adapter that vLLM
+# samples with.
 WORK = Path("work/unsloth")
 
 
@@ -46,8 +47,9 @@ def prepare(config: params.Policy) -> None:
 def model_arguments(config: params.Policy, grpo: params.TrainGrpo, weights: Path) -> dict:
     """Return the arguments of FastLanguageModel.from_pretrained.
 
-    The model is named by its folder and exactly: Unsloth would replace a hub name by a repository of its own with other
-    4-bit weights, and its vLLM passes over a revision. So all stages share one base, quantised to NF4 as it is loaded.
+    The model is named by its folder and exactly: Unsloth would replace a hub name by a repository
+    of its own with other 4-bit weights, and its vLLM passes over a revision. So all stages share
+    one base, quantised to NF4 as it is loaded.
     """
     from gpro_empathy.policy import loading
 
