@@ -1,7 +1,10 @@
-"""What the analysis takes at the size that it is meant for: 10,000 prompts, 8 metrics, 10,000 resamples.
+"""Measure what the analysis takes at its intended size.
 
-`python bench/analysis.py` draws made-up responses of three policies, analyses them as the stage analyse_rewards does,
-and prints processor seconds and peak memory. The goal is 20 s and 1 GiB on two cores.
+That size is 10,000 prompts, 8 metrics and 10,000 resamples.
+
+`python bench/analysis.py` draws made-up responses of three policies, analyses them as the stage
+analyse_rewards does, and prints processor seconds and peak memory. The goal is 20 s and 1 GiB on
+two cores.
 """
 
 import resource

@@ -1,6 +1,7 @@
-"""Measure how a scorer that saw only the official WASSA data agrees with the labels of the embedded corpus.
+"""Measure how a scorer that saw only official WASSA data agrees with the embedded corpus's labels.
 
-`python bench/check_corpus.py FOLDER` takes the folder of the official CONV-turn files; about ten minutes.
+`python bench/check_corpus.py FOLDER` takes the folder of the official CONV-turn files; it takes
+about ten minutes.
 """
 
 import argparse
@@ -16,7 +17,10 @@ SETTINGS = {"epochs": 1, "batch_size": 32}
 
 
 def main() -> None:
-    """Train on the official train file, and print the agreement on its dev file and on the embedded corpus."""
+    """Train on the official train file, and print the agreement on its dev file and the corpus.
+
+    The corpus is the embedded one.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder with trac2_CONVT_train.csv and trac2_CONVT_dev.csv")
     folder = parser.parse_args().folder

@@ -1,4 +1,6 @@
-"""Tell where the time of a token goes: three responses decoded with LoRA, in ways that give the same numbers up to rounding.
+"""Tell where the time of a token goes: three responses decoded with LoRA, in several ways.
+
+The ways give the same numbers up to rounding.
 
 Random weights of a profile's architecture, rounded to NF4 and kept in bfloat16, so that the 4-bit
 engine and the 16-bit engine hold the same numbers. Each engine runs in a process of its own, under
@@ -80,7 +82,10 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run the engines and write the result anew after each, with those that an earlier run measured on the same GPU."""
+    """Run the engines and write the result anew after each.
+
+    The result also keeps the engines that an earlier run measured on the same GPU.
+    """
     gpu = gpu_name()
     folder = arguments.output or ROOT / ("bench" if gpu else "tmp/bench")
     path = folder / "gpu_decode.json"
@@ -118,7 +123,10 @@ def graphs(log: list[str]) -> bool:
 
 
 def gpu_name() -> str | None:
-    """Return the name of the first GPU as the driver has it, without loading torch here; None if there is none."""
+    """Return the name of the first GPU as the driver has it, or None if there is none.
+
+    This does not load torch here.
+    """
     try:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[0].strip()
@@ -127,7 +135,10 @@ def gpu_name() -> str | None:
 
 
 def child(arguments: argparse.Namespace, name: str) -> dict:
-    """Run a task in a process of its own; return what it found, or the end of its log if it failed or took too long."""
+    """Run a task in a process of its own and return what it found.
+
+    If it failed or took too long, return the end of its log.
+    """
     log = arguments.logs / f"{name}.log"
     command = [sys.executable, __file__, "--task", name, "--output", str(arguments.logs)]
     for option in ("models", "tokens", "prompt", "card", "steps"):
@@ -152,14 +163,17 @@ def child(arguments: argparse.Namespace, name: str) -> dict:
 
 
 def evidence(log: str) -> list[str]:
-    """Return the lines of a log that tell of graphs, and of what runs; of progress only where it ended."""
+    """Return the lines of a log on graphs and on what runs; of progress only where it ended."""
     lines = [line.rpartition("\r")[2][:220] for line in log.splitlines()]
     lines = [line for line in lines if EVIDENCE.search(line) and ("%|" not in line or "100%|" in line)]
     return list(dict.fromkeys(lines))[:40]
 
 
 def build(arguments: argparse.Namespace) -> dict:
-    """Write a rehearsal's models, the policy's projections being numbers of NF4 in bfloat16; small without a GPU."""
+    """Write a rehearsal's models, which are small without a GPU.
+
+    The policy's projections are numbers of NF4 in bfloat16.
+    """
     from rehearsal import models
     from rehearsal.plan import lay_out
 
@@ -216,7 +230,10 @@ def run_engine(name: str, arguments: argparse.Namespace) -> dict:
 
 
 def steps_of(engine, arguments: argparse.Namespace, name: str) -> dict:
-    """Take GRPO steps at real lengths and at the longest; return what they took, and the GPU memory in use after them."""
+    """Take GRPO steps at real lengths and at the longest, and return what they took.
+
+    The GPU memory in use after them is returned too.
+    """
     import torch
 
     from gpro_empathy.policy import loading
@@ -238,7 +255,10 @@ def steps_of(engine, arguments: argparse.Namespace, name: str) -> dict:
 
 
 def timed(engine, prompt: list[int], request, tokens: int, renew) -> dict:
-    """Return milliseconds of a call for one token, and of each further one: medians of REPEATS calls after one to warm up."""
+    """Return milliseconds of a call for one token, and of each further one.
+
+    They are medians of REPEATS calls after one to warm up.
+    """
     lengths: dict[int, list[float]] = {1: [], tokens: []}
     for _ in range(REPEATS + 1):
         for length, seconds in lengths.items():
@@ -320,7 +340,10 @@ def draw_adapter(named_parameters) -> None:
 
 
 class Engine:
-    """A vLLM with LoRA: how it is asked for responses, and what it says of itself; and the trained model, if any."""
+    """A vLLM with LoRA: how it is asked for responses, and what it says of itself.
+
+    It holds the trained model too, if there is any.
+    """
 
     kind: str
     model = None
@@ -329,7 +352,10 @@ class Engine:
         self.llm = llm
 
     def generate(self, prompt: list[int], length: int, request):
-        """Return vLLM's outputs for RESPONSES responses of exactly `length` tokens, asked for as TRL does."""
+        """Return vLLM's outputs for RESPONSES responses of exactly `length` tokens.
+
+        They are asked for as TRL does.
+        """
         from vllm import SamplingParams
 
         asked = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0, "logprobs": 0}
@@ -359,7 +385,10 @@ class Engine:
         }
 
     def difference(self, prompt: list[int], folder: Path, name: str) -> dict | None:
-        """Return how far the sampler's log-probabilities are from the trained model's, where there is one."""
+        """Return how far the sampler's log-probabilities are from the trained model's, if any.
+
+        Without a trained model return None.
+        """
         return None
 
 
@@ -379,7 +408,10 @@ class Unsloth(Engine):
         return self.model.load_lora("adapter", load_tensors=True)
 
     def difference(self, prompt, folder, name):
-        """Compare on sampled responses, and on those of the engine nf4, which the others find in its file."""
+        """Compare on sampled responses, and on those of the engine nf4.
+
+        The other engines find the responses of nf4 in its file.
+        """
         import torch
 
         outputs = self.generate(prompt, 64, self.request(merged=name == "bf16"))

@@ -1,4 +1,6 @@
-"""Compare a GRPO step of a profile with simpler ways to take it, at equal shapes, one after the other in one run.
+"""Compare a GRPO step of a profile with simpler ways to take it, at equal shapes.
+
+The ways are taken one after the other in one run:
 
 (a) the profile as it is, with Unsloth and vLLM; (b) Unsloth without vLLM; (c) plain TRL with
 bitsandbytes and transformers' own generation; (d) as (c), with the reward models built anew at
@@ -75,7 +77,10 @@ def attempt(names: str, measure: Callable[[], dict[str, dict]]) -> dict[str, dic
 
 
 def save(variants: dict[str, dict], folder: Path, profile: str, this_machine: machine.Machine) -> None:
-    """Add variants to the results in `folder`, or begin them anew if they are of another machine or profile."""
+    """Add variants to the results in `folder`.
+
+    If those results are of another machine or profile, begin them anew.
+    """
     result = {
         "reduced": not this_machine.gpus,
         "gpu": this_machine.gpus[0].name if this_machine.gpus else None,
@@ -92,7 +97,10 @@ def save(variants: dict[str, dict], folder: Path, profile: str, this_machine: ma
 
 
 def whole(plan: Plan, this_machine: machine.Machine) -> dict[str, dict]:
-    """Measure (a) by the whole rehearsal, with its report; its steps count also if a task after them fails."""
+    """Measure (a) by the whole rehearsal, with its report.
+
+    Its steps count also if a task after them fails.
+    """
     measured = rehearse.measure(plan, this_machine)
     try:
         rehearse.report(measured)
@@ -108,7 +116,10 @@ def without_vllm(plan: Plan, steps: int) -> dict[str, dict]:
 
 
 def plain(plan: Plan, steps: int) -> dict[str, dict]:
-    """Measure (c) and (d) in turn, after one step each to warm up; return their median seconds by part."""
+    """Measure (c) and (d) in turn, and return their median seconds by part.
+
+    Each takes one step to warm up first.
+    """
     from timed_step import Setting, measure
 
     kept, rebuilt = _benches(plan)
@@ -133,7 +144,7 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _benches(plan: Plan):
-    """Return what (c) and (d) are given: one model, and rewards that are loaded once or at every call."""
+    """Return what (c) and (d) are given: one model, and rewards loaded once or at every call."""
     import torch
 
     from gpro_empathy import calibration, rewards

@@ -1,4 +1,7 @@
-"""How the time of a step of one prompt grows with the group, the prompt and the response, all of fixed length."""
+"""Measure how the time of a step of one prompt grows with its shape.
+
+The group, the prompt and the response vary, all of fixed length.
+"""
 
 import statistics
 import time
@@ -33,7 +36,9 @@ def points(bench: Bench, texts: Sequence[str], quick: bool) -> list[dict]:
 
 
 def measure_all(bench: Bench, points: Sequence[dict], clock, seed: int) -> dict[str, list[dict]]:
-    """Measure every point with both trainers, twice where time is left, and return one table per varied quantity.
+    """Measure every point with both trainers, and return one table per varied quantity.
+
+    Where time is left, every point is measured twice.
 
     Points that were not reached are missing. Equal settings are measured once.
     """
@@ -75,7 +80,10 @@ def _row(steps: dict[str, list[Step]]) -> dict:
 
 
 def _prompt_of(bench: Bench, texts: Sequence[str], tokens: int) -> tuple[str, int]:
-    """Join turns of the corpus until the chat prompt has `tokens` tokens, and return it with its length."""
+    """Join turns of the corpus until the chat prompt has `tokens` tokens.
+
+    Return the prompt with its length.
+    """
     joined: list[str] = []
     for text in texts:
         joined.append(text)

@@ -1,7 +1,8 @@
 """Time a GRPO step of TRL's own trainer and of this package's, on one machine, in one run.
 
 Reads   params.yaml, data/embedded/           settings and prompts
-        models/{policy,warm_start,scorer}/    where they are; else the policy as it comes and an untrained scorer
+        models/{policy,warm_start,scorer}/    where they are; else the policy as it comes
+                                              and an untrained scorer
 Writes  bench/grpo_step.json                  every number
         bench/grpo_step.md                    the same to read
 """
@@ -113,7 +114,10 @@ def run(bench: Bench, settings: params.Params, clock: Clock, steps: int, *, fixe
 
 
 def _in_float32(settings: params.Params, case: Setting, scratch: Path, quick: bool) -> dict:
-    """Compare both trainers on one prompt in float32, where rounding hides less than in the policy's own format."""
+    """Compare both trainers on one prompt in float32.
+
+    There rounding hides less than in the policy's own format.
+    """
     policy = settings.policy.model_copy(update={"dtype": "float32"})
     bench, _ = start.load(settings.model_copy(update={"policy": policy}), scratch, quick)
     small = replace(case, prompts=case.prompts[:1], completions_per_forward=case.num_generations)
@@ -152,7 +156,10 @@ def _named(step: Step) -> dict[str, float]:
 
 
 def _ratios(rounds: Sequence[dict[str, Step]]) -> dict:
-    """Return how many times the seconds per response token of ours the stock trainer takes: median, least and most."""
+    """Return by part how many times our seconds per response token the stock trainer takes.
+
+    Each ratio has its median, least and most.
+    """
     ratios = {}
     for name in _named(rounds[0]["ours"]):
         per_token = [{kind: _named(step)[name] / step.tokens for kind, step in steps.items()} for steps in rounds]

@@ -68,7 +68,10 @@ def seconds_of(rows: int, layer: Layer, variant: str, device: torch.device) -> f
 
 
 def rates(model: nn.Module, rows: int) -> dict:
-    """Return GFLOP/s of `rows` rows with every linear layer of a model: by shape, and with all of them in a row."""
+    """Return GFLOP/s of `rows` rows with every linear layer of a model.
+
+    The rates are by shape, and with all of the layers in a row.
+    """
     layers, device = layers_of(model), next(model.parameters()).device
     table, work, spent = [], 0.0, dict.fromkeys(VARIANTS, 0.0)
     for layer in layers:
@@ -82,7 +85,7 @@ def rates(model: nn.Module, rows: int) -> dict:
 
 
 def square_rates(device: torch.device) -> dict[str, float]:
-    """Return GFLOP/s of the product of two square matrices, which is about the most that the machine can do."""
+    """Return GFLOP/s of the product of two square matrices, about the most the machine can do."""
     layer = Layer(SQUARE, SQUARE, 1)
     return {name: 2.0 * SQUARE**3 / seconds_of(SQUARE, layer, name, device) / 1e9 for name in ("float32", "bfloat16")}
 

@@ -1,4 +1,6 @@
-"""Products of a few rows with NF4 weights one by one, in microseconds: bitsandbytes', the package's (module nf4_rows), bfloat16's.
+"""Time products of a few rows with NF4 weights one by one, in microseconds.
+
+The products are bitsandbytes', the package's (module nf4_rows) and bfloat16's.
 
 `python bench/nf4_rows.py` prints JSON, on a GPU of compute capability 8.0 or later with nvcc.
 """
@@ -52,7 +54,10 @@ def microseconds(call, sets: int, repeats: int = 20) -> float:
 
 
 def compare() -> dict:
-    """Time bitsandbytes' product, the package's and bfloat16's, for each matrix of a layer; weights take turns, past the cache."""
+    """Time bitsandbytes' product, the package's and bfloat16's, for each matrix of a layer.
+
+    The weights take turns, past what the cache holds.
+    """
     torch.manual_seed(0)
     found: dict = {"gpu": torch.cuda.get_device_name(), "microseconds": {}, "error": {}}
     for name, shapes in LAYER.items():

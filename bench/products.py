@@ -1,4 +1,7 @@
-"""What a step's matrix products take, beside what they would take at the rate that this machine multiplies matrices."""
+"""Compare what a step's matrix products take with what the machine's rate allows.
+
+The second is what they would take at the rate that this machine multiplies matrices.
+"""
 
 from torch import nn
 
@@ -7,7 +10,9 @@ from timed_step import Bench, Setting, Step
 
 
 def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[str, Step]) -> dict:
-    """Measure the machine's rates, and compare with them the step whose arithmetic was counted, and which was timed.
+    """Measure the machine's rates, and compare a step with them.
+
+    The step is the one whose arithmetic was counted (`counted`), and which was timed (`timed`).
 
     A part's `share` is the time that its products would take at the measured rates over the time
     that it took: the reading of prompts, and the passes of the loss, at the rate of as many rows as
@@ -41,7 +46,10 @@ def measure(bench: Bench, case: Setting, counted: dict[str, Step], timed: dict[s
 
 
 def _weights(model: nn.Module, with_lora: bool) -> int:
-    """Return how many weights multiply each token of a prompt: of all linear layers but the head."""
+    """Return how many weights multiply each token of a prompt.
+
+    They are those of all linear layers but the head.
+    """
     head = model.get_output_embeddings()
     linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
     return sum(m.in_features * m.out_features for name, m in linear if with_lora or "lora_" not in name)

@@ -1,8 +1,10 @@
-"""Rehearse a profile: its real stages, for a few steps, on random models of its architectures, timed and weighed.
+"""Rehearse a profile: its real stages, for a few steps, timed and weighed.
 
-`python bench/rehearse.py PROFILE` runs GRPO and rollouts at the profile's full shapes, or without a GPU at a reduced
-size, in a temporary folder; it reloads the adapter, and forecasts the whole run. On a GPU it writes
-reports/gpu/<name>.json.
+The models are random ones of the profile's architectures.
+
+`python bench/rehearse.py PROFILE` runs GRPO and rollouts at the profile's full shapes, or without
+a GPU at a reduced size, in a temporary folder; it reloads the adapter, and forecasts the whole run.
+On a GPU it writes reports/gpu/<name>.json.
 """
 
 import argparse
@@ -38,7 +40,9 @@ def measure(plan: Plan, this_machine: machine.Machine) -> dict:
 
 
 def report(measured: dict) -> None:
-    """Print what a rehearsal measured; on a GPU write it to reports/gpu and its table in the docs too.
+    """Print what a rehearsal measured.
+
+    On a GPU write it to reports/gpu, and its table to the docs too.
 
     Raises:
         UserError: If a task failed.
@@ -52,7 +56,9 @@ def report(measured: dict) -> None:
 
 
 def part_of_gpu(card: float | None, this_machine: machine.Machine) -> float:
-    """Return the part of this machine's GPU that has the `card` GiB of another; 1 where none is given.
+    """Return the part of this machine's GPU that has the `card` GiB of another.
+
+    The part is 1 where no `card` is given.
 
     Raises:
         UserError: If `card` is no size, there is no GPU, or it is smaller.

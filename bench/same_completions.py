@@ -16,7 +16,9 @@ OFF_POLICY = 0.1
 
 
 def compare(bench: Bench, setting: Setting, seed: int, rounds: int) -> dict:
-    """Sample one batch with our trainer, give it to both, and return how far their results are apart.
+    """Sample one batch with our trainer, give it to both, and return how far they differ.
+
+    What differs are the results of the two trainers.
 
     The relative difference of the gradients is the norm of their difference over the norm of the
     stock trainer's.

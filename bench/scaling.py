@@ -1,4 +1,6 @@
-"""Plan memory and time of a GRPO step on more GPUs: `python bench/scaling.py` prints the tables of docs/scaling.md.
+"""Plan memory and time of a GRPO step on more GPUs.
+
+`python bench/scaling.py` prints the tables of docs/scaling.md.
 
 What one GPU reaches is read from the measurements, reports/gpu, bench/gpu_step.json and
 bench/gpu_decode.json; the constants in capitals below are data sheets and assumptions. Memory comes
@@ -40,7 +42,10 @@ def architecture(model: str) -> dict:
 
 @dataclass(frozen=True)
 class Step:
-    """A step: prompts, responses to each (`group`) and in a forward pass, tokens of a prompt and of a response."""
+    """A step: its prompts, responses to each, and tokens of a prompt and of a response.
+
+    `group` counts the responses to a prompt, `in_forward` those in a forward pass.
+    """
 
     model: str
     prompts: int
@@ -102,13 +107,19 @@ CURRENT, LARGE = step_of_profile("llama-3.1-8b-current"), step_of_profile("llama
 
 
 def rate(seconds: dict[str, float]) -> float:
-    """Return the FLOP/s of the loss in a measured step; its passes hold each response behind a prompt of its own."""
+    """Return the FLOP/s of the loss in a measured step.
+
+    The passes of the loss hold each response behind a prompt of its own.
+    """
     tokens = MEASURED.responses * (MEASURED.prompt + MEASURED.completion)
     return PASSES * 2 * MEASURED.weights * tokens / seconds["loss"]
 
 
 def token(seconds: dict[str, float]) -> float:
-    """Return the seconds of a token in a measured step; the reading of the prompt, below 1 %, is in them."""
+    """Return the seconds of a token in a measured step.
+
+    The reading of the prompt, below 1 %, is in them.
+    """
     return seconds["generation"] / MEASURED.completion
 
 
@@ -155,7 +166,10 @@ REWARD = H100["seconds_per_step"]["reward"] / MEASURED.responses  # seconds of a
 
 @dataclass(frozen=True)
 class Plan:
-    """How a step is spread: GPUs that train, GPUs of the vLLM server, and whether the weights are sharded."""
+    """How a step is spread over GPUs.
+
+    It says how many GPUs train, how many the vLLM server has, and whether the weights are sharded.
+    """
 
     step: Step
     engine: Engine
@@ -174,7 +188,10 @@ class Plan:
 
 
 def spread(step: Step, engine: Engine, training: int, serving: int = 0, sharded: bool = False) -> Plan:
-    """Return a plan in which each GPU that trains has a prompt at least, and no larger passes than it has responses."""
+    """Return a plan in which each GPU that trains has a prompt at least.
+
+    Its forward passes are no larger than the responses that it has.
+    """
     step = replace(step, prompts=max(step.prompts, training))
     step = replace(step, in_forward=min(step.in_forward, step.responses // training))
     return Plan(step, engine, training, serving, sharded)
@@ -200,7 +217,10 @@ def link(gpus: int) -> float:
 
 
 def sequences(step: Step, responses: int, packed: bool) -> tuple[int, int, int]:
-    """Return how many sequences hold so many responses, and the tokens and response tokens of each."""
+    """Return how many sequences hold so many responses, and the tokens of each.
+
+    The response tokens of each sequence come third.
+    """
     if not packed:
         return responses, step.prompt + step.completion, step.completion
     together = min(responses, step.group)
@@ -227,14 +247,20 @@ def training_memory(plan: Plan) -> dict[str, float]:
 
 
 def serving_memory(plan: Plan) -> float:
-    """Return the GiB that a GPU of the server holds: bfloat16 weights and the cache of all responses at once."""
+    """Return the GiB that a GPU of the server holds.
+
+    It holds bfloat16 weights and the cache of all responses at once.
+    """
     step, model = plan.step, plan.step.architecture
     cache = gpu_memory.cache(model, step.responses * (step.prompt + step.completion))
     return (gpu_memory.weights(model, load_in_4bit=False) + cache) / plan.serving
 
 
 def token_seconds(plan: Plan) -> float:
-    """Return the seconds of a token of all responses: the layers' floor, or the memory's or the products' if longer."""
+    """Return the seconds of a token of all responses.
+
+    They are the layers' floor, or the time of the memory or of the products if longer.
+    """
     step, model, engine = plan.step, plan.step.architecture, plan.engine
     batch, gpus = (step.responses, plan.serving) if plan.serving else (plan.share, 1)
     cache = gpu_memory.cache(model, batch * (step.prompt + step.completion / 2))  # halfway through the responses
@@ -319,7 +345,10 @@ def token_table() -> str:
 
 
 def products_table() -> str:
-    """Return the ms of the products with the projections of 32 layers, and the error of the largest, by rows."""
+    """Return the ms of the products with the projections of 32 layers, by rows.
+
+    The table has the error of the largest product too.
+    """
     names = {"bitsandbytes": "bitsandbytes", "rows_1": "own", "bfloat16": "bfloat16"}
     found = DECODED["products"]
     rows = [[str(n), *(f"{found[f'ms of 32 layers, {n} rows'][name]:.2f}" for name in names)] for n in (1, 3, 4, 8)]
@@ -328,7 +357,10 @@ def products_table() -> str:
 
 
 def decoded_steps_table() -> str:
-    """Return the seconds of steps by what vLLM multiplies with, and the GPU memory in use after them."""
+    """Return the seconds of steps by what vLLM multiplies with.
+
+    The table has the GPU memory in use after the steps too.
+    """
     rows = {
         "NF4, bitsandbytes' product": ("nf4", "real"),
         "bfloat16, LoRA merged": ("bf16", "real"),

@@ -1,7 +1,11 @@
-"""The empathy scorer on the official WASSA 2024 CONV-turn files, which the user has and this repository does not.
+"""Train and rate the empathy scorer on the official WASSA 2024 CONV-turn files.
 
-    make scorer-benchmark WASSA=<folder>                  train on the official train file, rate the official dev file
-    make scorer-ablation WASSA=<folder> [ARGS="name ..."] compare recipes by cross-validation over conversations of train
+The user has those files, and this repository does not.
+
+    make scorer-benchmark WASSA=<folder>
+        train on the official train file, rate the official dev file
+    make scorer-ablation WASSA=<folder> [ARGS="name ..."]
+        compare recipes by cross-validation over conversations of train
 
 Recipes: bench/scorer.yaml. Results: bench/scorer.json, and as tables bench/scorer.md. The
 benchmark's scorer is saved to models/wassa_scorer, for `python -m gpro_empathy score --model
@@ -67,7 +71,10 @@ def main() -> None:
 
 
 def members(recipes: dict, name: str) -> list[params.TrainScorer]:
-    """Return train_scorer of params.yaml with a recipe's changes, for each scorer whose predictions it averages."""
+    """Return train_scorer of params.yaml with a recipe's changes.
+
+    There is one for each scorer whose predictions the recipe averages.
+    """
     if "average" in recipes[name]:
         return [config for member in recipes[name]["average"] for config in members(recipes, member)]
     return [params.TrainScorer.model_validate(params.load(params.TrainScorer).model_dump() | recipes[name])]
@@ -109,7 +116,9 @@ def speed(turns: Sequence[Turn]) -> dict:
 
 
 def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_folds: int) -> np.ndarray:
-    """Return the mean of what scorers that did not see a turn's conversation predict for it, shape (B, 3).
+    """Return the mean of what scorers that did not see a turn's conversation predict for it.
+
+    The result has shape (B, 3).
 
     Turns of folds beyond the first n_folds whose predictions are not kept from before are NaN.
     """
@@ -128,7 +137,10 @@ def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_
 
 
 def predict_fold(turns: Sequence[Turn], held_out_B: np.ndarray, config: params.TrainScorer) -> np.ndarray:
-    """Train on the other turns, and return the scores of those held out, shape (rows held out, 3)."""
+    """Train on the other turns, and return the scores of those held out.
+
+    The scores have shape (rows held out, 3).
+    """
     rest = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if not held_out]
     mine = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if held_out]
     model = fitting.train(rest, config, seed=config.seed)
@@ -144,7 +156,9 @@ def folds(turns: Sequence[Turn]) -> np.ndarray:
 
 
 def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
-    """Return Pearson with intervals by label and for the mean, and mean absolute errors, of predictions of shape (B, 3).
+    """Return Pearson correlations and mean absolute errors of predictions of shape (B, 3).
+
+    The correlations are by label and for the mean, with intervals.
 
     With two predictions the correlations are those of the first less those of the second. Turns
     without a label or without a prediction do not count.

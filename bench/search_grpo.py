@@ -1,4 +1,4 @@
-"""Try GRPO settings on the validation split, which the report never uses; test prompts are not read.
+"""Try GRPO settings on the validation split, which the report never uses; test prompts stay unread.
 
     make search                     the candidates of bench/search_grpo.yaml that have no result yet
     make search ARGS="name other"   these, again
@@ -101,7 +101,10 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
 
 
 def comparison(rows: list[dict]) -> dict:
-    """Return both policies' means, the mean difference per prompt, and p of a t-test over conversations."""
+    """Return both policies' means, the mean difference per prompt, and p of a t-test.
+
+    The t-test is over conversations.
+    """
     result = {}
     for name in MEASURED:
         start, tuned = (by_conversation(rows, model, name) for model in ("warm_start", "tuned"))

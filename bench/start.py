@@ -1,4 +1,7 @@
-"""What the benchmark starts from: the policy, the rewards, the prompts, and the machine that it runs on."""
+"""Load what the benchmark starts from.
+
+That is the policy, the rewards, the prompts, and the machine that it runs on.
+"""
 
 import os
 import platform

@@ -1,4 +1,7 @@
-"""One GRPO step of TRL's own trainer or of this package's, with the time and the arithmetic of each part."""
+"""Take one GRPO step of TRL's own trainer or of this package's, and measure it.
+
+Each part has its time and its arithmetic.
+"""
 
 import time
 from collections import defaultdict
@@ -32,7 +35,10 @@ PARTS = ("generation", "rewards", "forward_backward", "optimizer", "other")
 
 @dataclass(frozen=True)
 class Bench:
-    """What both trainers are given. The model is one and the same object: no step of the benchmark changes it."""
+    """What both trainers are given.
+
+    The model is one and the same object: no step of the benchmark changes it.
+    """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -49,7 +55,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Setting:
-    """A step: its prompts, responses per prompt and in one forward pass, their longest length, and whether all reach it."""
+    """A step: its prompts, responses per prompt and in one forward pass, and their length.
+
+    The length is the longest that a response may have; `fixed_length` says whether all reach it.
+    """
 
     prompts: Sequence[str]
     num_generations: int
@@ -60,9 +69,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Step:
-    """A measured step: seconds by part, and as they were sampled the token ids of prompts and responses, (B, ...) each.
+    """A measured step: seconds by part, and token ids of prompts and responses.
 
-    `flops` counts the multiplications and additions of the matrix products by part, zeros where they were not counted.
+    The token ids are as they were sampled, (B, ...) each.
+
+    `flops` counts the multiplications and additions of the matrix products by part, zeros where
+    they were not counted.
     """
 
     seconds: dict[str, float]
@@ -136,7 +148,10 @@ class Timed:
 
 
 class Stock(Timed, grpo_trainer.EngineTrainer):
-    """TRL's trainer as it is, which samples with transformers' `generate`; its LoRA matrices are in float32 too."""
+    """TRL's trainer as it is, which samples with transformers' `generate`.
+
+    Its LoRA matrices are in float32 too.
+    """
 
 
 class Ours(Timed, grpo_trainer.GroupTrainer):

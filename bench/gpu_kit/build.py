@@ -1,4 +1,4 @@
-"""Pack the packages that a GPU machine without a network lacks, in parts small enough to be carried there.
+"""Pack the packages that a GPU machine without a network lacks, in parts small enough to carry.
 
 The machine it was made for has Linux on x86-64, Python 3.12, torch 2.11.0 for CUDA 13 with Triton,
 transformers 5.17.0 and numpy, and one GPU of compute capability 9.0. What of packages.txt is not
@@ -6,7 +6,8 @@ needed there for one training and its rollouts by Unsloth and vLLM is left out: 
 Another GPU or another torch needs another selection.
 
 Writes  <output>/site/          the packages
-        <output>/kit.xz.00 ...  the same packed and cut; `cat kit.xz.* | tar -xJ -C <folder>` unpacks it there
+        <output>/kit.xz.00 ...  the same packed and cut; unpack it there with
+                                `cat kit.xz.* | tar -xJ -C <folder>`
 """
 
 import argparse

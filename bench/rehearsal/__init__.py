@@ -1,1 +1,1 @@
-"""A rehearsal of a profile: its real stages for a few steps, on random models of its architectures."""
+"""Rehearse a profile: its real stages for a few steps, on random models of its architectures."""

@@ -1,4 +1,4 @@
-"""GRPO steps with prompts and responses as long as real ones are, after those that are as long as may be."""
+"""GRPO steps with prompts and responses of real lengths, after those of the greatest lengths."""
 
 import statistics
 from pathlib import Path
@@ -14,17 +14,20 @@ REAL = Path("tasks/real_lengths.json")
 
 
 def real(policy: params.Policy, tokenizer) -> params.Policy:
-    """Return the policy's settings with limits as long as real prompts and responses, and none above its own."""
+    """Return the policy's settings with limits as long as real prompts and responses.
+
+    No limit is above the policy's own.
+    """
     prompt = len(loading.prompt_ids(tokenizer, messages(""))) + MESSAGE
     limits = {"max_prompt_tokens": prompt, "max_completion_tokens": RESPONSE}
     return policy.model_copy(update={key: min(value, getattr(policy, key)) for key, value in limits.items()})
 
 
 def note_real(model) -> None:
-    """Go on training a policy for a few steps of real lengths, in the folder of a rehearsal, and note their seconds.
+    """Go on training a policy for a few steps of real lengths, and note their seconds.
 
-    Not where TRL holds a vLLM of its own beside the policy: a second trainer would start a second
-        one.
+    It does so in the folder of a rehearsal, but not where TRL holds a vLLM of its own beside the
+    policy: a second trainer would start a second one.
     """
     policy, grpo = params.load(params.Policy), params.load(params.TrainGrpo)
     if policy.backend == "transformers" and grpo.vllm_mode == "colocate":
@@ -34,9 +37,10 @@ def note_real(model) -> None:
 
 
 def timed(model, policy: params.Policy, grpo: params.TrainGrpo, work: Path) -> dict:
-    """Train a policy, in the folder of a rehearsal, with all prompts and responses as long as its settings allow.
+    """Train a policy with all prompts and responses as long as its settings allow.
 
-    What a run does beside its steps is left out, and so is the divergence from the starting policy.
+    It runs in the folder of a rehearsal. What a run does beside its steps is left out, and so is
+    the divergence from the starting policy.
 
     Args:
         work: A folder for checkpoints, of which none is written.

@@ -1,4 +1,7 @@
-"""What keeps a profile from being rehearsed at full size on a machine's GPUs, told before its models are built."""
+"""What keeps a profile from a rehearsal at full size on a machine's GPUs.
+
+It is told before the profile's models are built.
+"""
 
 import shutil
 from dataclasses import replace
@@ -21,9 +24,10 @@ NEEDS_PACKAGE = (
 
 
 def check(plan: Plan, this_machine: machine.Machine, part: float) -> None:
-    """Check that the whole profile can be rehearsed on GPUs: in one process, with its packages, memory and disk.
+    """Check that the whole profile can be rehearsed on GPUs.
 
-    Packages of other versions than the lock's are only told: a rehearsal may be what tries them.
+    It must be able to run in one process, with the machine's packages, memory and disk. Packages of
+    other versions than the lock's are only told: a rehearsal may be what tries them.
 
     Args:
         part: Of the GPUs' memory, which stands for smaller ones.

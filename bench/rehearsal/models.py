@@ -1,7 +1,7 @@
-"""What a rehearsal runs on: random models of the real architectures, a tokenizer, and prompts as long as may be.
+"""Random models of the real architectures, a tokenizer, and prompts as long as may be.
 
-Nothing is downloaded. Layers, heads and vocabulary are those of the configurations in
-profiles/architectures.
+A rehearsal runs on them. Nothing is downloaded. Layers, heads and vocabulary are those of the
+configurations in profiles/architectures.
 """
 
 import itertools
@@ -29,7 +29,9 @@ WORDS = "I feel so alone since my old friend moved away and nobody calls me any 
 
 
 def build(settings: params.Params, architectures: dict[str, dict], folder: Path) -> None:
-    """Write models and prompts for train_grpo and rollout below `folder`, as the stages before them would.
+    """Write models and prompts for train_grpo and rollout below `folder`.
+
+    They are written as the stages before these two would write them.
 
     Args:
         architectures: Configurations of `policy`, `similarity` and `scorer`.
@@ -52,7 +54,10 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
 
 
 def build_policy(architecture: dict, name: str, folder: Path) -> None:
-    """Write a random causal language model, in bfloat16, with its tokenizer, as the stage prepare_policy would."""
+    """Write a random causal language model, in bfloat16, with its tokenizer.
+
+    They are written as the stage prepare_policy would write them.
+    """
     tokenizer = policy_tokenizer(architecture)
     model = _random(AutoModelForCausalLM, _config(architecture, tokenizer), torch.bfloat16)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
@@ -71,7 +76,10 @@ def build_encoder(architecture: dict, kind: type, folder: Path) -> None:
 
 
 def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the architecture's vocabulary; a Llama's has no padding token, as the real one."""
+    """Return a tokenizer of the architecture's vocabulary.
+
+    A Llama's has no padding token, as the real one.
+    """
     size = architecture["vocab_size"]
     if architecture["model_type"] != "llama":
         return full_tokenizer(size)
@@ -82,7 +90,10 @@ def policy_tokenizer(architecture: dict) -> PreTrainedTokenizerFast:
 
 
 def full_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Return the small tokenizer with made-up words beside its own: every id of `size` is a token with a text."""
+    """Return the small tokenizer with made-up words beside its own.
+
+    Every id of `size` is a token with a text.
+    """
     small = random_model.tokenizer()
     state = json.loads(small.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
@@ -102,7 +113,10 @@ def longest_turns(tokenizer: PreTrainedTokenizerFast, count: int, tokens: int) -
 
 
 def rated_turns(count: int) -> list[dialogue.Turn]:
-    """Return made-up turns with labels, of 18 words on average, as in the WASSA 2024 CONV-turn train file."""
+    """Return made-up turns with labels, of 18 words on average.
+
+    Turns of the WASSA 2024 CONV-turn train file are as long on average.
+    """
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, rng.integers(4, 33))) for _ in range(count)]
     return [dialogue.Turn(str(i), 1, text, (), *rng.uniform(0, 5, 3).tolist()) for i, text in enumerate(texts)]

@@ -1,4 +1,4 @@
-"""What a rehearsal runs: a profile's settings for a few steps, at full size or, without a GPU, reduced."""
+"""A profile's settings for a rehearsal: a few steps, at full size or, without a GPU, reduced."""
 
 import multiprocessing
 import signal
@@ -84,7 +84,7 @@ def settings(values: dict, folder: Path, reduced: bool, part: float = 1.0) -> di
 
 @dataclass(frozen=True)
 class Plan:
-    """A rehearsal in a folder: its parameters, those of the whole profile, and the models' configurations."""
+    """A rehearsal in a folder: its and the whole profile's parameters, and model configurations."""
 
     profile: str
     config: params.Params
@@ -101,7 +101,9 @@ class Plan:
         return replace(self, config=params.check(values, Path("params.yaml")))
 
     def run(self, *names: str) -> dict[str, dict]:
-        """Run tasks one after the other, each in a process of its own, as a stage has; return what each took.
+        """Run tasks one after the other, and return what each took.
+
+        Each runs in a process of its own, as a stage does.
 
         Raises:
             UserError: If one fails; it has said why.

@@ -1,4 +1,7 @@
-"""What a rehearsal measured: seconds by part of a step, tokens a second, peak memory; and a forecast of the run."""
+"""What a rehearsal measured, and a forecast of the run.
+
+Measured are the seconds by part of a step, the tokens a second, and the peak memory.
+"""
 
 import statistics
 from pathlib import Path
@@ -56,7 +59,10 @@ def collect(plan: Plan, tasks: dict[str, dict], failed: dict[str, str], this_mac
 
 
 def at_lengths(noted: dict | None) -> dict | None:
-    """Return the tokens of a prompt and a response, and seconds per step, of what `lengths.timed` gives; None if None."""
+    """Return tokens and seconds per step of what `lengths.timed` gives; None if None.
+
+    The tokens are those of a prompt and of a response.
+    """
     if noted is None:
         return None
     tokens = {key: noted[key] for key in ("prompt_tokens", "completion_tokens")}
@@ -77,7 +83,10 @@ def _timing(folder: Path) -> pd.DataFrame:
 
 
 def per_step(timing: pd.DataFrame) -> dict[str, float]:
-    """Return the median seconds of a step and of each part, without the first: kernels are compiled in it."""
+    """Return the median seconds of a step and of each part, without the first step.
+
+    Kernels are compiled in the first step.
+    """
     return {name: float(timing[f"{name}_s"].iloc[1:].median()) for name in (*PARTS, "step")}
 
 

@@ -30,7 +30,7 @@ def task(name: str, arguments: tuple, folder: Path) -> None:
 
 
 class Watch:
-    """Watches the memory that is in use on the GPU, by this process or any other, as nvidia-smi would show it.
+    """Watches the memory in use on the GPU, by this process or any other, as nvidia-smi shows it.
 
     Without a GPU the most memory of the machine that this process held.
     """
@@ -84,7 +84,7 @@ def scorer() -> None:
 
 
 def train() -> None:
-    """Run the stage train_grpo, then steps of real lengths, and note what `reload` compares with."""
+    """Run the stage train_grpo, then steps of real lengths; note what `reload` compares with."""
     if params.load(params.Policy).backend == "unsloth":
         os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
     from gpro_empathy.stages import train_grpo
@@ -93,7 +93,10 @@ def train() -> None:
 
 
 def before_it_is_saved(model) -> None:
-    """Train a policy at real lengths too, and note the log-probabilities of what is saved then, and of its base."""
+    """Train a policy at real lengths too, and note the log-probabilities of what is saved.
+
+    Those of its base are noted too.
+    """
     from rehearsal import lengths
 
     lengths.note_real(model)
@@ -101,7 +104,10 @@ def before_it_is_saved(model) -> None:
 
 
 def note_log_probabilities(model) -> None:
-    """Note the log-probabilities of a policy, with its adapter and without, for `reload` to compare with."""
+    """Note a policy's log-probabilities, with its adapter and without.
+
+    They are what `reload` compares with.
+    """
     trained = log_probabilities(model)
     with model.disable_adapter():
         base = log_probabilities(model)

@@ -1,4 +1,7 @@
-"""The command line: tools that use what was trained, `python -m gpro_empathy {score,chat,serve,publish}`."""
+"""The command line: tools that use what was trained.
+
+They are called as `python -m gpro_empathy {score,chat,serve,publish}`.
+"""
 
 import argparse
 import sys

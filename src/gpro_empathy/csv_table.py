@@ -1,4 +1,7 @@
-"""Write every CSV table of the project, and read back those in reports/: what goes in comes out the same."""
+"""Write every CSV table of the project, and read back those in reports/.
+
+What goes in comes out the same.
+"""
 
 import csv
 import io
@@ -19,7 +22,11 @@ MISSING = ("", "nan")
 
 
 class _EndedByNewLine:
-    """A file for `csv.writer`, which quotes a carriage return only where it is part of the line end."""
+    """A file for `csv.writer` whose lines end with a newline alone.
+
+    The writer ends them with a carriage return too, as it quotes one only where it is part of the
+    line end.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

@@ -1,8 +1,8 @@
-"""The processes that share a run, as a launcher started them; a run without a launcher is the only process of its own.
+"""The processes that share a run, as a launcher started them.
 
-They are numbered from 0. Process 0, the main one, writes files and prints. Which process this is,
-is read from the launcher's variables, as accelerate reads it: accelerate itself, and torch with it,
-is imported where processes meet.
+A run without a launcher has one process. Processes are numbered from 0. Process 0, the main one,
+writes files and prints. Which process this is, is read from the launcher's variables, as accelerate
+reads it: accelerate itself, and torch with it, is imported where processes meet.
 """
 
 import os
@@ -35,14 +35,20 @@ def is_main() -> bool:
 
 
 def are_sharded() -> bool:
-    """Say whether each process holds a part of the weights (FSDP, DeepSpeed ZeRO), rather than all of them."""
+    """Say whether each process holds a part of the weights, rather than all of them.
+
+    FSDP and DeepSpeed ZeRO give each process a part.
+    """
     return launched() and any(
         os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true" for engine in ("FSDP", "DEEPSPEED")
     )
 
 
 def device_map() -> dict[str, int | str] | None:
-    """Return where this process loads a model: its own GPU, else the CPU; None leaves sharded weights to the engine."""
+    """Return where this process loads a model: its own GPU, else the CPU, or None.
+
+    None leaves sharded weights to the engine.
+    """
     import torch
 
     if are_sharded():
@@ -93,7 +99,10 @@ def gather(value: ValueT) -> list[ValueT]:
 
 
 def from_main(make: Callable[[], ValueT]) -> ValueT:
-    """Return what `make` returns in the main process, which alone calls it. Every process must call this."""
+    """Return what `make` returns in the main process, which alone calls it.
+
+    Every process must call this.
+    """
     if count() == 1:
         return make()
     from accelerate.utils import broadcast_object_list

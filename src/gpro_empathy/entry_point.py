@@ -90,7 +90,10 @@ def _run(main: Callable[[], None], stage: str | None) -> None:
 
 
 def _leave(signum: int, frame: object) -> None:
-    """Leave by an exception, so that the `finally` of a file that is being written runs; exit as a shell would say it."""
+    """Leave by an exception, so that the `finally` of a file that is being written runs.
+
+    The exit code is as a shell would give it.
+    """
     sys.exit(128 + signum)
 
 
@@ -114,7 +117,7 @@ def _note_wall_time() -> None:
 
 
 def explain(error: Exception, stage: str | None) -> str | None:
-    """Return what happened and what to try, in one line, or None for an error that is none of these."""
+    """Return what happened and what to try, in one line; None for an error it does not know."""
     if type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in _NO_GPU_MEMORY):
         return f"the GPU's memory ran out{_where(error)} ({_words(error)}); {_smaller(stage)}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
@@ -176,7 +179,10 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 
 def _engine(error: BaseException) -> str | None:
-    """Return the engine whose code raised the error and not code of ours that it called, or whose import failed."""
+    """Return the engine whose code raised the error, or whose import failed.
+
+    It is None if code of ours, which the engine called, raised the error.
+    """
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in ENGINES:
         return (error.name or "").partition(".")[0]
     packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in _frames(error)]

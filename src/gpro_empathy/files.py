@@ -1,4 +1,7 @@
-"""Read and write the project's files: atomically, in a fixed order, with errors that name file and line."""
+"""Read and write the project's files: atomically, and in a fixed order.
+
+Errors name file and line.
+"""
 
 import errno
 import json
@@ -19,9 +22,9 @@ class UserError(Exception):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which becomes `path` if the block succeeds and is removed if it fails.
+    """Yield a temporary path beside `path`, which becomes `path` if the block succeeds.
 
-    The block may create a file or a folder there.
+    It is removed if the block fails. The block may create a file or a folder there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))

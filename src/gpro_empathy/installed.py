@@ -33,7 +33,10 @@ DRIVERS = {12: "525", 13: "580"}
 
 
 def lock_in_use() -> Path:
-    """Return the lock file that make installs here: the whole stack beside an NVIDIA driver, else the subset."""
+    """Return the lock file that make installs here.
+
+    It is that of the whole stack beside an NVIDIA driver, else that of the subset.
+    """
     chosen = WHOLE if shutil.which("nvidia-smi") else SUBSET
     return Path(os.environ.get("LOCK", chosen))
 

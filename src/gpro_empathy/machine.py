@@ -32,7 +32,8 @@ class Gpu:
 class Machine:
     """What is there: versions and names as text, sizes in GiB, None for what is missing.
 
-    `listed` is the number of GPUs by nvidia-smi; torch may compute on some of them alone, which `gpus` then are.
+    `listed` is the number of GPUs by nvidia-smi; torch may compute on some of them alone, which
+    `gpus` then are.
     """
 
     python: str
@@ -68,9 +69,10 @@ def _gpus() -> tuple[Gpu, ...]:
 
 
 def seen_by_torch(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-    """Return those GPUs that torch computes on: none if it was built without CUDA, some with CUDA_VISIBLE_DEVICES.
+    """Return those GPUs that torch computes on.
 
-    Asked in a process of its own, which takes seconds.
+    There are none if it was built without CUDA, and some with CUDA_VISIBLE_DEVICES. Asked in a
+    process of its own, which takes seconds.
     """
     done = subprocess.run([sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, check=False)
     found = json.loads(done.stdout) if done.returncode == 0 else []

@@ -1,4 +1,7 @@
-"""Models that PyPI packages carry, so that the embedded default needs no model hub: found and verified by SHA-256."""
+"""Models that PyPI packages carry, found and verified by SHA-256.
+
+With them the embedded default needs no model hub.
+"""
 
 import hashlib
 import importlib.util

@@ -63,7 +63,10 @@ class Rewards(Section):
     @field_validator("weights", mode="before")
     @classmethod
     def _nested_names_are_joined(cls, weights: object) -> object:
-        """Return `{module: {function: weight}}`, which `dvc exp run -S` can set, as `{"module:function": weight}`."""
+        """Return `{module: {function: weight}}` as `{"module:function": weight}`.
+
+        `dvc exp run -S` can set the nested form.
+        """
         return dict(_joined(weights)) if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
@@ -209,12 +212,17 @@ class TrainGrpo(Section):
         return prompts * self.num_generations
 
     def can_take_fewer(self, backend: str) -> bool:
-        """Return whether fewer sampled completions can be behind one forward pass: whole groups, or one completion."""
+        """Return whether fewer sampled completions can be behind one forward pass.
+
+        The fewest are a whole group, or one completion.
+        """
         whole = backend == "unsloth" or self.trained_generations < self.num_generations
         return self.completions_in_effect(backend) > (self.num_generations if whole else 1)
 
     def accumulation_steps(self, processes: int) -> int:
-        """Return how many forward passes each process makes for a step, whose prompts are shared out among them evenly.
+        """Return how many forward passes each process makes for a step.
+
+        The step's prompts are shared out among the processes evenly.
 
         Raises:
             UserError: If a step cannot be shared out so, naming the nearest value that can.

@@ -58,7 +58,10 @@ def ids_of_text(tokenizer: Tokenizer, render: Callable[[Messages], str], message
 
 
 def _control_tokens(tokenizer: Tokenizer) -> dict[int, AddedToken]:
-    """Return the tokens that are found in text before it is cut into words, but for runs of blanks, by id."""
+    """Return, by id, the tokens that are found in text before it is cut into words.
+
+    Runs of blanks are left out.
+    """
     return {i: token for i, token in tokenizer.get_added_tokens_decoder().items() if token.content.strip()}
 
 
@@ -69,7 +72,10 @@ def _named(name: str, token: AddedToken) -> AddedToken:
 
 
 def _with_added_tokens(tokenizer: Tokenizer, added: list[AddedToken]) -> Tokenizer:
-    """Return a copy with other added tokens, whose ids may be others too, and without padding and truncation."""
+    """Return a copy with other added tokens, and without padding and truncation.
+
+    The ids of the added tokens may be others too.
+    """
     content = json.loads(tokenizer.to_str())
     content |= {"added_tokens": [], "post_processor": None, "padding": None, "truncation": None}
     copy = Tokenizer.from_str(json.dumps(content))

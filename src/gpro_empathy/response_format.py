@@ -27,7 +27,10 @@ _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?:\s+|$)")
 
 @dataclass(frozen=True)
 class Response:
-    """A reply taken apart. `answer` is the text that rewards score: the whole reply if it has no answer block."""
+    """A reply taken apart.
+
+    `answer` is the text that rewards score: the whole reply if it has no answer block.
+    """
 
     text: str
     reasoning: str
@@ -42,7 +45,10 @@ def messages(utterance: str) -> list[dict[str, str]]:
 
 
 def format_response(demonstration: Mapping) -> str:
-    """Return a demonstration (concern, emotion, intensity, approach, answer) in the response format."""
+    """Return a demonstration in the response format.
+
+    It has the keys concern, emotion, intensity, approach and answer.
+    """
     values = (demonstration[key] for key in ("concern", "emotion", "intensity", "approach"))
     lines = "".join(f"{field}: {value}\n" for field, value in zip(FIELDS, values, strict=True))
     return f"<reasoning>\n{lines}</reasoning>\n<answer>\n{demonstration['answer']}\n</answer>"

@@ -1,4 +1,4 @@
-"""Reward terms: functions from (utterances, answers) to raw scores, and their calibrated combination.
+"""Reward terms, from (utterances, answers) to raw scores, and their calibrated combination.
 
 A term is a function or object called with `Response`s and the user's utterances, and returns one
 raw score each, in its own unit. Functions of the user's own become terms by `user_rewards`.
@@ -48,7 +48,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Empathy:
-    """The Empathy label that a trained scorer gives the answer, as a reply if it reads context; label units (0 to 5)."""
+    """The Empathy label that a trained scorer gives the answer; label units (0 to 5).
+
+    The answer is scored as a reply if the scorer reads context.
+    """
 
     scorer: object
 
@@ -60,10 +63,10 @@ class Empathy:
 
 @dataclass(frozen=True)
 class SemanticSimilarity:
-    """Similarity of the answer to the user's message, clipped to [0, 1], by a sentence-transformers model.
+    """Similarity of the answer to the user's message, clipped to [0, 1].
 
-    A bi-encoder gives the cosine of the two embeddings (Reimers & Gurevych 2019), a cross-encoder a
-    score of the pair.
+    A sentence-transformers model measures it. A bi-encoder gives the cosine of the two embeddings
+    (Reimers & Gurevych 2019), a cross-encoder a score of the pair.
     """
 
     model: object
@@ -132,7 +135,8 @@ class Scores:
 class RewardModel:
     """The configured terms, loaded once, and how they are calibrated and combined.
 
-    `reference` holds (mean, sd) of each calibrated term on responses of the starting policy, in raw units.
+    `reference` holds (mean, sd) of each calibrated term on responses of the starting policy, in raw
+    units.
     """
 
     config: params.Rewards

@@ -19,13 +19,19 @@ def words(text: str) -> list[str]:
 
 
 def distinct_n(text: str, n: int) -> float:
-    """Return the share of distinct word n-grams among all of `text` (Li et al. 2016); 1 where there is none to repeat."""
+    """Return the share of distinct word n-grams among all of `text` (Li et al. 2016).
+
+    It is 1 where there is none to repeat.
+    """
     tokens = words(text)
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def overlap(source: str, text: str) -> float:
-    """Return the share of the distinct content words of `text` that stand in `source`; 0 if `text` has none."""
+    """Return the share of the distinct content words of `text` that stand in `source`.
+
+    It is 0 if `text` has none.
+    """
     content = set(words(text)) - FUNCTION_WORDS
     return len(content & set(words(source))) / len(content) if content else 0.0

@@ -37,10 +37,10 @@ _TRIAL = (
 
 @dataclass(frozen=True)
 class TrlReward:
-    """A reward function in TRL's form: called with `prompts` and `completions`, both as lists of messages.
+    """A reward function in TRL's form, called with `prompts` and `completions`.
 
-    Columns of a data set and token ids are not passed, as responses are also scored outside of
-    training.
+    Both are lists of messages. Columns of a data set and token ids are not passed, as responses are
+    also scored outside of training.
 
     Source:
         TRL's documentation of GRPOTrainer, "Using a custom reward function".
@@ -56,7 +56,10 @@ class TrlReward:
 
 @dataclass(frozen=True)
 class UserTerm:
-    """A term by its name, as it is called; what goes wrong in it is one line with its file and line."""
+    """A term by its name, as it is called.
+
+    What goes wrong in it is one line with its file and line.
+    """
 
     name: str
     function: Callable
@@ -168,7 +171,10 @@ def _is_trl(function: Callable) -> bool:
 
 
 def _refuse_elsewhere(name: str, modules: set[str]) -> None:
-    """Refuse modules that are neither installed nor in `FOLDER`: no stage would notice a change of them."""
+    """Refuse modules that are neither installed nor in `FOLDER`.
+
+    No stage would notice a change of them.
+    """
     for top in sorted({module.partition(".")[0] for module in modules} - {"gpro_empathy"}):
         module = sys.modules.get(top)
         # A folder without __init__.py has a path and no file; what is built in has neither.
@@ -191,7 +197,10 @@ def _installed() -> set[Path]:
 
 
 def _plain(value: object) -> object:
-    """Return a tensor's numbers, with any number format, device and gradient, and all else as it is."""
+    """Return a tensor's numbers, and all else as it is.
+
+    The tensor may have any number format, device and gradient.
+    """
     return value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
 
 
@@ -210,7 +219,10 @@ def _what(error: Exception) -> str:
 
 
 def _line_of(error: Exception) -> str:
-    """Return the last line of the user's own that an error came through, or nothing where there is none."""
+    """Return the last line of the user's own code that an error came through.
+
+    It is empty where there is none.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f" in {_shown(error.filename)}, line {error.lineno}"
     ours = (Path(__file__).parent, *_installed())

@@ -1,4 +1,6 @@
-"""Intervals of means of clustered data: clusters resampled, training seeds above them, on plain arrays.
+"""Intervals of means of clustered data, on plain arrays.
+
+Clusters are resampled, and training seeds above them.
 
 Shapes: _P prompts, _C clusters, _M metrics, _R resamples, _S training seeds.
 """
@@ -18,7 +20,10 @@ FEWEST_CONVERSATIONS = 12
 
 @dataclass(frozen=True)
 class Clusters:
-    """Sums of the metrics over each cluster, shape (C, M), and the clusters' numbers of prompts, shape (C,)."""
+    """Sums of the metrics over each cluster, and the clusters' numbers of prompts.
+
+    Their shapes are (C, M) and (C,).
+    """
 
     sums: np.ndarray
     counts: np.ndarray
@@ -83,7 +88,7 @@ def standard_error(data: Clusters) -> np.ndarray:
 
 
 def degrees_of_freedom(data: Clusters) -> np.ndarray:
-    """Return how many degrees of freedom the variance of the means is estimated with, shape (M,), in [1, C - 1].
+    """Return the degrees of freedom of the means' estimated variance, shape (M,), in [1, C - 1].
 
     The chi-squared distribution with this many has the estimate's own coefficient of variation,
     which grows with the kurtosis of the clusters' parts: C - 1 for normal ones, fewer for heavy
@@ -100,13 +105,13 @@ def degrees_of_freedom(data: Clusters) -> np.ndarray:
 
 
 def bca_interval(data: Clusters, boot_RM: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bias-corrected and accelerated interval of each mean, (low_M, high_M), widened for few clusters.
+    """Return the bias-corrected and accelerated interval of each mean, (low_M, high_M).
 
-    The normal quantile of the BCa formula is replaced by that of Student's t, with
-    `degrees_of_freedom`, times the ratio of the jackknife's standard error to the bootstrap's: with
-    some thirty clusters the plain interval is too short. Of 4,000 simulated 95 % intervals on 20
-    and 31 clusters, 94 to 95 % cover with normal parts, 94 % with exponential ones, and 91 to 93 %
-    with log-normal ones of skewness 6. A metric without spread gets zero width.
+    It is widened for few clusters. The normal quantile of the BCa formula is replaced by that of
+    Student's t, with `degrees_of_freedom`, times the ratio of the jackknife's standard error to the
+    bootstrap's: with some thirty clusters the plain interval is too short. Of 4,000 simulated 95 %
+    intervals on 20 and 31 clusters, 94 to 95 % cover with normal parts, 94 % with exponential ones,
+    and 91 to 93 % with log-normal ones of skewness 6. A metric without spread gets zero width.
 
     Source:
         Efron & Tibshirani (1993), An Introduction to the Bootstrap, eq. 14.9-14.15; the widening is

@@ -48,7 +48,7 @@ def by_intensity(
 
 
 def _columns(table: pd.DataFrame, metrics: Sequence[str], prompts: pd.Index) -> tuple[np.ndarray, list[tuple]]:
-    """Return the scores of each policy in each metric, and their change, as columns over the prompts."""
+    """Return each policy's scores in each metric, and their change, as columns over prompts."""
     columns, names = [], []
     start = response_table.starting_policy(table)
     for metric in metrics:
@@ -78,7 +78,7 @@ def _estimate(
 
 
 def stated_agreement(table: pd.DataFrame) -> dict[str, StatedAgreement]:
-    """Compare the intensity that each response states with the rounded emotion label of the user's turn.
+    """Compare each response's stated intensity with the user turn's rounded emotion label.
 
     Responses without a stated intensity are counted as `missing`; shares are None if none is left.
     """

@@ -34,7 +34,10 @@ def pearson(x_P: np.ndarray, y_P: np.ndarray) -> float | None:
 
 
 def d_z(value_P: np.ndarray) -> float | None:
-    """Return the mean of paired differences over their standard deviation; None if they are equal and not 0."""
+    """Return the mean of paired differences over their standard deviation.
+
+    None if the differences are equal and not 0.
+    """
     sd = float(np.std(value_P, ddof=1))
     mean = float(np.mean(value_P))
     if sd <= 1e-12 * (1 + abs(mean)):
@@ -43,10 +46,11 @@ def d_z(value_P: np.ndarray) -> float | None:
 
 
 def cliffs_delta(start_P: np.ndarray, tuned_P: np.ndarray) -> float:
-    """Return how much more often a tuned score exceeds a starting one than the reverse, over all pairs, in [-1, 1].
+    """Return how much more often a tuned score exceeds a starting one than the reverse.
 
-    The scores are compared across prompts too, so this says how far apart the two distributions
-    lie, where the probability of improvement stays within the prompt.
+    It is taken over all pairs, and lies in [-1, 1]. The scores are compared across prompts too, so
+    this says how far apart the two distributions lie, where the probability of improvement stays
+    within the prompt.
 
     Source:
         Cliff (1993), Dominance statistics: ordinal analyses to answer ordinal questions.
@@ -71,17 +75,26 @@ def interquartile_mean(value_P: np.ndarray) -> float:
 
 
 def smallest_detectable(standard_error: float, alpha: float, power: float = POWER) -> float:
-    """Return the mean difference that a two-sided test at `alpha` finds with this power, by the normal approximation."""
+    """Return the mean difference that a two-sided test at `alpha` finds with this power.
+
+    It is worked out by the normal approximation.
+    """
     return float((special.ndtri(1 - alpha / 2) + special.ndtri(power)) * standard_error)
 
 
 def significance_level(confidence: float) -> float:
-    """Return 1 - confidence without the last bits of that subtraction, which would let p = 0.05 pass at 95 %."""
+    """Return 1 - confidence without the last bits of that subtraction.
+
+    They would let p = 0.05 pass at 95 %.
+    """
     return round(1 - confidence, 12)
 
 
 def verdict(low: float, high: float, p: float, confidence: float, words: tuple[str, str]) -> str:
-    """Return words[0] for a rise, words[1] for a fall, when interval and adjusted p agree that there is one."""
+    """Return words[0] for a rise, words[1] for a fall, or that there is no evidence of a change.
+
+    For a rise or a fall, the interval and the adjusted p must agree that there is one.
+    """
     if p < significance_level(confidence) and low > 0:
         return words[0]
     if p < significance_level(confidence) and high < 0:
@@ -90,7 +103,9 @@ def verdict(low: float, high: float, p: float, confidence: float, words: tuple[s
 
 
 def noninferiority(low: float, high: float, p: float, margin: float, confidence: float) -> str:
-    """Say whether a loss of `margin` or more is excluded, by the interval of the difference and by the test.
+    """Say whether a loss of `margin` or more is excluded.
+
+    Both the interval of the difference and the test must exclude it.
 
     Args:
         p: One-sided p of the hypothesis that the loss is `margin` or more; half of 1 - confidence

@@ -1,4 +1,6 @@
-"""Means, correlations and slopes over the turns of conversations, with intervals: whole conversations are resampled.
+"""Means, correlations and slopes over the turns of conversations, with intervals.
+
+Whole conversations are resampled.
 
 Shapes: _P turns, _K moments, _R resamples.
 """
@@ -30,7 +32,10 @@ def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generat
 
 
 def moments(x_P: np.ndarray, y_P: np.ndarray) -> np.ndarray:
-    """Return what correlation and slope are made of, turn by turn, shape (P, 5); both centred, which changes neither."""
+    """Return what correlation and slope are made of, turn by turn, shape (P, 5).
+
+    Both variables are centred, which changes neither correlation nor slope.
+    """
     x_P, y_P = np.asarray(x_P, dtype=float), np.asarray(y_P, dtype=float)
     if len(x_P):
         x_P, y_P = x_P - x_P.mean(), y_P - y_P.mean()
@@ -44,7 +49,10 @@ def correlation(mean_RK: np.ndarray) -> np.ndarray:
 
 
 def slope(mean_RK: np.ndarray) -> np.ndarray:
-    """Return least-squares slopes of y on x from means of `moments`, shape (R,); NaN without spread of x."""
+    """Return least-squares slopes of y on x from means of `moments`, shape (R,).
+
+    A slope is NaN without spread of x.
+    """
     x_R, y_R, xx_R, _, xy_R = mean_RK.T
     return _ratio(xy_R - x_R * y_R, xx_R - x_R**2)
 
@@ -83,7 +91,7 @@ def statistic(
 def correlations(
     label_PL: np.ndarray, predicted: Sequence[np.ndarray], conversation_P: np.ndarray, rng: np.random.Generator
 ) -> list[Estimate]:
-    """Estimate the Pearson correlation of predictions with each of L labels, and the mean of the L correlations.
+    """Estimate Pearson correlations of predictions with each of L labels, and their mean.
 
     Args:
         predicted: One prediction, shape (P, L), or two, whose correlations are then those of the
@@ -108,7 +116,10 @@ def correlations(
 
 
 def side(estimate: Estimate, value: float) -> int | None:
-    """Return 1 if the interval lies above a value, -1 if below, 0 if it holds it, and None if there is no interval."""
+    """Return 1 if the interval lies above a value, -1 if below, and 0 if it holds it.
+
+    None if there is no interval.
+    """
     if estimate["low"] is None:
         return None
     return int(estimate["low"] > value) - int(estimate["high"] < value)

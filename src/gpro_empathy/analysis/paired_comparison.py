@@ -1,4 +1,7 @@
-"""The tuned policy against the policy that it started from: differences, tests and effect sizes of each metric."""
+"""Differences, tests and effect sizes of each metric: the tuned policy against its start.
+
+Its start is the policy that it was tuned from.
+"""
 
 from collections.abc import Mapping, Sequence
 

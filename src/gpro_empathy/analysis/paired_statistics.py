@@ -99,10 +99,10 @@ def wilcoxon_p(value_C: np.ndarray) -> float:
 def trend(
     level_P: np.ndarray, value_PM: np.ndarray, cluster_P: np.ndarray, n_resamples: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return Spearman's correlation of each column with the level, shape (M,), and its p; NaN and 1 without spread.
+    """Return Spearman's correlation of each column with the level, shape (M,), and its p.
 
-    The covariance of the ranks is a sum over clusters; the p flips the signs of the clusters'
-    parts.
+    They are NaN and 1 without spread. The covariance of the ranks is a sum over clusters; the p
+    flips the signs of the clusters' parts.
 
     Raises:
         ValueError: As `bootstrap.clusters`.

@@ -36,9 +36,11 @@ _NEEDED = {"prompt_id", "conversation", "model", "sample", "seed", "emotion", "a
 def responses(rows: Sequence[dict]) -> pd.DataFrame:
     """Make the tidy table, one response a row, with columns that are worked out here.
 
-    `seed` is the training seed of a tuned response, and NO_SEED for the other policies, whose responses depend on none. `level` is the emotion label, rounded. `stock_phrase` is 1 if the answer holds one, else 0.
-    `intensity_agreement` is 1 if the response states just that level; a response that states none counts as 0, since
-    leaving the line out must not pay; it is missing where the label is.
+    `seed` is the training seed of a tuned response, and NO_SEED for the other policies, whose
+    responses depend on none. `level` is the emotion label, rounded. `stock_phrase` is 1 if the
+    answer holds one, else 0. `intensity_agreement` is 1 if the response states just that level; a
+    response that states none counts as 0, since leaving the line out must not pay; it is missing
+    where the label is.
 
     Raises:
         ValueError: If a column, a policy or a training seed is missing, or a response occurs twice.
@@ -99,10 +101,11 @@ def training_seeds(table: pd.DataFrame) -> list[int]:
 
 
 def per_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Average a metric over the samples of each prompt: one row a prompt, sorted, one column a policy and seed.
+    """Average a metric over the samples of each prompt, by policy and training seed.
 
-    Columns are pairs of policy and training seed. Prompts without the label that
-    `intensity_agreement` needs are left out of it.
+    There is one row a prompt, sorted, and one column a policy and seed. Columns are pairs of policy
+    and training seed. Prompts without the label that `intensity_agreement` needs are left out of
+    it.
 
     Raises:
         ValueError: If the metric is no column, a value is not finite, or a prompt lacks the
@@ -130,7 +133,9 @@ def per_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def per_prompt(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Average a metric over the samples of each prompt, and over training seeds: one row a prompt, one column a policy.
+    """Average a metric over the samples of each prompt, and over training seeds.
+
+    There is one row a prompt, and one column a policy.
 
     Raises:
         ValueError: As `per_seed`.

@@ -33,10 +33,10 @@ def audit(
             at.
         weights: The terms of the reward, by name.
 
-    Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the held-out one;
-    `prompt_correlation` of the two gains over prompts, None without spread; the rate of each stock phrase; the prompts
-    that gained and lost most; `drifts`, the metrics of style that changed, less the `asked_changes`, which a term of the
-    reward pays for; and a verdict.
+    Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the
+    held-out one; `prompt_correlation` of the two gains over prompts, None without spread; the rate
+    of each stock phrase; the prompts that gained and lost most; `drifts`, the metrics of style that
+    changed, less the `asked_changes`, which a term of the reward pays for; and a verdict.
     """
     table = table.assign(scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"])
     comparisons = paired_comparison.compare(table, AUDITED, config, rng)

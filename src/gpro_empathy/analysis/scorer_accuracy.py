@@ -17,8 +17,8 @@ COLUMNS = ("conversation", "turn", "label_empathy", "predicted_empathy", "audit_
 class Predictions:
     """What a scorer says of the held-out turns, label units.
 
-    `validation_B3` and `test_B3` are the labels of the turns of these splits; `with_ending_B` is the
-    empathy of the test turns with each of `stock_phrases.ENDINGS` appended.
+    `validation_B3` and `test_B3` are the labels of the turns of these splits; `with_ending_B` is
+    the empathy of the test turns with each of `stock_phrases.ENDINGS` appended.
     """
 
     validation_B3: np.ndarray
@@ -72,10 +72,10 @@ def table(turns: Sequence[Turn], reward_B: np.ndarray, audit_B: np.ndarray) -> s
 
 
 def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
-    """Return correlation, mean absolute difference and limits of agreement of two predictions of empathy.
+    """Return how far two predictions of empathy agree.
 
-    Between the limits, in label units, lie 95 % of the differences (reward's less audit's), if they
-    are normal.
+    These are their correlation, mean absolute difference and limits of agreement. Between the
+    limits, in label units, lie 95 % of the differences (reward's less audit's), if they are normal.
 
     Source:
         Bland & Altman (1986), Statistical methods for assessing agreement between two methods of
@@ -93,7 +93,7 @@ def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
 
 
 def evaluate(turns: Sequence[Turn], predicted_B3: np.ndarray) -> dict:
-    """Return Pearson correlation and mean absolute error per label of predictions, and the mean correlation.
+    """Return Pearson correlation and mean absolute error by label, and the mean correlation.
 
     A correlation is None where it is not defined: fewer than three labelled turns, or no spread. A
     label that the scorer has not learned (NaN) has no numbers.

@@ -1,8 +1,8 @@
-"""How predicted empathy lies to labelled empathy: slope, reliability, and the error by label, length and polarity.
+"""How predicted empathy lies to labelled empathy: slope, reliability, and error.
 
-Bias by the label's own level is no fault by itself: any prediction that is not perfect is drawn to
-the mean, so that low labels are overrated and high ones underrated, and with them the polarities
-that go with them. Bias by length is one.
+The error is given by label, length and polarity. Bias by the label's own level is no fault by
+itself: any prediction that is not perfect is drawn to the mean, so that low labels are overrated
+and high ones underrated, and with them the polarities that go with them. Bias by length is one.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
         predicted_B: Predicted empathy of the turns, shape (B,), label units.
 
     Returns:
-        `slope` of the label on the prediction (1: a point more in the prediction is a point more in the label);
-        `reliability`, the mean label in BINS equally filled bins by prediction; and the bias (prediction less label) and
-        mean absolute error `by_label`, `by_words` (tertiles) and `by_polarity`.
+        `slope` of the label on the prediction (1: a point more in the prediction is a point more in
+        the label); `reliability`, the mean label in BINS equally filled bins by prediction; and the
+        bias (prediction less label) and mean absolute error `by_label`, `by_words` (tertiles) and
+        `by_polarity`.
     """
     known = [i for i, turn in enumerate(turns) if turn.empathy is not None]
     turns, predicted_B = [turns[i] for i in known], predicted_B[known]
@@ -70,13 +71,19 @@ def _reliability(
 
 
 def _by_level(values: Sequence[float | None]) -> dict[str, list[int]]:
-    """Return the rows of each whole level, rounded half up, in its order; a row without a value is in none."""
+    """Return the rows of each whole level, rounded half up, in its order.
+
+    A row without a value is in none.
+    """
     level = {i: int(value + 0.5) for i, value in enumerate(values) if value is not None}
     return {str(k): [i for i, of_row in level.items() if of_row == k] for k in sorted(set(level.values()))}
 
 
 def _by_words(words: Sequence[int]) -> dict[str, list[int]]:
-    """Return the rows of the shortest, middle and longest third, named by their fewest and most words."""
+    """Return the rows of the shortest, middle and longest third.
+
+    Each third is named by its fewest and most words.
+    """
     if not words:
         return {}
     third = np.searchsorted(np.quantile(words, [1 / 3, 2 / 3]), words)

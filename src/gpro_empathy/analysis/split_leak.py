@@ -1,4 +1,4 @@
-"""The leak of a split by turn, measured: one recipe, with and without turns of tested conversations.
+"""What a split by turn leaks: one recipe, with and without turns of tested conversations.
 
 The published scorer was validated on turns drawn at random, so that every tested conversation also
 had turns in training. Here the turns of the test conversations are halved at random. A scorer
@@ -22,9 +22,10 @@ def is_measurable(train: Sequence[Turn], test: Sequence[Turn]) -> bool:
 
 
 def split(train: Sequence[Turn], test: Sequence[Turn], rng: np.random.Generator) -> tuple[list[Turn], list[Turn]]:
-    """Return the turns that the leaking scorer learns from, as many as `train`, and the held-out half of `test`.
+    """Return the turns that the leaking scorer learns from, and the held-out half of `test`.
 
-    Of the held-out half only turns that carry every label are returned.
+    It learns from as many as `train` has. Of the held-out half only turns that carry every label
+    are returned.
     """
     by_conversation: dict[str, list[Turn]] = {}
     for turn in test:
@@ -71,11 +72,12 @@ def compare(
     conversation_B: np.ndarray,
     rng: np.random.Generator,
 ) -> dict:
-    """Return Pearson correlations of both predictions with the labels, and their difference with an interval.
+    """Return both predictions' correlations with the labels, and their difference.
 
-    `labels` has them for each label, `mean` for the mean over labels: `grouped`, `by_turn`,
-    `difference` (by turn less grouped). The interval resamples conversations; it holds nothing of
-    the spread between trainings.
+    The correlations are Pearson's, and the difference has an interval. `labels` has them for each
+    label, `mean` for the mean over labels: `grouped`, `by_turn`, `difference` (by turn less
+    grouped). The interval resamples conversations; it holds nothing of the spread between
+    trainings.
     """
     grouped, by_turn, difference = (
         estimates.correlations(label_B3, predicted, conversation_B, rng)

@@ -25,10 +25,10 @@ def reaction(
     conversation_B: np.ndarray,
     rng: np.random.Generator,
 ) -> dict:
-    """Return the mean change in empathy, label units, when a phrase or its control is appended to every turn.
+    """Return the mean change in empathy when a phrase or its control is appended to every turn.
 
-    Each of `phrases`, and their `mean`, has the `change` by the phrase, the `control_change`, and
-    their `difference`.
+    The change is in label units. Each of `phrases`, and their `mean`, has the `change` by the
+    phrase, the `control_change`, and their `difference`.
 
     Args:
         before_B: A scorer's empathy of the turns as they are, shape (B,), label units.

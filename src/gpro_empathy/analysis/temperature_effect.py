@@ -1,4 +1,4 @@
-"""What the calibration temperature does to GRPO's advantages, from the raw scores of a training run."""
+"""How calibration temperature changes GRPO's advantages, from a training run's raw scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

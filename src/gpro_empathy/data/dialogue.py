@@ -1,4 +1,4 @@
-"""Turns of conversations: normalising their text, ordering and splitting them, keeping them in files.
+"""Turns of conversations: normalise their text, order and split them, keep them in files.
 
 The label columns and their names are those of the WASSA CONV-turn task (Barriere et al. 2023,
 2023.wassa-1.44, and later): Emotion (intensity, 0-5), EmotionalPolarity (0 positive, 2 negative)
@@ -33,7 +33,10 @@ _INVISIBLE = ("Cc", "Cf", "Cs")
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn: its place, its text, the turns before it (oldest first), and its labels in label units or None."""
+    """A turn: its place, its text, the turns before it (oldest first), and its labels.
+
+    The labels are in label units, or None.
+    """
 
     conversation: str
     turn: int
@@ -98,7 +101,10 @@ def split(
 
 
 def describe(turns: Iterable[Turn]) -> dict:
-    """Return sizes and label statistics (mean and sample SD, label units) of a split, for the data report."""
+    """Return sizes and label statistics of a split, for the data report.
+
+    The statistics are mean and sample SD, in label units.
+    """
     turns = list(turns)
     labels = {}
     for name in LABELS:

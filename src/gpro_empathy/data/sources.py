@@ -1,4 +1,7 @@
-"""Where turns come from, as prepare.source says, already split; and the demonstrations of the embedded corpus."""
+"""Where turns come from, already split; and the demonstrations of the embedded corpus.
+
+The setting prepare.source says where turns come from.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -28,7 +28,7 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned policy: its training seed, the folder of its adapter and that adapter's LoRA rank, and its base.
+    """A tuned policy: its training seed, its base, and the folder and LoRA rank of its adapter.
 
     `hub_model` and `revision` are None where the weights of the base lie in models/policy.
     """
@@ -80,7 +80,7 @@ def save_with_card(
 
 
 def adapter_in(folder: Path) -> Path | None:
-    """Return `folder` if it holds an adapter, and None if the stage that writes it was turned off."""
+    """Return `folder` if it holds an adapter, or None if the stage that writes it was off."""
     return folder if (folder / CONFIGURATION).is_file() else None
 
 
@@ -90,7 +90,9 @@ def restore(model: PeftModel, folder: Path) -> None:
 
 
 def check_base(adapter: Path, policy: Path) -> None:
-    """Check that an adapter belongs to a converted policy: by name, and by shapes where the folder has weights.
+    """Check that an adapter belongs to a converted policy.
+
+    By name, and by shapes where the folder has weights.
 
     Raises:
         UserError: If it does not, naming both.
@@ -146,7 +148,10 @@ def find_tuned(seed: int | None, config: params.Policy) -> Tuned:
 
 
 def _mismatch(projections: dict[str, tuple[int, int]], weights: dict[str, tuple[int, ...]], base: str) -> str | None:
-    """Say where an adapter does not fit the weights of `base`: it lacks a projection, or one has another shape."""
+    """Say where an adapter does not fit the weights of `base`.
+
+    It lacks a projection, or one has another shape.
+    """
     adapted = {name.split(".")[-2] for name in projections}
     bare = sorted(name for name in weights if name.split(".")[-2] in adapted and name not in projections)
     if bare:
@@ -163,7 +168,7 @@ def _name(source: dict) -> str:
 
 
 def _projections(adapter: Path) -> dict[str, tuple[int, int]]:
-    """Return (outputs, inputs) of the weights that an adapter changes, by their names in the base."""
+    """Return (outputs, inputs) of the weights an adapter changes, by their names in the base."""
     shapes = _shapes(adapter)
     pairs = {}
     for key, (_, inputs) in shapes.items():

@@ -1,4 +1,7 @@
-"""Bring the starting policy, from a package, a hub or made up, into the folder that every stage loads."""
+"""Bring the starting policy into the folder that every stage loads.
+
+It comes from a package or a hub, or is made up.
+"""
 
 from pathlib import Path
 
@@ -25,7 +28,9 @@ CHATML = (
 
 
 def convert(config: params.Policy, folder: Path) -> None:
-    """Write the starting policy to `folder`, atomically: its tokenizer, and its weights unless they come from a hub.
+    """Write the starting policy to `folder`, atomically.
+
+    That is its tokenizer, and its weights unless they come from a hub.
 
     Raises:
         UserError: If a packaged file is missing or altered, or a hub model cannot be reached.
@@ -89,7 +94,9 @@ def _from_hub(loader: type, config: params.Policy):
 
 
 def _commit(config: params.Policy) -> str | None:
-    """Return the commit of a hub model whose tokenizer was just loaded, so that all stages take the same.
+    """Return the commit of a hub model whose tokenizer was just loaded.
+
+    All stages then take that same commit.
 
     It is None for a folder.
     """

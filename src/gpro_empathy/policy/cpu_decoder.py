@@ -29,7 +29,9 @@ TYPICAL_ROWS = 48
 
 
 def grouped_attention(module, query_BHTD, key_BGSD, value_BGSD, attention_mask, scaling=None, **kwargs):
-    """Attend with one query a row, H heads in G groups; longer queries go to transformers' own attention.
+    """Attend with one query a row, H heads in G groups.
+
+    Longer queries go to transformers' own attention.
 
     Called by transformers. Returns the result, shape (B, 1, H, D), and no weights.
     """
@@ -51,7 +53,10 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class RoomyLayer(DynamicLayer):
-    """A cache layer whose keys and values are views of larger tensors, so that a token is written in place."""
+    """A cache layer whose keys and values are views of larger tensors.
+
+    So a token is written in place.
+    """
 
     _rooms: tuple[torch.Tensor, torch.Tensor] | None = None
 

@@ -1,4 +1,6 @@
-"""Decode in this process: each prompt read once, all its samples decoded together, finished ones dropped.
+"""Decode in this process, each prompt read once.
+
+All samples of a prompt are decoded together, and finished ones are dropped.
 
 Random numbers are drawn per response before decoding starts, so that a response depends on its own
 row of numbers and not on which other responses share its batch.
@@ -76,9 +78,12 @@ def decode(
     uniform_BT: torch.Tensor,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """Sample responses from given uniform numbers, shape (P * K, max_tokens); otherwise as `Sampler.sample`.
+    """Sample responses from given uniform numbers, shape (P * K, max_tokens).
 
-    `on_token` is called after every decoding step with the step and the number of responses still open.
+    Otherwise as `Sampler.sample`.
+
+    `on_token` is called after every decoding step with the step and the number of responses still
+    open.
     """
     device = model.device
     uniform_BT = uniform_BT.to(device)
@@ -163,7 +168,9 @@ def _invert(cumulative_BV: torch.Tensor, mass_B: torch.Tensor) -> torch.Tensor:
 
 
 def _read_prompts(model, prompts, samples_per_prompt, pad_id):
-    """Run the prompts once, what all share only once, and repeat logits, cache and mask for each prompt's samples.
+    """Run the prompts once, and repeat logits, cache and mask for each prompt's samples.
+
+    What all prompts share is run only once.
 
     The tokens that are shared, of the system prompt, stand first in every row; the others end in
     its last column.

@@ -1,4 +1,7 @@
-"""The policy: a chat model in 4 bits with LoRA, on a GPU or exactly as right, if slower, on a CPU."""
+"""The policy: a chat model in 4 bits with LoRA, on a GPU or a CPU.
+
+On a CPU it is exactly as right, if slower.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -26,8 +29,8 @@ SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|
 def compute_dtype(config: params.Policy) -> torch.dtype:
     """Return the number format that policy.dtype stands for on this machine.
 
-    `auto` is bfloat16 where the hardware multiplies it (a GPU, or a processor with AVX512-BF16 or AMX), else float32:
-    without, products in bfloat16 are many times slower than in float32.
+    `auto` is bfloat16 where the hardware multiplies it (a GPU, or a processor with AVX512-BF16 or
+    AMX), else float32: without, products in bfloat16 are many times slower than in float32.
     """
     if config.dtype != "auto":
         return getattr(torch, config.dtype)
@@ -38,7 +41,10 @@ def compute_dtype(config: params.Policy) -> torch.dtype:
 
 
 def autocast(model: torch.nn.Module) -> torch.autocast:
-    """Return the context in which LoRA matrices, kept in float32, multiply in the format of the base weights."""
+    """Return the context in which LoRA matrices multiply in the format of the base weights.
+
+    The matrices are kept in float32.
+    """
     dtype = model.get_input_embeddings().weight.dtype
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
@@ -91,7 +97,10 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
 
 
 def add_lora(model: PreTrainedModel, config: params.Policy, adapter: Path | None) -> PeftModel:
-    """Wrap a base model with trainable LoRA matrices: those of `adapter`, or new ones that change nothing yet."""
+    """Wrap a base model with trainable LoRA matrices.
+
+    They are those of `adapter`, or new ones that change nothing yet.
+    """
     if adapter is not None:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     lora = LoraConfig(
@@ -101,7 +110,9 @@ def add_lora(model: PreTrainedModel, config: params.Policy, adapter: Path | None
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
-    """Return the token ids of a chat prompt, up to where the reply begins; a user's text is text in it.
+    """Return the token ids of a chat prompt, up to where the reply begins.
+
+    A user's text is text in it.
 
     Raises:
         UserError: If the tokenizer cannot but read a control token in a user's message.

@@ -1,4 +1,7 @@
-"""A two-layer Llama with random weights, and its tokenizer, made on the spot: for those who change the code."""
+"""A two-layer Llama with random weights, and its tokenizer, made on the spot.
+
+For those who change the code.
+"""
 
 import torch
 from tokenizers import Tokenizer
@@ -18,7 +21,10 @@ from gpro_empathy import response_format
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
-    """Make a byte-level tokenizer on the spot: every text can be written in it, if in many tokens."""
+    """Make a byte-level tokenizer on the spot.
+
+    Every text can be written in it, if in many tokens.
+    """
     backend = Tokenizer(BPE())
     backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     trainer = BpeTrainer(
@@ -32,7 +38,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def llama(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Return the model, the same at every call, with the vocabulary and special tokens of a tokenizer."""
+    """Return the model, with the vocabulary and special tokens of a tokenizer.
+
+    It is the same at every call.
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

@@ -29,7 +29,9 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def weights(folder: Path) -> Path:
-    """Return a folder with the weights of a converted policy, fetching those of a hub model at their revision.
+    """Return a folder with the weights of a converted policy.
+
+    Those of a hub model are fetched at their revision.
 
     Raises:
         UserError: If a hub model cannot be fetched.
@@ -86,7 +88,9 @@ def room_for(rank: int) -> int:
 
 
 def load(config: params.Policy, rollout: params.Rollout, folder: Path):
-    """Start vLLM in this process with the base of a converted policy; arguments as `engine_arguments`.
+    """Start vLLM in this process with the base of a converted policy.
+
+    The arguments are as for `engine_arguments`.
 
     Raises:
         UserError: If vLLM is not installed. How it fails to start, module `entry_point` puts into
@@ -141,7 +145,10 @@ class VllmSampler:
 
 
 def adapter_request(name: str, number: int, folder: Path):
-    """Return the request with which vLLM samples from an adapter; numbers count from 1 and differ."""
+    """Return the request with which vLLM samples from an adapter.
+
+    Numbers count from 1 and differ.
+    """
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(folder))

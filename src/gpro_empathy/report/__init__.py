@@ -1,1 +1,1 @@
-"""What turns the numbers into the report: LaTeX, figures, the results page, provenance; no torch."""
+"""What turns numbers into the report: LaTeX, figures, the results page, provenance; no torch."""

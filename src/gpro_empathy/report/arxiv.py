@@ -1,7 +1,8 @@
 """Pack the report as a source archive that compiles by itself, in an empty folder, without BibTeX.
 
-`python -m gpro_empathy.report.arxiv` writes tmp/arxiv.tar.gz: the text, what the stages generated for it, its figures and its
-bibliography as LaTeX. The archive has been compiled before the command ends; equal sources give equal bytes.
+`python -m gpro_empathy.report.arxiv` writes tmp/arxiv.tar.gz: the text, what the stages generated
+for it, its figures and its bibliography as LaTeX. The archive has been compiled before the command
+ends; equal sources give equal bytes.
 """
 
 import gzip
@@ -34,7 +35,9 @@ def run(root: Path = Path(), archive: Path = ARCHIVE) -> None:
 
 
 def sources(root: Path, build: Path) -> dict[str, bytes]:
-    """Return the files of the archive by name: what LaTeX says it read from this repository, and main.bbl.
+    """Return the archive's files by name.
+
+    They are what LaTeX says it read from this repository, and main.bbl.
 
     A figure in reports/figures/ stands in figures/ there, and the text is changed to say so.
     """
@@ -54,7 +57,9 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
 
 
 def pack(contents: dict[str, bytes]) -> bytes:
-    """Return a gzipped tar archive of files by name, without times, owners and modes of this machine.
+    """Return a gzipped tar archive of files by name.
+
+    It holds no times, owners or modes of this machine.
 
     Raises:
         UserError: If a name would leave the folder that the archive is unpacked in.

@@ -1,4 +1,7 @@
-"""The figures of the report: each a function from numbers to a matplotlib Figure, without files or statistics."""
+"""The figures of the report, each a function from numbers to a matplotlib Figure.
+
+No function here reads or writes files or works out statistics.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,7 +39,10 @@ MODES = {
 
 
 def style(font_size: float) -> AbstractContextManager:
-    """Return the context in which the figures are made and saved: small type, thin axes, fonts embedded."""
+    """Return the context in which the figures are made and saved.
+
+    It sets small type and thin axes, and embeds fonts.
+    """
     settings = {
         **sns.axes_style("ticks"),
         "font.size": font_size,
@@ -93,9 +99,10 @@ def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palet
 
 
 def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], width: float, palette: str) -> Figure:
-    """Draw each metric's mean difference and its interval, in standard deviations of the differences.
+    """Draw each metric's mean difference and its interval.
 
-    Several training seeds are small bars beside the mean.
+    Both are in standard deviations of the differences. Several training seeds are small bars beside
+    the mean.
     """
     figure = Figure(figsize=(0.56 * width, 0.19 * len(order) + 0.6))
     ax = figure.subplots()
@@ -152,7 +159,9 @@ def reward_distributions(responses: pd.DataFrame, policies: Sequence[str], width
 
 
 def empathy_by_intensity(intensity: ByIntensity, policies: Sequence[str], width: float, palette: str) -> Figure:
-    """Draw the mean raw empathy of each policy by the intensity of the user's turn, with intervals where there are any.
+    """Draw the mean raw empathy of each policy by the intensity of the user's turn.
+
+    Intervals are drawn where there are any.
 
     Args:
         intensity: What by_intensity.by_intensity returns.
@@ -190,7 +199,9 @@ def empathy_by_intensity(intensity: ByIntensity, policies: Sequence[str], width:
 def scorer_reliability(
     predictions: pd.DataFrame, reliability: Mapping[str, Sequence[Mapping]], width: float, palette: str
 ) -> Figure:
-    """Draw labelled against predicted empathy on test turns, for both scorers, with the means of bins and their intervals.
+    """Draw labelled against predicted empathy on test turns, for both scorers.
+
+    The means of bins are drawn too, with their intervals.
 
     Args:
         reliability: For `reward` and `audit` the bins of turns by their prediction.
@@ -243,7 +254,10 @@ def reward_against_held_out(change: pd.DataFrame, width: float, palette: str) ->
 
 
 def temperature_effect(temperature: TemperatureEffect, width: float, palette: str) -> Figure:
-    """Draw what each T does in each way of calibrating: to the advantages, to the order within groups, to the spread."""
+    """Draw what each T does in each way of calibrating.
+
+    It shows the effect on the advantages, on the order within groups and on the spread.
+    """
     figure = Figure(figsize=(width, 0.29 * width))
     axes = figure.subplots(1, 3)
     for colour, (mode, rows) in zip(sns.color_palette(palette, 3), temperature["modes"].items(), strict=True):

@@ -1,4 +1,7 @@
-"""What rehearsals measured on GPUs: reports/gpu/<name of the GPU>.json, by profile, and their table in the docs."""
+"""What rehearsals measured on GPUs, and their table in the docs.
+
+The numbers are in reports/gpu/<name of the GPU>.json, by profile.
+"""
 
 import re
 from pathlib import Path
@@ -42,7 +45,10 @@ def read(folder: Path = FOLDER) -> list[dict]:
 
 
 def not_passed(rehearsal: dict) -> str:
-    """Return which tasks after GRPO failed, and which were not run to an end, in words; empty if all passed."""
+    """Return in words which tasks after GRPO failed, and which were not run to an end.
+
+    The text is empty if all passed.
+    """
     failed = rehearsal["failed"]
     there = {
         "reload": rehearsal["adapter"],

@@ -129,7 +129,10 @@ def rows(cells: Iterable[Sequence[str]]) -> str:
 
 
 def tabular(columns: str, header: Sequence[str], *parts: Sequence[Sequence[str]]) -> str:
-    """Return a booktabs tabular of cells that are LaTeX already, with a rule above each part that has rows."""
+    """Return a booktabs tabular of cells that are LaTeX already.
+
+    A rule stands above each part that has rows.
+    """
     body = "".join(f"\\midrule\n{rows(part)}" for part in parts if part)
     return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{rows([header])}{body}\\bottomrule\n\\end{{tabular}}\n"
 

@@ -13,7 +13,11 @@ WORST = 2
 
 
 def examples(table: pd.DataFrame) -> str:
-    """Typeset the typical prompt of each intensity level, the extreme prompts, and single tuned responses."""
+    """Typeset example prompts and responses.
+
+    These are the typical prompt of each intensity level, the extreme prompts, and single tuned
+    responses.
+    """
     start = response_table.starting_policy(table)
     wide = response_table.per_prompt(table, "empathy_raw")
     change = (wide["tuned"] - wide[start]).sort_index().sort_values(kind="stable")

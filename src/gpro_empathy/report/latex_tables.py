@@ -88,7 +88,10 @@ def scorer_table(scorer: Mapping) -> str:
 
 
 def results_table(analysis: Analysis) -> str:
-    """Lay out the comparison of every declared metric, and below it that of what the audit looks at beside them."""
+    """Lay out the comparison of every declared metric.
+
+    Below it stands that of what the audit looks at beside those metrics.
+    """
     policies, audited = analysis["policies"], analysis["audit"]["metrics"]
     declared = [_compared(metric, analysis["metrics"][metric], policies) for metric in analysis["metric_order"]]
     others = [
@@ -114,7 +117,10 @@ def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
 
 
 def effects_table(analysis: Analysis) -> str:
-    """Lay out unadjusted tests, effect sizes, interquartile means and detectable differences of every declared metric."""
+    """Lay out tests, effect sizes and detectable differences of every declared metric.
+
+    The tests are unadjusted, and interquartile means are laid out too.
+    """
     start, body = analysis["starting_policy"], []
     for metric in analysis["metric_order"]:
         row, digits = analysis["metrics"][metric], metric_names.digits(metric)

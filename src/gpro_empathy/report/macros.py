@@ -1,6 +1,7 @@
 r"""The macros of the report: each one's name, source and format, in one dictionary.
 
-Sentences that depend on a result or a setting are macros too, chosen here, so that the text around them stays true.
+Sentences that depend on a result or a setting are macros too, chosen here, so that the text around
+them stays true.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the report is written from: the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
+    """What the report is written from.
 
+    These are the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
     `gpus` are the rehearsals on GPUs, in reports/gpu.
     """
 

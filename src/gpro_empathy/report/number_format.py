@@ -13,8 +13,8 @@ SMALLEST_P = 0.001
 class NumberFormat:
     """How one kind of text writes numbers.
 
-    `mark` makes its form of an ASCII number such as -0.41, `below` of one such as 0.001 that is above the value,
-    `missing` stands for None, and `brackets` are put around an interval.
+    `mark` makes its form of an ASCII number such as -0.41, `below` of one such as 0.001 that is
+    above the value, `missing` stands for None, and `brackets` are put around an interval.
     """
 
     mark: Callable[[str], str]

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: commit, settings, software, machine, and how long each stage took."""
+"""Where a run's numbers come from: commit, settings, software, machine, wall time by stage."""
 
 import hashlib
 import json
@@ -32,7 +32,11 @@ def packages(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
-    """Return processor, cores that this process may use, memory in GiB, GPU and operating system; no name of the machine."""
+    """Return what this machine is, without its name.
+
+    These are the processor, the cores that this process may use, memory in GiB, GPU and operating
+    system.
+    """
     inspected = hardware.inspect()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else inspected.cores
     return {
@@ -45,10 +49,11 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
 
 
 def lock_hash(lock: Mapping, stages: Sequence[str]) -> str | None:
-    """Return the SHA-256 of what dvc.lock says of the parameters and outputs of some stages; None if it lacks one.
+    """Return the SHA-256 of what dvc.lock says of some stages; None if it lacks one.
 
-    Hashed is the JSON, with sorted keys and without spaces, of {stage: {"outs": ..., "params":
-    ...}}. Dependencies are left out: a new wording of the report is one, and changes no result.
+    Hashed are their parameters and outputs: the JSON, with sorted keys and without spaces, of
+    {stage: {"outs": ..., "params": ...}}. Dependencies are left out: a new wording of the report is
+    one, and changes no result.
     """
     entries = lock.get("stages", {})
     if any(name not in entries for name in stages):
@@ -60,7 +65,9 @@ def lock_hash(lock: Mapping, stages: Sequence[str]) -> str | None:
 def wall_times(
     stages: Sequence[str], records: Mapping[str, Mapping], lock: Mapping, known: Mapping[str, Mapping]
 ) -> tuple[dict[str, float | None], dict[str, dict]]:
-    """Return the seconds that each stage took, None where its outputs came from the cache; and what is known now.
+    """Return the seconds that each stage took, and what is known now.
+
+    The seconds are None where the outputs of a stage came from the cache.
 
     A record says when a stage last ran here, not that its outputs are those of that run: DVC may
     have brought other ones back from its cache since. So the entry of dvc.lock that was first seen
@@ -115,7 +122,10 @@ def report(record: Mapping, links: Mapping[str, str]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time as LaTeX: seconds, from two minutes on minutes; or that the outputs came from the cache."""
+    """Return a time as LaTeX, or that the outputs came from the cache.
+
+    The unit is seconds, and minutes from two minutes on.
+    """
     if seconds is None:
         return "taken from the cache"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

@@ -1,4 +1,4 @@
-"""What git knows of the folder that a run stands in: its commit, what differs from it, files as committed.
+"""What git knows of a run's folder: its commit, what differs from it, files as committed.
 
 A copy inside another repository's ignored folder, as `make tiny` makes one, is not in git: the
 commit found there would be that of something else.
@@ -23,7 +23,9 @@ def head(root: Path = Path()) -> str:
 
 
 def changed(root: Path = Path()) -> list[str]:
-    """Return the paths that differ from the commit, new files that git does not ignore included, sorted.
+    """Return, sorted, the paths that differ from the commit.
+
+    New files that git does not ignore are included.
 
     Raises:
         UserError: As `head`.

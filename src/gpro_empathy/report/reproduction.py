@@ -1,9 +1,10 @@
-"""Did it reproduce? Compare this run's numbers with the committed ones, each with a stated tolerance.
+"""Compare this run's numbers with the committed ones, each with a stated tolerance.
 
-`python -m gpro_empathy.report.reproduction` compares with HEAD, `--revision` with another commit. Another processor, GPU or library
-version rounds differently, so that sampling takes other tokens and training takes another course: settings, counts and
-labels must repeat exactly, scores within what their own uncertainty allows. A number that does not agree is a finding,
-no failure: the status is 0 whenever there was something to compare.
+`python -m gpro_empathy.report.reproduction` compares with HEAD, `--revision` with another commit.
+Another processor, GPU or library version rounds differently, so that sampling takes other tokens
+and training takes another course: settings, counts and labels must repeat exactly, scores within
+what their own uncertainty allows. A number that does not agree is a finding, no failure: the status
+is 0 whenever there was something to compare.
 """
 
 import argparse
@@ -40,7 +41,10 @@ _LISTED = 40
 
 @dataclass(frozen=True)
 class Comparison:
-    """One value of a report: where it stands, both values (`missing` where there is none), the rule, the outcome."""
+    """One value of a report: where it stands, both values, the rule, the outcome.
+
+    A value is `missing` where there is none.
+    """
 
     place: str
     committed: object
@@ -50,7 +54,10 @@ class Comparison:
 
 
 def compare(name: str, committed: object, current: object) -> list[Comparison]:
-    """Compare every number, word and truth value of a report with the committed one, in the order of their keys."""
+    """Compare every number, word and truth value of a report with the committed one.
+
+    They come in the order of their keys.
+    """
     old, new = dict(leaves(committed)), dict(leaves(current))
     comparisons = []
     for path in sorted(old.keys() | new.keys(), key=_natural):
@@ -82,7 +89,10 @@ def changed_sections(committed: str, current: str) -> list[str]:
 
 
 def summary(comparisons: list[Comparison]) -> str:
-    """Return how many values agree, the same by rule with its tolerance, and a table of those that do not."""
+    """Return how many values agree, in all and by rule, and a table of those that do not.
+
+    Each rule is named with its tolerance.
+    """
     wrong = [comparison for comparison in comparisons if not comparison.agrees]
     if not wrong:
         lines = [f"All {len(comparisons)} numbers agree with the committed ones."]

@@ -1,4 +1,7 @@
-"""The scorer's section of the report: its macros, sentences and tables, as LaTeX text that is true whatever was found."""
+"""The scorer's section of the report: its macros, sentences and tables.
+
+It is LaTeX text that is true whatever was found.
+"""
 
 from collections.abc import Mapping
 
@@ -41,7 +44,10 @@ NO_DEV = r"The official development file has not been rated (\stage{make scorer-
 
 
 def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[str, str]:
-    """Return the section's macros but the encoder's name, from reports/scorer.json and bench/scorer.json."""
+    """Return the section's macros, from reports/scorer.json and bench/scorer.json.
+
+    The macro of the encoder's name is not among them.
+    """
     turns, agreement = config.context_turns, scorer["agreement"]
     return {
         "RunScorerTrained": trained(config),
@@ -90,7 +96,10 @@ def biases(calibration: Mapping) -> str:
 
 
 def stock_phrases(scorer: Mapping) -> str:
-    """Say whether a stock phrase raises the score of any turn, and by more than a neutral sentence does."""
+    """Say whether a stock phrase raises the score of any turn.
+
+    It says too whether it does so by more than a neutral sentence does.
+    """
     reward, held_out = (scorer[role]["stock_phrases"]["mean"] for role in TITLES)
     change, difference = estimates.side(reward["change"], 0), estimates.side(reward["difference"], 0)
     verdict = {
@@ -131,7 +140,10 @@ def leak(measured: Mapping | None) -> str:
 
 
 def benchmark(results: Mapping) -> str:
-    """Say how the benchmark's scorer does on the official data, and against the published recipe where both were tried."""
+    """Say how the benchmark's scorer does on the official data.
+
+    Where both were tried, it is compared with the published recipe.
+    """
     dev, folds = results["dev"], results["folds"]
     if dev is None:
         return NO_DEV
@@ -164,7 +176,9 @@ def dev_column(dev: Mapping | None) -> str:
 
 
 def leak_table(measured: Mapping | None, dev: Mapping | None = None) -> str:
-    """Lay out the correlations of both ways to split, and those of the benchmark's scorer on the official dev file.
+    """Lay out the correlations of both ways to split, and those on the official dev file.
+
+    The latter are those of the benchmark's scorer.
 
     Args:
         dev: The `dev` entry of bench/scorer.json, if the file was rated.
@@ -180,7 +194,10 @@ def leak_table(measured: Mapping | None, dev: Mapping | None = None) -> str:
 
 
 def calibration_table(scorer: Mapping) -> str:
-    """Lay out bias and error of both scorers by the label's level, the turn's length and its polarity."""
+    """Lay out bias and error of both scorers by kind of turn.
+
+    The kinds are the label's level, the turn's length and its polarity.
+    """
     kinds = {
         "by_label": lambda row: f"empathy {row['group']}",
         "by_words": _words,

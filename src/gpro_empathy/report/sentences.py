@@ -1,4 +1,4 @@
-"""Sentences of the report that a setting or a result chooses: LaTeX text, true for whatever chose it."""
+"""Sentences of the report that a setting or a result chooses: LaTeX, true for whatever chose it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -169,7 +169,10 @@ def similarity(comparison: Comparison, noninferiority: Noninferiority) -> str:
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Say how many trainings the comparison rests on, and what that means for intervals and tests."""
+    """Say how many trainings the comparison rests on.
+
+    It says too what that means for intervals and tests.
+    """
     if len(numbers) == 1:
         return (
             "One training seed was run, so the spread between trainings is unknown: intervals and tests say what these "
@@ -195,7 +198,10 @@ def seed_results(comparison: Comparison) -> str:
 
 
 def trend(tuned: Trend, change: Trend, confidence: float) -> str:
-    """Say whether the tuned policy's empathy grows with the intensity of the turn, and whether its gain does."""
+    """Say whether the tuned policy's empathy grows with the intensity of the turn.
+
+    It says too whether its gain does.
+    """
     sentences = []
     for subject, correlation in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
         if _clear(correlation, confidence):
@@ -216,7 +222,10 @@ def hacking(audit: Audit) -> str:
 
 
 def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: float) -> str:
-    """Give the smallest correlation of advantages over the grid, with its T, and the most reversed pairs, in one mode."""
+    """Give the smallest correlation of advantages over the grid, with its T, in one mode.
+
+    The most reversed pairs are given too.
+    """
     other_rows = _others(rows, configured)
     if not other_rows:
         return f"undefined {CALIBRATIONS[mode]}, where the rewards have no spread"
@@ -229,7 +238,7 @@ def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: flo
 
 
 def temperature_verdict(rows: Sequence[AtTemperature], configured: float) -> str:
-    """Say how much T matters in the calibration that was trained with, and from where on it is said to."""
+    """Say how much T matters in the calibration trained with, and from where on it is said to."""
     other_rows = _others(rows, configured)
     if not other_rows:
         return "Whether $T$ matters cannot be said."

@@ -1,4 +1,6 @@
-"""How far a number of a rerun may lie from the committed one and still count as reproduced: one table, RULES.
+"""How far a rerun's number may lie from the committed one and still count as reproduced.
+
+The rules are one table, RULES.
 
 The first rule whose report and key fit a number judges it. Rules of the comparison take their width
 from the committed interval of the metric: the run's own statement of how uncertain it is. A rerun
@@ -21,7 +23,10 @@ _WIDENING = math.sqrt(2)
 
 @dataclass(frozen=True)
 class Rule:
-    """What a rule is for, its tolerance in words, and a test (path, committed, current, committed report) -> agrees."""
+    """What a rule is for, its tolerance in words, and a test of two values.
+
+    The test is (path, committed, current, committed report) -> agrees.
+    """
 
     what: str
     tolerance: str
@@ -31,7 +36,7 @@ class Rule:
 
 
 def rule_of(report: str, path: tuple) -> Rule:
-    """Return the first rule for a number, given the report's file and the keys that lead to the number."""
+    """Return the first rule for a number, given the report's file and the keys that lead to it."""
     joined = ".".join(map(str, path))
     return next(rule for rule in RULES if re.search(rule.report, report) and re.search(rule.keys, joined))
 

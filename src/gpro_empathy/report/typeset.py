@@ -1,4 +1,4 @@
-"""Typeset the report with latexmk: equal bytes for equal sources, and no flaw that the log names."""
+"""Typeset the report with latexmk: equal bytes for equal sources, no flaw that the log names."""
 
 import os
 import re
@@ -31,7 +31,9 @@ def typeset(root: Path) -> Path:
 
 
 def compile_tex(root: Path, source: Path, build: Path) -> None:
-    """Compile a LaTeX source below `root` into a folder beside it, or in place if that is the current one.
+    """Compile a LaTeX source below `root` into a folder beside it, or in place.
+
+    It is compiled in place if that folder is the current one.
 
     Raises:
         UserError: As `typeset`.

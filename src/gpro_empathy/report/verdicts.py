@@ -1,4 +1,4 @@
-"""What was found, in words: plain text, the one source of the report's verdicts and of the results page's."""
+"""What was found, in plain text: the one source of the report's and the results page's verdicts."""
 
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.analysis.results import Audit
@@ -31,7 +31,10 @@ AUDIT = {
 
 
 def drift(audit: Audit) -> str:
-    """Name the side effects that the adjusted tests confirm, and apart from them the changes that the reward asks for."""
+    """Name the side effects that the adjusted tests confirm.
+
+    Apart from them, the changes that the reward asks for are named.
+    """
     asked = audit["asked_changes"]
     if audit["drifts"]:
         text = f"Confirmed drift: {_changes(audit, audit['drifts'])}."

@@ -1,4 +1,6 @@
-"""The results as one web page: verdict, tables, figures, and every response with its scores, in a single HTML text.
+"""The results as one web page, in a single HTML text.
+
+It shows verdict, tables, figures, and every response with its scores.
 
 Utterances and responses are untrusted text. Jinja escapes what stands in the markup,
 `embedded_json` what stands in the script, and the page's own script sets texts as text nodes; a
@@ -75,7 +77,9 @@ def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], capt
 
 
 def embedded_json(value: object) -> str:
-    """Return JSON that may stand inside a script element: no character in it can end the element or a line.
+    """Return JSON that may stand inside a script element.
+
+    No character in it can end the element or a line.
 
     Raises:
         ValueError: If a number is not finite.
@@ -88,9 +92,10 @@ def embedded_json(value: object) -> str:
 
 
 def browser_data(rows: Sequence[Mapping], metrics: Sequence[str], start: str) -> dict:
-    """Return what the page's script shows: prompts in the order of the rows, each with the responses of each policy.
+    """Return what the page's script shows.
 
-    A metric that no row holds, because it is made from several, is left out.
+    These are the prompts in the order of the rows, each with the responses of each policy. A metric
+    that no row holds, because it is made from several, is left out.
 
     Raises:
         ValueError: If a prompt lacks the responses of a policy, or no row holds empathy_raw.

@@ -1,4 +1,6 @@
-"""The empathy scorer: an encoder and a linear head that rates Emotion, EmotionalPolarity and Empathy.
+"""The empathy scorer: an encoder and a linear head that rate three labels.
+
+The labels are Emotion, EmotionalPolarity and Empathy.
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber
 loss, text normalised; or, with rank 0, the blocks themselves are trained. The embedding of a turn
@@ -93,7 +95,7 @@ class Scorer(nn.Module):
             self.encoder = self.encoder.merge_and_unload()
 
     def encode(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> list[Window]:
-        """Return the windows in which the texts are read, with their contexts if the scorer reads any.
+        """Return the windows in which the texts are read, with contexts if the scorer reads any.
 
         Raises:
             ValueError: As `score`.
@@ -120,7 +122,10 @@ class Ensemble:
 
     @property
     def context_turns(self) -> int:
-        """Return how many earlier turns `score` wants at most; a member that reads fewer drops the oldest."""
+        """Return how many earlier turns `score` wants at most.
+
+        A member that reads fewer drops the oldest.
+        """
         return max(member.context_turns for member in self.members)
 
     def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:

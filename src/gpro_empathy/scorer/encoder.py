@@ -1,4 +1,4 @@
-"""The encoder of the empathy scorer: where it comes from, which of its weights are trained, and how those are kept."""
+"""The encoder of the empathy scorer: its source, its trained weights, and how those are kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,9 @@ def device() -> torch.device:
 def load(
     name: str, revision: str | None, layers: int | None, attention_dropout: float = 0.0
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """Load an encoder and its tokenizer: the packaged MiniLM, a small random BERT, or one from the hub.
+    """Load an encoder and its tokenizer.
+
+    The encoder is the packaged MiniLM, a small random BERT, or one from the hub.
 
     Args:
         layers: How many of its layers are kept, from the input on; None keeps all (two of the
@@ -78,7 +80,7 @@ def load(
 
 
 def trainable(encoder: nn.Module, config: params.TrainScorer) -> nn.Module:
-    """Return the encoder with new LoRA matrices, or, with rank 0, with its own blocks to be trained."""
+    """Return the encoder with new LoRA matrices, or, at rank 0, with its own blocks to train."""
     if not config.lora_rank:
         # Most words are too rare to be learned anew: their embeddings stay.
         encoder.embeddings.requires_grad_(False)
@@ -127,7 +129,10 @@ def restore(encoder: nn.Module, folder: Path, settings: Mapping, remedy: str) ->
 
 
 def tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file; its absence or damage is a UserError that ends with the remedy."""
+    """Return the tensors of a safetensors file.
+
+    Its absence or damage is a UserError that ends with the remedy.
+    """
     try:
         return load_file(path)
     except (FileNotFoundError, SafetensorError):

@@ -43,7 +43,9 @@ def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[s
 def train(
     turns: Sequence[Turn], config: params.TrainScorer, *, seed: int, progress: Callable[[str], None] = print
 ) -> empathy_scorer.Scorer:
-    """Train a scorer on turns that carry at least one label; missing labels do not count in the loss.
+    """Train a scorer on turns that carry at least one label.
+
+    Missing labels do not count in the loss.
 
     A label that no turn carries is not learned: the scorer's values of it are NaN.
 
@@ -83,7 +85,10 @@ def _refuse_unlearnable(targets_B3: torch.Tensor) -> None:
 
 
 def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:
-    """Return what `empathy_scorer.save` stores of a training: the encoder, what it reads, and how it was trained on what."""
+    """Return what `empathy_scorer.save` stores of a training.
+
+    That is the encoder, what it reads, and how it was trained on what.
+    """
     return {
         **{name: getattr(config, name) for name in ("encoder", "revision", "max_tokens", "context_turns")},
         "training": {
@@ -140,14 +145,20 @@ def _loss(model, batch, targets_B3, config) -> torch.Tensor:
 
 
 def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
-    """Return Huber's loss, averaged over all B x 3 places; a missing target (NaN) counts as no error."""
+    """Return Huber's loss, averaged over all B x 3 places.
+
+    A missing target (NaN) counts as no error.
+    """
     error_B3 = torch.where(target_B3.isnan(), 0.0, predicted_B3 - target_B3)
     size_B3 = error_B3.abs()
     return torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
 
 
 def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Yield batches in random order, of windows of similar length: padding to one length triples the time."""
+    """Yield batches in random order, of windows of similar length.
+
+    Padding to one length triples the time.
+    """
     jittered = np.array(lengths) * rng.uniform(0.8, 1.2, len(lengths))
     order = np.argsort(jittered, kind="stable")
     batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

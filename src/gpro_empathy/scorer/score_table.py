@@ -1,4 +1,7 @@
-"""Score a table of turns with a trained scorer, in constant memory, and write the scores beside the turns' names."""
+"""Score a table of turns with a trained scorer, and write the scores beside the turns' names.
+
+It takes constant memory.
+"""
 
 import json
 import sys
@@ -138,7 +141,10 @@ def _next_number(row: Row, column: str | None, before: int | None) -> int | None
 
 
 def score_rows(pairs: Iterable[tuple[Row, tuple[str, ...]]], model: Scorer) -> Iterator[tuple[Row, np.ndarray]]:
-    """Yield each row with its scores, shape (3,), label units; NaN for a label that the scorer has not learned."""
+    """Yield each row with its scores, shape (3,), in label units.
+
+    A score is NaN for a label that the scorer has not learned.
+    """
     for chunk in _chunks(pairs):
         scores_B3 = model.score([row.text for row, _ in chunk], [context for _, context in chunk])
         learned_3 = ~np.isnan(scores_B3).all(0)
@@ -151,7 +157,10 @@ def score_rows(pairs: Iterable[tuple[Row, tuple[str, ...]]], model: Scorer) -> I
 
 
 def _chunks(pairs: Iterable[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple[Row, tuple[str, ...]]]]:
-    """Yield rows in parts that end where a conversation ends: cut up, its turns would be read in other windows."""
+    """Yield rows in parts that end where a conversation ends.
+
+    The turns of a conversation that is cut up would be read in other windows.
+    """
     chunk: list[tuple[Row, tuple[str, ...]]] = []
     for row, context in pairs:
         if len(chunk) >= LARGEST_CHUNK or (len(chunk) >= CHUNK and not context):
@@ -163,7 +172,10 @@ def _chunks(pairs: Iterable[tuple[Row, tuple[str, ...]]]) -> Iterator[list[tuple
 
 
 def write(scored: Iterable[tuple[Row, np.ndarray]], table: Table, kind: str, file: TextIO) -> None:
-    """Write the id columns and the scores, as csv (a header, then a line per row) or jsonl (an object per row)."""
+    """Write the id columns and the scores.
+
+    As csv: a header, then a line per row. As jsonl: an object per row.
+    """
     if kind == "csv":
         header = [*table.id_columns, *COLUMNS.values()]
         rows = (

@@ -25,8 +25,9 @@ SHORTEST_REMNANT = 2
 class Window:
     """Consecutive turns of one conversation that are read together.
 
-    `turns` has the token ids of each turn, special tokens included; `rows` says which rows of the input the last
-    len(rows) of them are. The turns before those are context: they are read, but not rated.
+    `turns` has the token ids of each turn, special tokens included; `rows` says which rows of the
+    input the last len(rows) of them are. The turns before those are context: they are read, but not
+    rated.
     """
 
     turns: tuple[Sequence[int], ...]
@@ -42,8 +43,9 @@ class Window:
 class Batch:
     """Windows as the encoder takes them, padded on the right.
 
-    `ids_BT` are token ids; `turn_BT` is the turn in the window that a token belongs to, -1 for padding; `weights_RN`
-    averages the states of each of R rated turns over the batch's N = B * T tokens; `rows` are their rows of the input.
+    `ids_BT` are token ids; `turn_BT` is the turn in the window that a token belongs to, -1 for
+    padding; `weights_RN` averages the states of each of R rated turns over the batch's N = B * T
+    tokens; `rows` are their rows of the input.
     """
 
     ids_BT: torch.Tensor
@@ -108,7 +110,10 @@ def collate(batch: Sequence[Window], pad_id: int) -> Batch:
 
 
 def attention_mask(turn_BT: torch.Tensor) -> torch.Tensor:
-    """Return which tokens each token attends to, shape (B, 1, T, T): those of its own turn and of the turns before it."""
+    """Return which tokens each token attends to, shape (B, 1, T, T).
+
+    They are those of its own turn and of the turns before it.
+    """
     query_BT1, key_B1T = turn_BT[:, :, None], turn_BT[:, None, :]
     mask_BTT = (key_B1T <= query_BT1) & (key_B1T >= 0)
     # Padding attends to itself: a softmax over nothing would give no number.
@@ -153,7 +158,10 @@ def _cut(turns: Sequence[Sequence[int]], rows: Sequence[int], max_tokens: int, c
 
 
 def _fitted(turns: Sequence[Sequence[int]], room: int) -> list[Sequence[int]]:
-    """Return the last tokens of turns that fit: the oldest turns go, and what is left of the next loses its beginning."""
+    """Return the last tokens of turns that fit.
+
+    The oldest turns go, and what is left of the next loses its beginning.
+    """
     kept: list[Sequence[int]] = []
     for turn in reversed(turns):
         if room < SHORTEST_REMNANT:

@@ -55,7 +55,7 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.Tra
 def analyse(
     rows: list[dict], config: params.AnalyseRewards, weights: Mapping[str, float], rng: np.random.Generator
 ) -> RolloutAnalysis:
-    """Return all numbers that come from the rollouts, of a policy trained on rewards of these weights.
+    """Return all numbers from the rollouts of a policy trained on rewards of these weights.
 
     Raises:
         ValueError: If the rollouts do not allow the comparison, naming prompt and column.
@@ -95,7 +95,7 @@ def tell(part: str, started: float) -> None:
 
 
 def glance(analysis: Analysis) -> dict[str, dict[str, float]]:
-    """Return, for each declared metric, both policies' means, their difference and its adjusted p."""
+    """Return both policies' means, their difference and its adjusted p, by declared metric."""
     start = analysis["starting_policy"]
     return {
         name: {

@@ -85,7 +85,10 @@ def draw(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a figure as <path>.pdf and <path>.png, without dates and versions: equal numbers give equal bytes."""
+    """Save a figure as <path>.pdf and <path>.png, without dates and versions.
+
+    Equal numbers give equal bytes.
+    """
     figure.savefig(
         path.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
     )

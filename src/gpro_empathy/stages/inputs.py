@@ -1,6 +1,8 @@
 """Note the content of a file or folder of the user's, so that the stages that read it depend on it.
 
-DVC runs this for each entry of `inputs` in params.yaml; its arguments are the entry's name and path.
+DVC runs this for each entry of `inputs` in params.yaml; its arguments are the entry's name and
+path.
+
 Writes  data/inputs/<name>.json    SHA-256 by file
 """
 

@@ -1,6 +1,7 @@
 """Typeset the report.
 
-Reads   paper/main.tex, paper/references.bib, paper/generated/, paper/provenance/, reports/figures/*.pdf
+Reads   paper/main.tex, paper/references.bib, paper/generated/, paper/provenance/,
+        reports/figures/*.pdf
 Writes  reports/paper.pdf    the same bytes for the same inputs; LaTeX works in paper/build/
 """
 

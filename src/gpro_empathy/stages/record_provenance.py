@@ -1,6 +1,8 @@
-"""Record where the run's numbers come from, in files that hold times and name the hardware, as no others do.
+"""Record where the run's numbers come from.
 
-It is the first half of the stage paper, which depends on reports/index.html too, so that all other stages have run.
+The files written here hold times and name the hardware, as no others do. This is the first half of
+the stage paper, which depends on reports/index.html too, so that all other stages have run.
+
 Reads   params.yaml, dvc.lock, dvc.yaml    for hashes, and for the stages above that one
         git, work/stages/                  commit and changes, wall time of each stage
 Writes  reports/provenance.json            commit, hashes, versions, machine, seconds per stage
@@ -80,7 +82,10 @@ def above(graph: dict, name: str) -> list[str]:
 
 
 def state(graph: dict, root: Path) -> tuple[str | None, list[str]]:
-    """Return the commit, or None outside of git, and the changed files that are neither an output of a stage nor dvc.lock."""
+    """Return the commit, or None outside of git, and the changed files.
+
+    Outputs of a stage and dvc.lock are not among the changed files.
+    """
     try:
         commit, changes = repository.head(root), repository.changed(root)
     except files.UserError as error:

@@ -3,7 +3,8 @@
 Reads   models/policy/, models/warm_start/, models/tuned/    the policies
         models/scorer/, models/audit_scorer/                 reward and audit
         rewards/                                             reward terms of the user's own
-        reports/training/{reference,settings}.json           statistics of the reference calibration, training seeds
+        reports/training/reference.json                      statistics of the reference calibration
+        reports/training/settings.json                       training seeds
         data/prepared/prompts_test.jsonl
 Writes  data/rollouts/rollouts.jsonl                         one line per (prompt, policy, sample)
 """

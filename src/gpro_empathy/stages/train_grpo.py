@@ -5,7 +5,8 @@ Reads   models/policy/, models/warm_start/    the starting policy
         rewards/                              reward terms of the user's own
         data/prepared/prompts_{train,validation}.jsonl
 Writes  models/tuned/seed-<seed>/             the adapter of each training seed, with a model card
-        reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl, reference.json, settings.json
+        reports/training/                     log.csv, timing.csv, groups.csv, samples.jsonl,
+                                              reference.json, settings.json
 Keeps   work/train_grpo/                      checkpoints, from which an interrupted run goes on
 
 With `train_grpo.launcher` the stage starts itself again, in the processes of a configuration in

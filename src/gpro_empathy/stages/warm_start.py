@@ -2,7 +2,7 @@
 
 Reads   models/policy/                      the starting policy
         data/prepared/demonstrations.jsonl
-Writes  models/warm_start/                  the adapter, or nothing but a note where the warm start is off
+Writes  models/warm_start/                  the adapter, or only a note where the warm start is off
         reports/warm_start.json             loss at the start and at the end
 """
 

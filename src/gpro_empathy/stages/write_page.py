@@ -2,8 +2,9 @@
 
 Reads   reports/reward_analysis.json    verdict and tables
         data/rollouts/rollouts.jsonl    every response with its scores
-        paper/web/page.html             the written part, with paper/web/page.css and paper/web/page.js
-Writes  reports/index.html              travels with the folder reports/, whose figures it links without reading them
+        paper/web/page.html             the written part, with page.css and page.js beside it
+Writes  reports/index.html              travels with the folder reports/, whose figures it links
+                                        without reading them
 """
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Answer single messages by the tuned policy and by the starting one, and score the answers as rollouts are scored."""
+"""Answer single messages by the tuned policy and by the starting one, and score the answers.
+
+They are scored as rollouts are.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +61,9 @@ class Policies:
         self._tuned = ("tuned", seed)
 
     def respond(self, message: str, compare: bool, on_token: Callable[[str, int], None] | None = None) -> list[dict]:
-        """Return the tuned policy's answer, and with `compare` the starting policy's too, as rows of `rollouts.score`.
+        """Return the tuned policy's answer, and with `compare` the starting policy's too.
+
+        The answers are rows of `rollouts.score`.
 
         Args:
             on_token: Called after every token with the policy's name and the tokens so far.

@@ -1,4 +1,7 @@
-"""Talk to the tuned policy in the terminal: the notice, the commands, and how answers and their scores are shown."""
+"""Talk to the tuned policy in the terminal.
+
+Here are the notice, the commands, and how answers and their scores are shown.
+"""
 
 import shutil
 import textwrap
@@ -42,7 +45,9 @@ class Policies(Protocol):
 
 
 def talk(load: Callable[[], Policies], stdin: TextIO, stdout: TextIO, stderr: TextIO, *, compare: bool) -> None:
-    """Say the notice, load the models, and answer line by line until /quit, the end of the input or Ctrl-C.
+    """Say the notice, load the models, and answer line by line.
+
+    It goes on until /quit, the end of the input or Ctrl-C.
 
     Args:
         load: Returns the models; called after the notice, since it takes seconds.
@@ -103,7 +108,10 @@ def show(rows: Sequence[dict], width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with every character that a terminal would act on, other than a new line, made a visible mark."""
+    """Return `text` with a visible mark in place of each character a terminal acts on.
+
+    New lines stay.
+    """
     return "".join(
         c if c in f"\n{_JOINERS}" or unicodedata.category(c) not in _ACTED_ON else "\N{REPLACEMENT CHARACTER}"
         for c in text.replace("\r\n", "\n").replace("\t", " ")
@@ -160,7 +168,10 @@ def _ask() -> str | None:
 
 
 def _progress(stderr: TextIO) -> Callable[[str, int], None] | None:
-    """Return what shows how far an answer is, called with the policy's name and the tokens so far; None off a terminal."""
+    """Return what shows how far an answer is; None off a terminal.
+
+    It is called with the policy's name and the tokens so far.
+    """
     if not stderr.isatty():
         return None
     return lambda name, tokens: print(f"\r\033[K{name}: {tokens} tokens", end="", file=stderr, flush=True)

@@ -1,4 +1,7 @@
-"""Say what this machine has and what each profile needs; stop a run that cannot succeed before its long work."""
+"""Say what this machine has and what each profile needs.
+
+A run that cannot succeed is stopped before its long work.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -11,7 +14,11 @@ from gpro_empathy.training import launch
 
 
 def examine(config: params.Params, this_machine: machine.Machine) -> preflight.Environment:
-    """Look at packages, at what starts GRPO, at the user's reward terms, and at the hub if the run reads from it."""
+    """Look at all that a run finds beside the machine.
+
+    That is the packages, what starts GRPO, the user's reward terms, and the hub if the run reads
+    from it.
+    """
     wanted, present = installed.pinned(files.read_text(installed.lock_in_use())), installed.present()
     repositories = hub_access.needed(config)
     return preflight.Environment(
@@ -27,7 +34,7 @@ def examine(config: params.Params, this_machine: machine.Machine) -> preflight.E
 
 
 def with_usable_gpus(this_machine: machine.Machine, config: params.Params) -> machine.Machine:
-    """Return the machine with those GPUs alone that torch computes on, where the run asks for one."""
+    """Return the machine with only those GPUs that torch computes on, if the run asks for one."""
     if this_machine.gpus and preflight.asks_for_gpu(config):
         return replace(this_machine, gpus=machine.seen_by_torch(this_machine.gpus))
     return this_machine
@@ -91,7 +98,10 @@ def refuse(wrong: list[str]) -> None:
 
 
 def main() -> None:
-    """Print the tables, or with --quiet only what is wrong; exit with 1 if the run cannot succeed."""
+    """Print the tables, or with --quiet only what is wrong.
+
+    Exit with 1 if the run cannot succeed.
+    """
     parser = argparse.ArgumentParser(description="Say what this machine has, and what each profile needs.")
     parser.add_argument(
         "--quiet", action="store_true", help="print nothing unless the run of params.yaml cannot succeed"

@@ -39,7 +39,10 @@ WORKSPACE, WORKSPACE_GIB = "vLLM's workspace", 1.5
 
 @dataclass(frozen=True)
 class Spread:
-    """How a run lies on GPUs: processes of a machine, all processes, and whether they share the weights."""
+    """How a run lies on GPUs.
+
+    Processes of a machine, all processes, and whether they share the weights.
+    """
 
     per_machine: int = 1
     processes: int = 1
@@ -48,7 +51,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Sum:
-    """The parts of one GPU's memory in GiB, by name; `vllm` names those that lie in vLLM's share of the GPU, 0 to 1."""
+    """The parts of one GPU's memory in GiB, by name.
+
+    `vllm` names those that lie in vLLM's share of the GPU, 0 to 1.
+    """
 
     parts: dict[str, float]
     share: float | None
@@ -56,7 +62,10 @@ class Sum:
 
     @property
     def total(self) -> float:
-        """Return the smallest GPU memory in GiB that holds all parts; with vLLM, each side of its share must fit."""
+        """Return the smallest GPU memory in GiB that holds all parts.
+
+        With vLLM, each side of its share must fit.
+        """
         if self.share is None:
             return sum(self.parts.values())
         inside = sum(self.parts[name] for name in self.vllm)
@@ -76,7 +85,10 @@ class Sum:
 
 
 def architecture(model: str, folder: Path = ARCHITECTURES) -> dict | None:
-    """Return the configuration of a hub model that the repository keeps, or None if it keeps none."""
+    """Return the configuration of a hub model that the repository keeps.
+
+    None if it keeps none.
+    """
     path = folder / f"{model.rpartition('/')[2]}.json"
     return files.read_json(path) if path.is_file() else None
 
@@ -168,7 +180,9 @@ class Sizes:
 
 
 def sizes(policy: dict) -> Sizes:
-    """Return the sizes of a decoder, counted on the modules that transformers builds, without memory for weights.
+    """Return the sizes of a decoder, without memory for weights.
+
+    They are counted on the modules that transformers builds.
 
     Raises:
         UserError: If transformers knows no causal language model of this configuration.
@@ -222,7 +236,10 @@ def _on_meta(kind: type, configuration: dict):
 
 
 def decoder_parameters(policy: dict) -> tuple[int, int]:
-    """Return how many weights a decoder has in its projections, and in embeddings, output layer and norms."""
+    """Return how many weights a decoder has.
+
+    First those of its projections, then those of embeddings, output layer and norms.
+    """
     return sizes(policy).linear, sizes(policy).others
 
 
@@ -232,13 +249,19 @@ def lora_parameters(policy: dict, rank: int) -> int:
 
 
 def weights(policy: dict, load_in_4bit: bool) -> float:
-    """Return the GiB of the weights: projections in 4 bits or bfloat16, everything else in bfloat16."""
+    """Return the GiB of the weights.
+
+    Projections are in 4 bits or bfloat16, everything else in bfloat16.
+    """
     projections, others = decoder_parameters(policy)
     return (projections * (BYTES_4BIT if load_in_4bit else BYTES_BF16) + others * BYTES_BF16) / GIB
 
 
 def gathered(policy: dict) -> float:
-    """Return the GiB that are whole at a time where weights are sharded: two layers, and the output layer."""
+    """Return the GiB that are whole at a time where weights are sharded.
+
+    They are two layers, and the output layer.
+    """
     model = sizes(policy)
     whole = 2 * model.linear / model.layers + model.vocabulary * model.hidden
     return whole * BYTES_BF16 / GIB

@@ -1,4 +1,7 @@
-"""Can a run read what it needs from the Hugging Face hub? Asked before the run, in two small requests for each repository."""
+"""Can a run read what it needs from the Hugging Face hub?
+
+Asked before the run, in two small requests for each repository.
+"""
 
 import os
 import shutil
@@ -29,7 +32,10 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Repository:
-    """What a run reads from the hub: the parameter that names it, its id, `model` or `dataset`, and its commit."""
+    """What a run reads from the hub.
+
+    The parameter that names it, its id, `model` or `dataset`, and its commit.
+    """
 
     setting: str
     id: str
@@ -39,7 +45,10 @@ class Repository:
 
 @dataclass(frozen=True)
 class Access:
-    """What is known of a repository: `reachable`, `cached`, or a key of PROBLEMS; is it whole in the cache?"""
+    """What is known of a repository.
+
+    `state` is `reachable`, `cached`, or a key of PROBLEMS; `in_cache` says if all of it is cached.
+    """
 
     repository: Repository
     state: str
@@ -61,7 +70,10 @@ class Access:
 
 
 def needed(config: params.Params) -> list[Repository]:
-    """Return the repositories that a run with these parameters reads; none for the embedded default."""
+    """Return the repositories that a run with these parameters reads.
+
+    There are none for the embedded default.
+    """
     local = {packaged_models.SMOLLM2, packaged_models.MINILM, "random"}
     repositories = [
         Repository("policy.model", config.policy.model, revision=config.policy.revision),
@@ -121,7 +133,10 @@ def ask(repository: Repository, api, token: str | None) -> str:
 
 
 def separate_disk() -> float | None:
-    """Return the GiB that are free where the hub's cache lies, or None if that is the disk of the working folder."""
+    """Return the GiB that are free where the hub's cache lies.
+
+    None if that is the disk of the working folder.
+    """
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE).absolute()
@@ -130,7 +145,10 @@ def separate_disk() -> float | None:
 
 
 def in_cache(repository: Repository) -> bool:
-    """Tell whether the cache holds a whole copy: of a model all weights, of a data set what `datasets` made of it."""
+    """Tell whether the cache holds a whole copy.
+
+    Whole means: of a model all weights, of a data set what `datasets` made of it.
+    """
     from huggingface_hub import constants, errors, try_to_load_from_cache
 
     if repository.kind == "dataset":

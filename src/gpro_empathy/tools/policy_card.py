@@ -1,4 +1,7 @@
-"""The model card of a tuned policy for the Hugging Face hub, from the run's settings and measured numbers alone."""
+"""The model card of a tuned policy for the Hugging Face hub.
+
+It is made from the run's settings and measured numbers alone.
+"""
 
 import re
 from collections.abc import Mapping
@@ -16,12 +19,18 @@ _LLAMA_3 = re.compile(r"\bLlama-(3\.[1-3])\b")
 
 
 def hub_base(trained: adapters.Tuned) -> str | None:
-    """Return the id of the base on the hub; None for the random model of the tests, which is not there."""
+    """Return the id of the base on the hub.
+
+    None for the random model of the tests, which is not there.
+    """
     return HUB_SMOLLM2 if trained.base == packaged_models.SMOLLM2 else trained.hub_model
 
 
 def llama_version(base: str) -> str | None:
-    """Return 3.1, 3.2 or 3.3 if the base is a Llama under that version's Community License, else None."""
+    """Return 3.1, 3.2 or 3.3 if the base is a Llama under that version's Community License.
+
+    Return None for any other base.
+    """
     match = _LLAMA_3.search(base)
     return match[1] if match else None
 

@@ -1,7 +1,9 @@
-"""What keeps a run from succeeding on a machine: checks of what was found against what the parameters need.
+"""What keeps a run from succeeding on a machine.
+
+Checks of what was found against what the parameters need.
 
 Pure functions: `doctor` looks at the machine, the packages and the hub, and hands over what it
-    found.
+found.
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,9 @@ UNDO = "undo the profile with `git checkout params.yaml`"
 
 @dataclass(frozen=True)
 class Share:
-    """What a part of the run takes of GPUs: how many, as which setting says, and the memory of each.
+    """What a part of the run takes of GPUs.
+
+    How many, as which setting says, and the memory of each.
 
     `fewer` says how to take fewer GPUs, and `less` how to take less memory.
     """
@@ -45,7 +49,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Need:
-    """What a run takes: free disk, downloads by setting and memory in GiB, a GPU or none, and what is read from the hub.
+    """What a run takes of a machine.
+
+    Free disk, downloads by setting and memory in GiB, a GPU or none, and what is read from the hub.
 
     `gpu_memory` is empty where the repository keeps no architecture to compute it from.
     """
@@ -60,11 +66,13 @@ class Need:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run finds beside the machine: packages, the driver that CUDA needs, and access to the hub.
+    """What a run finds beside the machine.
+
+    Packages, the driver that CUDA needs, and access to the hub.
 
     `differences` are those of the packages from the lock.
-    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the working folder; `launch`
-    what the stage train_grpo would refuse.
+    `hub_disk` is the GiB that are free where the hub's cache lies, None if that is the disk of the
+    working folder; `launch` what the stage train_grpo would refuse.
     """
 
     differences: Sequence[str] = ()
@@ -123,7 +131,10 @@ def _spread(launcher: str) -> gpu_memory.Spread:
 def _shares(
     config: params.Params, policy: dict, encoders: dict[str, dict], spread: gpu_memory.Spread
 ) -> tuple[Share, ...]:
-    """Return what GRPO and the rollouts take of GPUs, which is none where a launcher keeps to the processor."""
+    """Return what GRPO and the rollouts take of GPUs.
+
+    It is none where a launcher keeps to the processor.
+    """
     rewards = list(encoders.values())
     grpo, rollout = config.train_grpo, config.rollout
     fewer = grpo.can_take_fewer(config.policy.backend)
@@ -161,7 +172,7 @@ def asks_for_gpu(config: params.Params) -> str | None:
 
 
 def checks(machine: Machine, config: params.Params, environment: Environment) -> list[Check]:
-    """Return all checks that a run with these parameters calls for, in the order in which to mend them."""
+    """Return all checks that a run with these parameters calls for, in the order to mend them."""
     wanted = need(config)
     result = [
         *_disk(machine, wanted, environment),
@@ -195,7 +206,10 @@ def failing(checks: Sequence[Check]) -> list[str]:
 
 
 def _disk(machine: Machine, wanted: Need, environment: Environment) -> list[Check]:
-    """Check the disk of the working folder and that of the hub's cache, for what is not in the cache yet."""
+    """Check the disk of the working folder and that of the hub's cache.
+
+    What is in the cache already needs no room.
+    """
     cached = {access.repository.setting for access in environment.hub if access.in_cache}
     downloads = sum(size for setting, size in wanted.downloads.items() if setting not in cached)
     if environment.hub_disk is None:
@@ -229,7 +243,9 @@ def _versions(unrecorded: Sequence[str]) -> Check:
 
 
 def gpu_checks(machine: Machine, config: params.Params, driver_needed: str, wanted: Need | None = None) -> list[Check]:
-    """Return the checks of GPUs, their driver, number and memory; none where there is no GPU and none is asked for.
+    """Return the checks of GPUs, their driver, number and memory.
+
+    There are none where there is no GPU and none is asked for.
 
     Args:
         wanted: What `need` says of these parameters, where it is known.

@@ -1,4 +1,7 @@
-"""Put the adapter and a model card into a folder, and on request push it to the Hugging Face hub."""
+"""Put the adapter and a model card into a folder.
+
+On request push it to the Hugging Face hub.
+"""
 
 import json
 import shutil
@@ -70,7 +73,9 @@ def check_name(repo: str) -> None:
 
 
 def dvc_status() -> dict[str, list]:
-    """Return what `dvc status` says has changed since the stages ran, by stage; empty where nothing has.
+    """Return what `dvc status` says has changed since the stages ran, by stage.
+
+    It is empty where nothing has.
 
     Raises:
         UserError: If DVC cannot say.
@@ -117,7 +122,10 @@ def check_results(status: Mapping[str, list]) -> None:
 
 
 def write(repo: str, trained: adapters.Tuned, config: params.Params, base: str) -> None:
-    """Write what is pushed to tmp/publish, atomically: the adapter, which names its base here, the card and a notice."""
+    """Write to tmp/publish, atomically, what is pushed.
+
+    It is the adapter, which names its base here, the card and a notice.
+    """
     settings, data, analysis = (
         files.read_json(REPORTS / name) for name in ("training/settings.json", "data.json", "reward_analysis.json")
     )
@@ -145,7 +153,10 @@ def _show(folder: Path) -> None:
 
 
 def _add_licence(base: str, revision: str | None, *, needed: bool) -> None:
-    """Copy the base's licence into the folder, which the Llama licences demand of whoever passes on what is made of it."""
+    """Copy the base's licence into the folder.
+
+    The Llama licences demand it of whoever passes on what is made of the base.
+    """
     try:
         path = hf_hub_download(base, LICENCE, revision=revision)
     except (httpx.HTTPError, OSError) as error:

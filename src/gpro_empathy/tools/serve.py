@@ -52,7 +52,10 @@ def command(trained: adapters.Tuned, config: params.Params, port: int, extra: Se
 
 
 def request(port: int) -> str:
-    """Return a command that asks the server for an answer, with the system message that the policy was trained with."""
+    """Return a command that asks the server for an answer.
+
+    It uses the system message that the policy was trained with.
+    """
     body = {"model": NAME, "messages": response_format.messages("My dog died last night.")}
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     return shlex.join(["curl", url, "-H", "Content-Type: application/json", "-d", json.dumps(body)])

@@ -1,7 +1,7 @@
 """Copy the folder that this runs in: what git has or would take, with or without a repository.
 
-`python -m gpro_empathy.tools.tree_copy TARGET`, for `make tiny` and `make seeds`. Checkpoints of an earlier run, in
-TARGET/work, are kept, so that it goes on.
+`python -m gpro_empathy.tools.tree_copy TARGET`, for `make tiny` and `make seeds`. Checkpoints of an
+earlier run, in TARGET/work, are kept, so that it goes on.
 """
 
 import argparse
@@ -52,7 +52,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def listed(folder: Path) -> Iterator[Path]:
-    """Yield the paths below a folder that git has or would take, relative to it; those of nested repositories too.
+    """Yield the paths below a folder that git has or would take, relative to it.
+
+    Those of nested repositories too.
 
     Raises:
         UserError: As `copy`.

@@ -1,8 +1,9 @@
 """The engines that hold the policy while it is trained by GRPO, behind one interface.
 
-`transformers` loads 4-bit weights by bitsandbytes and runs anywhere, with the fast sampling and log-probabilities of this
-package. `unsloth` needs CUDA: it trains with Unsloth's kernels and samples with vLLM, or where train_grpo.vllm_mode is none
-with the trained model itself. The stage differs in nothing else.
+`transformers` loads 4-bit weights by bitsandbytes and runs anywhere, with the fast sampling and
+log-probabilities of this package. `unsloth` needs CUDA: it trains with Unsloth's kernels and
+samples with vLLM, or where train_grpo.vllm_mode is none with the trained model itself. The stage
+differs in nothing else.
 """
 
 from collections.abc import Sequence
@@ -75,7 +76,10 @@ class Transformers:
 
 
 class Unsloth:
-    """The policy in Unsloth, with vLLM; `unsloth_engine.prepare` must have been called before trl was imported."""
+    """The policy in Unsloth, with vLLM.
+
+    `unsloth_engine.prepare` must have been called before trl was imported.
+    """
 
     def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
         if grpo_config.kl_beta and adapter is not None:
@@ -92,7 +96,10 @@ class Unsloth:
         self._model: PeftModel | None = None
 
     def start(self, seed: int) -> PeftModel:
-        """Load the model and vLLM once, and give them their starting LoRA matrices, again for every seed."""
+        """Load the model and vLLM once, and give them their starting LoRA matrices.
+
+        The matrices are given again for every seed.
+        """
         if self._model is None:
             unsloth_engine.check_padding(loading.load_tokenizer(self.folder), self.config)
             self._model = unsloth_engine.load(self.config, self.grpo, vllm_engine.weights(self.folder), seed)
@@ -101,7 +108,7 @@ class Unsloth:
 
     @staticmethod
     def sampler(model: PeftModel) -> Sampler:
-        """Return vLLM with the LoRA matrices as they are at this moment, or without it the model itself."""
+        """Return vLLM with the LoRA matrices as they are now, or without it the model itself."""
         if not unsloth_engine.has_vllm(model):
             return unsloth_engine.UnslothSampler(model)
         adapter = model.load_lora(str(unsloth_engine.WORK / "adapter"), load_tensors=True)
@@ -118,7 +125,7 @@ KINDS: dict[str, type[Backend]] = {"transformers": Transformers, "unsloth": Unsl
 
 
 class ServerSampler:
-    """Samples by the vLLM server of a trainer, which is sent the weights as they are at this moment."""
+    """Samples by the vLLM server of a trainer, which is sent the weights as they are now."""
 
     def __init__(self, trainer: GRPOTrainer) -> None:
         self._generation = trainer.vllm_generation

@@ -20,7 +20,9 @@ _NAMED = 3
 def fingerprint(
     sections: Sequence[params.Section], seed: int, inputs: Sequence[Path], code: Mapping[str, Path]
 ) -> dict[str, str]:
-    """Return what decides a run, by what a person would call it: hashes, the seed, and versions of packages.
+    """Return what decides a run: hashes, the seed, and versions of packages.
+
+    Each is named by what a person would call it.
 
     Args:
         inputs: Folders, of which every file counts.
@@ -44,7 +46,9 @@ def fingerprint(
 
 
 def newest(folder: Path, fingerprint: Mapping[str, str]) -> Path | None:
-    """Return the newest whole checkpoint of the run of this fingerprint, after deleting those of any other.
+    """Return the newest whole checkpoint of the run of this fingerprint.
+
+    Those of any other run are deleted first.
 
     Where some are deleted, a line says what has changed since.
     """

@@ -1,4 +1,7 @@
-"""What GRPO runs leave to read: the tables and samples of the report, and a model card for each adapter."""
+"""What GRPO runs leave to read.
+
+The tables and samples of the report, and a model card for each adapter.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +14,9 @@ LEADING = ("seed", "step", "group", "sample")
 
 
 def write_reports(results: Sequence[Result], folder: Path) -> None:
-    """Write log, timing, groups and samples of the runs, one after the other with their seeds, atomically.
+    """Write log, timing, groups and samples of the runs, atomically.
+
+    The runs stand one after the other with their seeds.
 
     Reference statistics and settings are those of the first: all runs share them.
     """

@@ -1,4 +1,7 @@
-"""One GRPO run: reference statistics, training with checkpoints to go on from, and what it leaves."""
+"""One GRPO run: reference statistics, training with checkpoints, and what it leaves.
+
+A run that was interrupted goes on from its checkpoints.
+"""
 
 import json
 from collections.abc import Sequence
@@ -58,7 +61,9 @@ class Result:
 def train(
     run: Run, folder: Path, inputs: Sequence[Path], reference: dict[str, tuple[float, float]] | None = None
 ) -> Result:
-    """Train `run.model`, going on from the newest checkpoint in `folder` of the same settings, `inputs` and code.
+    """Train `run.model`, going on from the newest checkpoint in `folder`.
+
+    Only a checkpoint of the same settings, `inputs` and code counts.
 
     Args:
         reference: Statistics of the starting policy, (mean, sd) by term; measured where they are
@@ -95,7 +100,9 @@ def train(
 
 
 class Record(TrainerCallback):
-    """What a run does beside its steps: statistics of the starting policy, samples, and what a checkpoint keeps.
+    """What a run does beside its steps.
+
+    Statistics of the starting policy, samples, and what a checkpoint keeps.
 
     With it a run that was interrupted ends with the same files as one that was not.
     """
@@ -139,7 +146,10 @@ class Record(TrainerCallback):
 
 
 def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str, tuple[float, float]]:
-    """Return mean and SD of every calibrated term over responses of the policy as it is, to training prompts."""
+    """Return mean and SD of every calibrated term over responses to training prompts.
+
+    The responses are of the policy as it is.
+    """
     rng = np.random.default_rng([run.seed, 1])
     chosen = [run.train_prompts[i] for i in rng.permutation(len(run.train_prompts))[: calibration.REFERENCE_RESPONSES]]
     distributed.say(f"GRPO: reference statistics from {len(chosen)} responses of the starting policy")
@@ -151,7 +161,10 @@ def measure_reference(run: Run, trainer: GRPOTrainer | None = None) -> dict[str,
 
 
 def sample_responses(run: Run, step: int, trainer: GRPOTrainer | None = None) -> list[dict]:
-    """Return one response to each of a few fixed prompts, drawn from the same random numbers at every step."""
+    """Return one response to each of a few fixed prompts.
+
+    They are drawn from the same random numbers at every step.
+    """
     chosen = list(run.sample_prompts[:SAMPLE_PROMPTS])
     texts = _respond(run, chosen, np.random.default_rng([run.seed, 2]), trainer)
     return [{"step": step, "prompt": prompt, "text": text} for prompt, text in zip(chosen, texts, strict=True)]
@@ -187,7 +200,10 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
 def _respond(
     run: Run, utterances: Sequence[str], rng: np.random.Generator, trainer: GRPOTrainer | None = None
 ) -> list[str]:
-    """Return one response to each utterance, the same in every process, by the trainer's server where it has one."""
+    """Return one response to each utterance, the same in every process.
+
+    The trainer's server gives them where it has one.
+    """
     prompts = [loading.prompt_ids(run.tokenizer, response_format.messages(utterance)) for utterance in utterances]
     how = sampling.for_tokenizer(
         run.tokenizer, run.policy.max_completion_tokens, run.config.temperature, run.config.top_p
@@ -220,7 +236,9 @@ def _trl_values(run: Run, folder: Path) -> dict[str, object]:
 
 
 def _in_order(run: Run) -> list[str]:
-    """Return the prompts of all steps: as often through the training prompts as it takes, each pass in its own order.
+    """Return the prompts of all steps.
+
+    They go through the training prompts as often as it takes, each pass in its own order.
 
     In one list, because TRL's sampler, in a run that goes on in its second pass, begins with the
     order of the first.

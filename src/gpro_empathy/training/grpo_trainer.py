@@ -1,4 +1,6 @@
-"""Group Relative Policy Optimization (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300) of the policy.
+"""Group Relative Policy Optimization of the policy.
+
+The method is that of Shao et al. 2024, DeepSeekMath, arXiv:2402.03300.
 
 TRL's GRPOTrainer computes advantages and loss. `GroupTrainer` replaces its two slow parts on one
 machine: sampling (module `decoding`) and log-probabilities (module `packed_logprobs`). With an
@@ -102,7 +104,7 @@ def trl_values(
 
 
 def overridden_settings(grpo: params.TrainGrpo, asked: dict[str, object], args: GRPOConfig) -> list[str]:
-    """Return "name set -> name in effect" for each setting that the installed TRL or Unsloth has in another form.
+    """Return "name set -> name in effect" for each setting the installed TRL or Unsloth changes.
 
     Args:
         asked: What was handed to GRPOConfig.
@@ -139,7 +141,9 @@ def checked_config(values: dict) -> GRPOConfig:
 
 
 class EngineTrainer(GRPOTrainer):
-    """TRL's trainer, but for LoRA matrices in float32, prompts in which a user's text is text, and a clock.
+    """TRL's trainer, but with LoRA matrices in float32, and a clock.
+
+    A user's text is text in its prompts.
 
     TRL rounds the matrices of a model loaded in 4 bits to bfloat16, in which an update below 0.4 %
     of a weight is lost.
@@ -207,7 +211,10 @@ class GroupTrainer(EngineTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
-        """Do a forward and a backward pass, and before an update average the gradients over the processes."""
+        """Do a forward and a backward pass.
+
+        Before an update, average the gradients over the processes.
+        """
         loss = super().training_step(*args, **kwargs)
         # DistributedDataParallel averages only what went through its own forward pass, which
         # `packed_logprobs` goes past.
@@ -258,7 +265,10 @@ def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
 
 
 def widest_subset(values_K: torch.Tensor, size: int) -> list[int]:
-    """Return the indices, rising, of the `size` values of largest variance: always some lowest and some highest."""
+    """Return the indices, rising, of the `size` values of largest variance.
+
+    These are always some lowest and some highest.
+    """
     order = torch.argsort(values_K, stable=True).tolist()
     subsets = [order[:low] + order[len(order) - (size - low) :] for low in range(size + 1)]
     return sorted(max(subsets, key=lambda subset: float(values_K[subset].var(correction=0))))

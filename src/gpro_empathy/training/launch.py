@@ -1,4 +1,7 @@
-"""Start a stage in several processes by accelerate, and refuse before that what would fail in them."""
+"""Start a stage in several processes by accelerate.
+
+What would fail in them is refused before that.
+"""
 
 import importlib.util
 import logging
@@ -57,7 +60,9 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
 
 
 def check_whole_groups(grpo: params.TrainGrpo, backend: str) -> None:
-    """Check that whole groups are trained on where this package's own trainer, which takes less, does not run.
+    """Check that whole groups are trained on where this package's own trainer does not run.
+
+    That trainer takes less than whole groups.
 
     Raises:
         UserError: If not.
@@ -151,12 +156,14 @@ def _is_installed(package: str) -> bool:
 
 
 def command(name: str, module: str, folder: Path = CONFIGURATIONS) -> list[str]:
-    """Return the arguments of `accelerate launch` that start a module in the processes of a launcher."""
+    """Return the arguments of `accelerate launch` that start a module in a launcher's processes."""
     return ["--config_file", str(folder / f"{name}.yaml"), "-m", module]
 
 
 def launch(name: str, module: str, folder: Path = CONFIGURATIONS) -> None:
-    """Run a module in the processes of a launcher, as `accelerate launch` on the command line does, until all end.
+    """Run a module in the processes of a launcher, until all end.
+
+    It does what `accelerate launch` on the command line does.
 
     Raises:
         UserError: If a process fails; what it said stands above, unless the kernel ended it.

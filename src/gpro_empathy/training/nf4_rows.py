@@ -56,7 +56,9 @@ def install(folder: Path) -> None:
 
 
 def compiled(major: int, minor: int, folder: Path) -> Path:
-    """Compile the product for a compute capability, if `folder` has it not yet; return the library's path.
+    """Compile the product for a compute capability and return the library's path.
+
+    Nothing is compiled if `folder` has it already.
 
     Raises:
         UserError: If there is no nvcc, or it fails.
@@ -117,7 +119,9 @@ def load(path: Path) -> Product:
 def multiply(
     kernel, x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, out: torch.Tensor, tiles: int | None = None
 ) -> None:
-    """Write x (M, K) times the transposed NF4 weights (N, K) to `out` (M, N), on the current stream.
+    """Write x (M, K) times the transposed NF4 weights (N, K) to `out` (M, N).
+
+    It runs on the current stream.
 
     Args:
         kernel: The function nf4_rows of the library.
@@ -160,7 +164,9 @@ def check(product: Product, device: str) -> None:
 
 
 def vllms_own() -> Callable:
-    """Return what vLLM's operator runs: its own up to 0.27, that of the package vllm-bnb-plugin from 0.28 on.
+    """Return what vLLM's operator runs.
+
+    This is its own up to 0.27, and that of the package vllm-bnb-plugin from 0.28 on.
 
     Raises:
         UserError: If there is neither.
@@ -176,7 +182,10 @@ def vllms_own() -> Callable:
 
 
 def replace(of_bitsandbytes: Callable, product: Product, dispatch_key: str) -> None:
-    """Put `product` in the place of vLLM's operator wherever it fits; `of_bitsandbytes` keeps the rest."""
+    """Put `product` in the place of vLLM's operator wherever it fits.
+
+    `of_bitsandbytes` keeps the rest.
+    """
 
     def apply(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor, out: torch.Tensor) -> None:
         if not hasattr(weight, "nf4_scales"):  # at vLLM's first pass, before it records graphs
@@ -192,10 +201,12 @@ def replace(of_bitsandbytes: Callable, product: Product, dispatch_key: str) -> N
 
 
 def joined_scales(states: Mapping[int, object]) -> torch.Tensor | None:
-    """Return the scales of matrices that lie one after the other, as float32; None unless they are NF4 in blocks of 64.
+    """Return the scales of matrices that lie one after the other, as float32.
 
-    They are 4 bytes for every 64 weights, beside the nested ones of bitsandbytes, which the trainer
-    reads.
+    The result is None unless the matrices are NF4 in blocks of 64.
+
+    The scales are 4 bytes for every 64 weights, beside the nested ones of bitsandbytes, which the
+    trainer reads.
 
     Args:
         states: bitsandbytes' QuantState of each matrix, by its place.

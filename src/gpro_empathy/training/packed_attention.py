@@ -1,4 +1,6 @@
-"""Attention of a group that stands in one sequence: the prompt to itself, then each completion to the prompt and itself.
+"""Attention of a group that stands in one sequence.
+
+The prompt attends to itself, then each completion to the prompt and itself.
 
 A mask over the whole sequence would give the same numbers, but most of what it multiplies it would
 throw away: the tokens of every other completion.
@@ -19,7 +21,9 @@ ATTENTION = "packed_groups"
 def packed_attention(
     module, query_NHTD, key_NGTD, value_NGTD, attention_mask, scaling=None, segment_lengths=None, **kwargs
 ):
-    """Attend within each of N packed groups, H query heads to G key heads; without groups, as transformers does.
+    """Attend within each of N packed groups, H query heads to G key heads.
+
+    Without groups, as transformers does.
 
     Called by transformers. `segment_lengths` says for each group how many tokens its prompt and
     each of its completions have, in the order in which they stand; what follows them is padding,
@@ -53,7 +57,10 @@ def _attend_group(query_HTD, key_GTD, value_GTD, lengths: Sequence[int], scaling
 
 
 def _split(states_HTD: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the prompt's states, shape (1, H, P, D), and the K completions', padded, shape (K, H, L, D)."""
+    """Return the prompt's states and the K completions', padded.
+
+    Their shapes are (1, H, P, D) and (K, H, L, D).
+    """
     prompt, *completions = states_HTD[:, : sum(lengths)].transpose(0, 1).split(list(lengths))
     return prompt.transpose(0, 1)[None], pad_sequence(completions, batch_first=True).transpose(1, 2)
 

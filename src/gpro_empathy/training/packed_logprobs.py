@@ -1,13 +1,15 @@
-"""GRPO's log-probabilities with each group as one sequence: the prompt once, then all its completions.
+"""GRPO's log-probabilities with each group as one sequence.
+
+The prompt stands once, then all its completions.
 
 A stock trainer runs every completion with its own copy of the prompt, padded to the longest of the
 batch. Here a group becomes
 
     prompt | completion 1 | completion 2 | ... | completion K
 
-in which every completion's positions continue the prompt's, and each sees the prompt and itself alone (module
-`packed_attention`): for each token exactly what it sees in separate copies, so the numbers are the same up to rounding.
-Logits are computed for completion tokens only.
+in which every completion's positions continue the prompt's, and each sees the prompt and itself
+alone (module `packed_attention`): for each token exactly what it sees in separate copies, so the
+numbers are the same up to rounding. Logits are computed for completion tokens only.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ from gpro_empathy.training.packed_attention import ATTENTION
 
 @dataclass(frozen=True)
 class Packing:
-    """Groups as padded sequences, N groups of T tokens, and where each completion token's prediction stands.
+    """Groups as padded sequences, N groups of T tokens.
+
+    It also says where each completion token's prediction stands.
 
     ids_NT, positions_NT: token ids and their positions. segment_lengths: of each group's prompt and
         completions, ragged.
@@ -93,7 +97,9 @@ def logits(model: torch.nn.Module, packing: Packing) -> torch.Tensor:
 
 
 def rows(hidden_NTH: torch.Tensor, group_M: torch.Tensor, token_M: torch.Tensor) -> torch.Tensor:
-    """Return the vectors at M places, shape (M, H), so that their gradient is the same to the last bit in every run on a CPU.
+    """Return the vectors at M places, shape (M, H), with a gradient reproducible on a CPU.
+
+    There it is the same to the last bit in every run.
 
     A prompt's last token predicts the first of each response, so that gradients are added up there.
     The gradient of hidden_NTH[group_M, token_M] adds them in the order in which threads arrive;

@@ -40,7 +40,10 @@ def files_of(modules: Iterable[str]) -> dict[str, Path]:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Return where a module is, or None; unlike importlib's own function without running its package."""
+    """Return where a module is, or None, without running its package.
+
+    Unlike this one, importlib's own function runs that package.
+    """
     first, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(first)

@@ -1,4 +1,7 @@
-"""Rollouts: responses of each policy to the same test prompts, with every reward of every response."""
+"""Rollouts: responses of each policy to the same test prompts.
+
+Every response stands with every reward.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +24,10 @@ from gpro_empathy.scorer import empathy_scorer
 
 @dataclass(frozen=True)
 class Sample:
-    """One response of one policy; `seed` is the training seed of a tuned one, and None for the others."""
+    """One response of one policy.
+
+    `seed` is the training seed of a tuned one, and None for the others.
+    """
 
     turn: Turn
     model: str
@@ -61,8 +67,8 @@ def sample_policies(
     the starting policy itself.
 
     Args:
-        sampler_of: Gives the sampler of an adapter by its label and folder, which is None for the base:
-            `LocalPolicies`, or `VllmPolicies`.
+        sampler_of: Gives the sampler of an adapter by its label and folder, which is None for the
+            base: `LocalPolicies`, or `VllmPolicies`.
     """
     policies = [(("base", None), None), *adapters.items()]
     result: list[Sample] = []
@@ -73,7 +79,10 @@ def sample_policies(
 
 
 class LocalPolicies:
-    """Samplers of policies that share one base model in this process; each is good until the next is asked for."""
+    """Samplers of policies that share one base model in this process.
+
+    Each is good until the next is asked for.
+    """
 
     def __init__(self, base: PreTrainedModel, config: params.Rollout) -> None:
         self._model: PreTrainedModel | PeftModel = base
@@ -113,7 +122,9 @@ def label(name: str, seed: int | None) -> str:
 def load_scorers(
     config: params.Rewards, scorer: Path, audit: Path, reference: Path
 ) -> tuple[rewards.RewardModel, empathy_scorer.Scorer | empathy_scorer.Ensemble]:
-    """Load the reward model, with its own scorer and the training's reference statistics, and the scorer that audits it.
+    """Load the reward model, and the scorer that audits it.
+
+    The reward model has its own scorer and the training's reference statistics.
 
     Raises:
         UserError: If one of them is missing or cannot be loaded.
@@ -125,7 +136,10 @@ def load_scorers(
 def score(
     samples: Sequence[Sample], model: rewards.RewardModel, audit: empathy_scorer.Scorer | empathy_scorer.Ensemble
 ) -> list[dict]:
-    """Return one row per response with all its scores; batch calibration is over each policy's responses."""
+    """Return one row per response with all its scores.
+
+    Batch calibration is over each policy's responses.
+    """
     rows: list[dict] = []
     for key in dict.fromkeys((sample.model, sample.seed) for sample in samples):
         of_policy = [sample for sample in samples if (sample.model, sample.seed) == key]

@@ -1,4 +1,7 @@
-"""What is kept of a GRPO run while it trains: every reward of every sample, one row a step, and a line that says so."""
+"""What is kept of a GRPO run while it trains.
+
+Every reward of every sample, one row a step, and a line that says so.
+"""
 
 import time
 from collections import defaultdict
@@ -15,7 +18,9 @@ from gpro_empathy.rewards import RewardModel, Scores
 
 
 class Recorder:
-    """Scores each batch of completions once, gives TRL one function per reward term, and keeps what the log needs.
+    """Scores each batch of completions once, and keeps what the log needs.
+
+    It gives TRL one function per reward term.
 
     The batch is that of all processes together: its statistics calibrate the scores.
     """
@@ -97,7 +102,10 @@ _TOO_DIFFERENT = 0.2
 
 
 class Log(TrainerCallback):
-    """One row per step, from TRL's metrics and the recorder's, printed as it comes, with the time left."""
+    """One row per step, from TRL's metrics and the recorder's.
+
+    It is printed as it comes, with the time left.
+    """
 
     def __init__(self, recorder: Recorder, trainer: GRPOTrainer) -> None:
         self.recorder, self.trainer = recorder, trainer

@@ -1,4 +1,6 @@
-"""Unsloth: its import, which must come before trl's, and the arguments with which it loads the policy.
+"""Unsloth: its import, and the arguments with which it loads the policy.
+
+The import must come before trl's.
 
 Unsloth trains the 4-bit model with kernels of its own and samples with vLLM, which holds the same
 weights in memory once; where train_grpo.vllm_mode is none, it samples with the trained model.
@@ -20,7 +22,9 @@ WORK = Path("work/unsloth")
 
 
 def prepare(config: params.Policy) -> None:
-    """Import Unsloth where it is the backend: it patches trl, transformers and peft, so that none may come before.
+    """Import Unsloth where it is the backend.
+
+    It patches trl, transformers and peft, so that none may come before.
 
     Raises:
         UserError: If there is no CUDA GPU, or Unsloth cannot be imported.
@@ -69,7 +73,9 @@ def model_arguments(config: params.Policy, grpo: params.TrainGrpo, weights: Path
 
 
 def responses_at_once(grpo: params.TrainGrpo) -> int:
-    """Return how many responses vLLM is to decode at once: those of a step, or of the reference statistics.
+    """Return how many responses vLLM is to decode at once.
+
+    Those of a step, or of the reference statistics.
 
     It lays out memory and records CUDA graphs for up to so many, as it starts.
     """
@@ -77,7 +83,10 @@ def responses_at_once(grpo: params.TrainGrpo) -> int:
 
 
 def lora_arguments(config: params.Policy, seed: int) -> dict:
-    """Return the arguments of FastLanguageModel.get_peft_model: the LoRA matrices of `loading.add_lora`."""
+    """Return the arguments of FastLanguageModel.get_peft_model.
+
+    They describe the LoRA matrices of `loading.add_lora`.
+    """
     from gpro_empathy.policy import loading
 
     return {
@@ -165,7 +174,9 @@ def cut(responses: list[list[int]], eos_ids: Sequence[int]) -> list[list[int]]:
 
 
 def restart(model, adapter: Path | None, seed: int) -> None:
-    """Give a model its starting LoRA matrices: those of the folder `adapter`, or new ones that change nothing yet.
+    """Give a model its starting LoRA matrices.
+
+    Those of the folder `adapter`, or new ones that change nothing yet.
 
     Raises:
         UserError: If the adapter is of another rank, scale or choice of layers.
