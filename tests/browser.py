@@ -1,4 +1,6 @@
-"""Drive headless Chromium over its debugging pipe: enough to open a local page, ask it questions and take its picture.
+"""Drive headless Chromium over its debugging pipe.
+
+This is enough to open a local page, ask it questions and take its picture.
 
 `python tests/browser.py PAGE PICTURE [WIDTH HEIGHT]` takes the picture of a page's first screen.
 """
@@ -30,7 +32,11 @@ def executable() -> str | None:
 
 
 class Page:
-    """One tab. `complaints` holds what its console, its exceptions and its content policy said; `requests` what it loaded."""
+    """Drive one tab.
+
+    `complaints` holds what its console, its exceptions and its content policy said; `requests` what
+    it loaded.
+    """
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive, self._buffer = send, receive, b""
@@ -47,7 +53,10 @@ class Page:
         return self._ask(method, self._session, **parameters)
 
     def open(self, path: Path, size: tuple[int, int] = DESKTOP, dark: bool = False) -> float:
-        """Open a local file at a width and height in pixels; return the seconds until all of it had been loaded."""
+        """Open a local file at a width and height in pixels; return the seconds until it loaded.
+
+        The time ends when all of it has been loaded.
+        """
         width, height = size
         self.ask(
             "Emulation.setDeviceMetricsOverride",

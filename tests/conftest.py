@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: a tiny random policy, and the settings that go with it."""
+"""Share fixtures among test files: a tiny random policy, and the settings that go with it."""
 
 import os
 import sys
@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def on_the_processor(request, monkeypatch):
-    """Let tests of small models run on the processor on a machine with a GPU too, but those that are marked for it."""
+    """Let tests of small models run on the processor on a machine with a GPU too.
+
+    Tests that are marked for the GPU are left as they are.
+    """
     if request.node.get_closest_marker("gpu") is None and "torch" in sys.modules:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
@@ -31,7 +34,10 @@ def settings():
 
 @pytest.fixture(scope="session")
 def tiny_policy(settings):
-    """Return the policy section of a two-layer Llama with random weights, not quantised, in float32 on any machine."""
+    """Return the policy section of a two-layer Llama with random weights.
+
+    It is not quantised, and in float32 on any machine.
+    """
     return settings.policy.model_copy(
         update={
             "model": "random", "load_in_4bit": False, "dtype": "float32", "lora_rank": 4, "lora_alpha": 8.0,
@@ -62,7 +68,7 @@ def tokenizer(policy_folder):
 
 @pytest.fixture
 def base(tiny_policy, policy_folder):
-    """Load the tiny policy's base model, fresh for each test, since LoRA is put into it in place."""
+    """Load the tiny policy's base model, anew for each test, as LoRA is put into it in place."""
     from gpro_empathy.policy import loading
 
     return loading.load_base(tiny_policy, policy_folder).eval()
@@ -91,7 +97,10 @@ def context_scorer(settings):
 
 
 def randomise(model, seed=0, scale=0.1):
-    """Fill the LoRA matrices with small random numbers: new ones have B = 0, which hides most mistakes."""
+    """Fill the LoRA matrices with small random numbers.
+
+    New ones have B = 0, which hides most mistakes.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -147,7 +147,7 @@ def write_reports(
     warm_start: bool = True,
     seeds: tuple[int, ...] = (23,),
 ) -> None:
-    """Write below `root` what the stages before analyse_rewards leave behind, and bench/scorer.json."""
+    """Write below `root` what the stages before analyse_rewards leave, and bench/scorer.json."""
     training = root / "reports/training"
     training.mkdir(parents=True)
     (root / "data/rollouts").mkdir(parents=True)
@@ -215,7 +215,10 @@ def scorer() -> dict:
 
 
 def benchmark() -> dict:
-    """Make what the benchmark finds on the official WASSA files, with recipes whose difference is not clear."""
+    """Make what the benchmark finds on the official WASSA files.
+
+    The difference between its recipes is not clear.
+    """
 
     def pearson(mean: float, reach: float) -> dict:
         return {name: estimate(mean, reach) for name in ("emotion", "polarity", "empathy", "mean")}

@@ -1,6 +1,10 @@
-"""Write tests/pinned_signatures.json: what the pinned Unsloth, vLLM and plugin take, read from their wheels.
+"""Write tests/pinned_signatures.json: what the pinned Unsloth, vLLM and plugin take.
 
-python tests/pinned_signatures.py FOLDER    with FOLDER from `pip download --no-deps` of the versions in requirements.lock
+It is read from their wheels.
+
+python tests/pinned_signatures.py FOLDER
+
+FOLDER comes from `pip download --no-deps` of the versions in requirements.lock.
 
 The packages need CUDA to be imported, so their source is parsed.
 """

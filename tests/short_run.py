@@ -18,7 +18,10 @@ GROUP = 3
 
 @pytest.fixture
 def config(settings):
-    """Return settings of a run of 2 steps of 2 groups of 3, in two forward passes each, which do move the policy."""
+    """Return settings of a run of 2 steps of 2 groups of 3, in two forward passes each.
+
+    The steps do move the policy.
+    """
     return settings.train_grpo.model_copy(
         update={
             "steps": 2, "prompts_per_step": 2, "num_generations": GROUP, "trained_generations": GROUP,
@@ -42,7 +45,7 @@ def reward_config(settings):
 
 @pytest.fixture(scope="module")
 def reward_model(reward_config, settings, tmp_path_factory):
-    """Load real terms: MiniLM for the similarity, and a scorer, if an untrained one, for the empathy."""
+    """Load real terms: MiniLM for the similarity, and an untrained scorer for the empathy."""
     folder = tmp_path_factory.mktemp("models") / "scorer"
     stated = {"encoder": "random", "revision": None, "max_tokens": 32}
     torch.manual_seed(0)

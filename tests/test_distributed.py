@@ -1,4 +1,7 @@
-"""The training stage in two processes against the same stage in one: equal steps, and one set of outputs."""
+"""Test the training stage in two processes against the same stage in one.
+
+Both take equal steps, and leave one set of outputs.
+"""
 
 import csv
 import os
@@ -62,7 +65,7 @@ def test_sharded_weights_are_placed_by_the_engine(monkeypatch, engine):
 
 @pytest.fixture
 def second_process(monkeypatch):
-    """Be the second process of a machine under accelerate/fsdp.yaml, as far as transformers asks."""
+    """Be a machine's second process under accelerate/fsdp.yaml, as far as transformers asks."""
     for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")

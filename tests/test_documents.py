@@ -1,4 +1,7 @@
-"""What README and docs/ say of the repository: paths, functions, commands, links, and figures of the committed runs."""
+"""Check what README and docs/ say of the repository.
+
+This covers paths, functions, commands, links, and figures of the committed runs.
+"""
 
 import ast
 import re
@@ -33,7 +36,10 @@ def prose(page):
 
 
 def rows(heading):
-    """Return the cells of the first table below a heading of docs/measurements.md, without its head."""
+    """Return the cells of the first table below a heading of docs/measurements.md.
+
+    The table's head is left out.
+    """
     text = (ROOT / "docs/measurements.md").read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
     lines = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

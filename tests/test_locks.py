@@ -15,7 +15,10 @@ def canonical(name):
 
 
 def requirements(path):
-    """Return (name, version, line with its continuations, comments dropped) of each requirement of a lock file."""
+    """Return (name, version, line) of each requirement of a lock file.
+
+    The line comes with its continuations, and with comments dropped.
+    """
     text = re.sub(r"^\s*#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     found = []

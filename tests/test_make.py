@@ -1,4 +1,7 @@
-"""Targets of the Makefile that run in folders of several kinds; the programs that take long are stood in for."""
+"""Test targets of the Makefile that run in folders of several kinds.
+
+The programs that take long are stood in for.
+"""
 
 import os
 import shutil

@@ -8,7 +8,10 @@ from gpro_empathy.files import UserError
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Put a package with one small model file on the path, known to `packaged` as `toy`; return the file."""
+    """Put a package with one small model file on the path; return the file.
+
+    `packaged` knows it as `toy`.
+    """
     file = tmp_path / "toy_package" / "model.bin"
     file.parent.mkdir()
     (file.parent / "__init__.py").write_text("raise RuntimeError('a package with a model must not be imported')\n")

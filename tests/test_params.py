@@ -49,7 +49,10 @@ def test_every_section_has_a_model_and_every_model_a_section():
 
 
 def test_every_key_has_a_comment():
-    """A key is commented directly above, or above a key right before it that is explained together with it."""
+    """Expect a comment directly above each key, or above a key right before it.
+
+    The keys below one comment are explained together by it.
+    """
     bare, explained = [], False
     for line in PATH.read_text(encoding="utf-8").splitlines():
         text = line.strip()

@@ -1,4 +1,7 @@
-"""A user's text is text in a prompt, whatever control tokens it spells, for tokenizers and chat templates of several kinds."""
+"""Check that a user's text is text in a prompt, whatever control tokens it spells.
+
+This holds for tokenizers and chat templates of several kinds.
+"""
 
 import json
 

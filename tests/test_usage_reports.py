@@ -1,4 +1,7 @@
-"""No part of the project reports its use: what vLLM and Unsloth read is set before either can be imported."""
+"""Check that no part of the project reports its use.
+
+What vLLM and Unsloth read is set before either can be imported.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,10 @@ SWITCHES = ("VLLM_NO_USAGE_STATS", "UNSLOTH_DISABLE_STATISTICS")
 
 
 def test_package_turns_the_reports_of_vllm_and_unsloth_off_as_it_is_imported():
-    """Every stage and tool is a module of the package, so that this comes before anything that they import."""
+    """Import the package alone, which comes before anything that a stage or tool imports.
+
+    Every stage and tool is a module of the package.
+    """
     clean = {name: value for name, value in os.environ.items() if name not in SWITCHES}
     code = (
         "import os, sys, gpro_empathy\n"

@@ -21,7 +21,7 @@ RESPONSES = [parse_response("Hi"), parse_response("Bye")]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Return a folder of reward modules in the working folder, which the test forgets afterwards."""
+    """Return a folder of reward modules in the working folder; the test forgets it afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def mismatches(value, form, place="result"):
-    """Return where a value is not of a form of TypedDicts, lists, dicts by text, unions and types."""
+    """Return where a value is not of a form.
+
+    A form is made of TypedDicts, lists, dicts by text, unions and types.
+    """
     origin, arguments = typing.get_origin(form), typing.get_args(form)
     if typing.is_typeddict(form):
         if not isinstance(value, dict) or set(value) != form.__required_keys__:

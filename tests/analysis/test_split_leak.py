@@ -35,7 +35,7 @@ def test_leaking_scorer_learns_from_as_many_turns_and_from_none_that_is_held_out
 
 
 def predictions(seed=0, conversations=24, n=6):
-    """Make labels of conversations with a mood, predictions that do not know it, and predictions that do."""
+    """Make labels of conversations with a mood, and predictions that do not and do know it."""
     rng = np.random.default_rng(seed)
     conversation = np.repeat(np.arange(conversations), n)
     mood = rng.normal(0, 0.7, (conversations, 3))[conversation]

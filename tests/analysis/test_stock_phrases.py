@@ -9,7 +9,7 @@ TURNS = [Turn(f"c{i}", 1, "so what", ("hello",) * (i % 3), 1.0, 1.0, 1.0) for i 
 
 
 class Counter:
-    """Rates a text by its words, half a point for `sorry`, and a point for every turn of context."""
+    """Rate a text by its words, half a point for `sorry`, and a point for each turn of context."""
 
     def score(self, texts, contexts):
         empathy = [

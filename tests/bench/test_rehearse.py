@@ -60,7 +60,7 @@ def test_a_smaller_card_is_a_smaller_share_for_vllm_in_training_and_rollouts(val
 
 @pytest.fixture
 def with_a_gpu(monkeypatch):
-    """Return a machine with a GPU of 80 GiB, 100 GiB of disk, and the packages of both engines as the lock has them."""
+    """Return a machine with a GPU of 80 GiB, 100 GiB of disk, and both engines' locked packages."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(machine, "seen_by_torch", lambda gpus: gpus)
     monkeypatch.setattr(machine_check.doctor.installed, "driver_needed", lambda: "580")
@@ -261,7 +261,7 @@ def test_a_limit_below_the_system_prompt_is_refused(tokenizer):
 
 @pytest.fixture
 def trained(lora, tiny_policy, policy_folder, settings, tmp_path, monkeypatch):
-    """Lay out what the train task leaves: an adapter, and the log-probabilities of the model that was saved."""
+    """Lay out what the train task leaves: an adapter, and the saved model's log-probabilities."""
     import yaml
 
     values = settings.model_copy(update={"policy": tiny_policy}).model_dump()

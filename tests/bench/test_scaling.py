@@ -1,4 +1,7 @@
-"""The plan of docs/scaling.md: against the measurements that it rests on, published sizes, and by hand."""
+"""Check the plan of docs/scaling.md.
+
+It is held against the measurements that it rests on, published sizes, and sums by hand.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -217,7 +220,10 @@ def test_rates_are_below_the_data_sheet():
 
 @pytest.mark.parametrize(("step", "weights", "lora"), [(STEP_8B, N_8B, LORA_8B), (STEP_70B, N_70B, LORA_70B)])
 def test_models_have_their_published_sizes(step, weights, lora):
-    """Weights as in the model cards' safetensors; LoRA of rank 32 on all projections, as PEFT counts them."""
+    """Compare the weights with the safetensors of the model cards, and LoRA with PEFT's count.
+
+    LoRA has rank 32, on all projections.
+    """
     assert (step.weights, step.lora) == (weights, lora)
 
 

@@ -36,7 +36,10 @@ def bench():
 
 
 def made_up(conversations=40, size=6):
-    """Return turns with labels, and predictions that follow them, of a good scorer and of a worse one."""
+    """Return turns with labels, and predictions of a good and of a worse scorer.
+
+    The predictions follow the labels.
+    """
     rng = np.random.default_rng(0)
     label_B3 = rng.uniform([0, 0, 0], [5, 2, 5], (conversations * size, 3))
     turns = [
@@ -155,7 +158,7 @@ def kinds(settings):
 
 
 def saved(bench, configs, folder, monkeypatch):
-    """Let the benchmark train and save a scorer in `folder`; return the turns that it was trained on."""
+    """Let the benchmark train and save a scorer in `folder`; return the turns it was trained on."""
     monkeypatch.chdir(folder)
     (folder / "turns.csv").write_text(OFFICIAL)
     (folder / "texts.csv").write_text("text\nmy dog died\nthanks\n")

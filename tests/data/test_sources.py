@@ -71,7 +71,7 @@ def test_refuses_wassa_without_a_file(settings):
 
 @pytest.fixture
 def hub_folder(tmp_path):
-    """Write data sets as a hub would give them: with conversation ids, and without. Return their folder."""
+    """Write data sets as a hub would, with and without conversation ids; return their folder."""
     for name, ids in (("with_ids", True), ("without", False)):
         rows = [{"text": f"said {i}", "Emotion": 1.5, "EmotionalPolarity": None, "Empathy": 2.0} for i in range(12)]
         if ids:

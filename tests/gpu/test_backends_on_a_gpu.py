@@ -1,4 +1,7 @@
-"""Both backends on a GPU, by the tasks of a rehearsal on small random models, each task in a process of its own."""
+"""Test both backends on a GPU, by the tasks of a rehearsal on small random models.
+
+Each task runs in a process of its own.
+"""
 
 import importlib.util
 from dataclasses import replace

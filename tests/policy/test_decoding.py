@@ -84,7 +84,10 @@ def test_drawn_token_has_more_likely_ones_than_it_hold_less_than_top_p(weights, 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_frequencies_are_the_probabilities_of_the_models_first_token(base, top_p):
-    """Total variation between 2,000 draws and the distribution of a plain forward pass, on a sharpened model."""
+    """Bound the total variation between 2,000 draws and the distribution of a plain forward pass.
+
+    The model is sharpened.
+    """
     with torch.no_grad():
         logits = base(torch.tensor([PROMPTS[0]])).logits[0, -1] / 0.02
     expected = torch.softmax(logits.double(), -1).numpy()
@@ -151,7 +154,10 @@ def test_response_does_not_depend_on_what_shares_its_batch(sharp):
 
 
 def test_finished_responses_are_dropped_without_changing_the_others(sharp):
-    """End tokens are chosen so that responses stop at different steps: they must be prefixes of the ones that go on."""
+    """Choose end tokens so that responses stop at different steps.
+
+    Those that stop must be prefixes of the ones that go on.
+    """
     uniform = torch.from_numpy(np.random.default_rng(5).random((6, 6)))
     endless = decoding.decode(sharp, PROMPTS, 2, how(), uniform)
     assert {len(response) for response in endless} == {6}

@@ -20,7 +20,10 @@ def four_bit(tiny_policy):
 
 
 def nf4(weight):
-    """Return a weight after quantisation to NF4, with its statistics quantised too, by bitsandbytes' own functions."""
+    """Return a weight after quantisation to NF4 by bitsandbytes' own functions.
+
+    Its statistics are quantised too.
+    """
     quantised, state = bitsandbytes.functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     return bitsandbytes.functional.dequantize_4bit(quantised, state)
 
@@ -71,7 +74,7 @@ def test_model_computes_in_the_configured_format(four_bit, policy_folder):
 def test_lora_gradients_of_the_four_bit_policy_are_right_before_and_after_sampling(
     tiny_policy, four_bit, policy_folder, dtype, bound
 ):
-    """The reference is the full-precision model, with each projection's weights replaced by its NF4 numbers.
+    """Compare with the full-precision model, with each projection's weights as its NF4 numbers.
 
     The bound in bfloat16 leaves room for its rounding of weights, activations and gradients, at
     most 0.4 % each.
@@ -153,7 +156,10 @@ def test_saved_adapter_holds_no_path_and_nothing_in_an_order_of_chance(lora, tmp
 
 
 def test_copy_of_the_start_that_the_trainer_keeps_is_not_saved(lora, tmp_path):
-    """With a KL divergence TRL adds an adapter `ref`, whose settings would name this machine's folders."""
+    """Leave out the adapter `ref`, whose settings would name this machine's folders.
+
+    TRL adds it where there is a KL divergence.
+    """
     lora.add_adapter("ref", lora.peft_config["default"])
     adapters.save_with_card(lora, tmp_path / "adapter", "# Card\n")
     assert not (tmp_path / "adapter/ref").exists()

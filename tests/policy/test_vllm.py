@@ -1,4 +1,6 @@
-"""vLLM itself, built for processors: what it samples, in rollouts, in GRPO and as a server, is the policy's own.
+"""Test vLLM itself, built for processors.
+
+What it samples, in rollouts, in GRPO and as a server, is the policy's own.
 
 Run by `make test-vllm`, which installs it in a folder of its own; elsewhere these tests are
 skipped.
@@ -55,7 +57,10 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch):
-    """Keep vLLM from taking most of the machine's memory, and what it sets in the environment from other tests."""
+    """Keep vLLM from most of the machine's memory, and what it sets from other tests.
+
+    What it sets are variables of the environment.
+    """
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING"):
         # Deleted after it was set, so that what comes in its place is taken back too.
@@ -80,7 +85,7 @@ def config(settings):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Write a small Llama with random weights, as the stage prepare_policy would; return its folder."""
+    """Write a small Llama with random weights, as prepare_policy would; return its folder."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("vllm") / "policy"
     models.build_policy(gpu_memory.architecture(LLAMA) | SMALL, "small", folder)
@@ -95,7 +100,10 @@ def log_probabilities(model, prompt, response):
 
 
 def difference(model, asked, outputs):
-    """Return the mean absolute difference between vLLM's log-probabilities of its samples and a model's."""
+    """Return how far vLLM's log-probabilities of its samples are from a model's.
+
+    This is the mean absolute difference.
+    """
     theirs = [[step[token].logprob for token, step in zip(out.token_ids, out.logprobs, strict=True)] for out in outputs]
     own = [log_probabilities(model, ids, list(out.token_ids)) for ids, out in zip(asked, outputs, strict=True)]
     return float(np.abs(np.concatenate(theirs) - np.concatenate(own)).mean())

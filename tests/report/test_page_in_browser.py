@@ -1,4 +1,7 @@
-"""The results page in headless Chromium: without console errors, at desktop and phone width, with all its controls."""
+"""Test the results page in headless Chromium.
+
+It must show without console errors, at desktop and phone width, with all its controls.
+"""
 
 import shutil
 from pathlib import Path

@@ -89,7 +89,7 @@ def test_a_report_agrees_with_itself(name, reports):
 
 @pytest.mark.parametrize("name", reproduction.COMPARED)
 def test_every_value_that_moves_far_is_found(name, reports):
-    """Whatever its rule, a number that is half as large again and 100 away does not pass, nor does another word."""
+    """Refuse a number that is half as large again and 100 away, and another word, by any rule."""
     report = copy.deepcopy(reports[name])
     for path, value in compared(reports[name]):
         parent = report

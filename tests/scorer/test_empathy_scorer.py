@@ -127,7 +127,10 @@ def test_labels_are_standardised_with_the_mean_and_sd_of_what_is_known(config):
 
 
 def test_missing_labels_do_not_count_in_the_loss(config):
-    """One step on eight turns, of which two carry a polarity, moves the head's row for it as those two alone do."""
+    """Take one step on eight turns, of which two carry a polarity.
+
+    It moves the head's row for polarity as those two alone do.
+    """
     turns = [replace(turn, polarity={0: 0.0, 1: 2.0}.get(i)) for i, turn in enumerate(labelled())]
     start = empathy_scorer.build(config)
     for module in start.modules():

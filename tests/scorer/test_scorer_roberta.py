@@ -1,6 +1,8 @@
-"""The scorer on RoBERTa, the encoder of the published one: a tiny random model, saved to a folder and loaded by its path.
+"""Test the scorer on RoBERTa, the encoder of the published one.
 
-It differs from BERT in what the scorer must get right: one segment, two separators in a pair,
+The model is tiny and random, saved to a folder and loaded by its path.
+
+RoBERTa differs from BERT in what the scorer must get right: one segment, two separators in a pair,
 positions that begin after the padding's index, a byte-level tokenizer, and a pooler that a
 checkpoint may lack.
 """
@@ -25,7 +27,10 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """Save a two-layer RoBERTa, as a masked language model without a pooler, and its tokenizer; return the folder."""
+    """Save a two-layer RoBERTa and its tokenizer; return the folder.
+
+    The model is a masked language model, without a pooler.
+    """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("encoders") / "roberta"
     bpe = ByteLevelBPETokenizer()

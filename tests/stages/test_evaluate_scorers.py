@@ -13,7 +13,7 @@ from gpro_empathy.stages import evaluate_scorers
 
 
 class Words:
-    """Rates a text by its words, half a point for `sorry`, and a point for every turn of context."""
+    """Rate a text by its words, half a point for `sorry`, and a point for each turn of context."""
 
     def score(self, texts, contexts):
         empathy = [

@@ -1,4 +1,7 @@
-"""The graph in dvc.yaml against the code: DVC sees no imports, so what a stage does not declare goes stale unnoticed."""
+"""Check the graph in dvc.yaml against the code.
+
+DVC sees no imports, so what a stage does not declare goes stale unnoticed.
+"""
 
 import ast
 import importlib.util
@@ -42,7 +45,10 @@ LONG = ("train_grpo", "rollout")
 
 
 def sections_read(path):
-    """Return the sections that a stage loads: those it names outside of annotations, or all with `load_all`."""
+    """Return the sections that a stage loads.
+
+    Those are the ones it names outside of annotations, or all with `load_all`.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     annotations = set()
     for node in ast.walk(tree):
@@ -141,7 +147,10 @@ def test_stage_declares_the_files_that_it_names(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_names_the_files_that_it_declares(name):
-    """What is declared and not named is either stale, or hidden in a module that should be told the path."""
+    """Find what is declared and not named.
+
+    It is either stale, or hidden in a module that should be told the path.
+    """
     named = set().union(*(paths_named(stage_file(module)) for module in modules(name)))
     entries = {entry for entry in declared(name, "deps") | declared(name, "outs") if not entry.startswith("src/")}
     # Settings name them: the source's folder, and inputs of the user's.

@@ -1,4 +1,7 @@
-"""The whole graph, from data to PDF, on tiny random models in a copy of the repository, with the network refused."""
+"""Test the whole graph, from data to PDF, on tiny random models.
+
+It runs in a copy of the repository, with the network refused.
+"""
 
 import hashlib
 import json

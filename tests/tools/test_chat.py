@@ -27,7 +27,10 @@ class Screen(io.StringIO):
 
 
 class Parrot:
-    """Answers with the message, in the shape of a scored rollout; the policy of seed 23 alone is there."""
+    """Answer with the message, in the shape of a scored rollout.
+
+    The policy of seed 23 alone is there.
+    """
 
     def __init__(self):
         self.heard = []

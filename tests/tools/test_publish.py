@@ -249,7 +249,10 @@ def test_refuses_a_run_that_is_not_recorded_or_not_known_to_dvc(recorded):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Enough of the hub for one upload: creates a repository, takes every file inline, keeps the commit."""
+    """Be enough of the hub for one upload.
+
+    It creates a repository, takes every file inline, and keeps the commit.
+    """
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -17,7 +17,7 @@ def git(folder, *arguments):
 
 
 def tree(folder):
-    """Return the content of every file below a folder by its path, and the target of links to folders."""
+    """Return each file's content below a folder by its path, and the target of links to folders."""
     paths = {path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
     return {
         str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_text() for path in paths

@@ -1,4 +1,7 @@
-"""The backends without a GPU: profiles against the published settings, and arguments against the pinned signatures."""
+"""Test the backends without a GPU.
+
+Profiles are held against the published settings, and arguments against the pinned signatures.
+"""
 
 import json
 import os
@@ -57,7 +60,10 @@ def test_profile_gives_settings_that_are_valid(name, tmp_path):
 
 
 def test_published_training_reaches_the_trainer_with_every_setting(published):
-    """Appendix A.1 of the report; the batch of 1, and the share of warm-up, in the form that TRL takes."""
+    """Compare with Appendix A.1 of the report.
+
+    The batch of 1, and the share of warm-up, are in the form that TRL takes.
+    """
     asked = values(published)
     expected = {
         "learning_rate": 1e-3, "adam_beta1": 0.9, "adam_beta2": 0.99, "weight_decay": 0.1, "warmup_steps": 25,
@@ -209,7 +215,10 @@ def test_vllm_beside_trl_makes_room_for_a_prompt_and_a_response_alone(published)
 def test_engine_that_does_not_start_is_one_line_of_the_stage_that_starts_it(
     published, policy_folder, monkeypatch, tmp_path
 ):
-    """What stands in for the engines raises as they do, from code that is theirs by its module's name."""
+    """Stand in for the engines, and raise as they do.
+
+    The code that raises is theirs by its module's name.
+    """
     files.write_text(tmp_path / "params.yaml", yaml.safe_dump(published.model_dump()))
     monkeypatch.chdir(tmp_path)
     raises = "def {0}(**arguments):\n    raise RuntimeError('Engine core initialization failed')\n"
@@ -307,7 +316,7 @@ def test_seeds_of_vllm_follow_the_generator(vllm):
 
 
 def test_server_samples_with_the_weights_of_the_moment_and_is_brought_every_prompt_once():
-    """A stand-in for TRL's side of the server, which takes a prompt once for each of its responses."""
+    """Stand in for TRL's side of the server, which takes a prompt once for each response."""
     calls = []
 
     def generate(prompts, images, num_generations):
@@ -421,7 +430,10 @@ def test_refuses_a_tokenizer_that_unsloth_cannot_tell_padding_by(published, toke
 
 
 def test_unsloth_is_imported_before_what_it_patches(published, tmp_path):
-    """A stand-in for Unsloth ends the stage as it is imported, and says what was imported before it."""
+    """End the stage as a stand-in for Unsloth is imported.
+
+    The stand-in says what was imported before it.
+    """
     files.write_text(tmp_path / "params.yaml", yaml.safe_dump(published.model_dump()))
     patched = ("trl", "transformers", "peft")
     stand_in = f"import sys\nprint([n for n in {patched} if n in sys.modules])\nsys.exit(0)\n"

@@ -143,7 +143,10 @@ def test_advantages_of_terms_standardised_one_by_one_are_the_formula(make_traine
 
 
 def separate_logps(model, inputs):
-    """Return each completion's log-probabilities from a forward pass of its own, (B, C), zero past its end."""
+    """Return each completion's log-probabilities from a forward pass of its own.
+
+    Their shape is (B, C), and they are zero past a completion's end.
+    """
     rows = []
     for prompt, prompt_mask, completion, mask in zip(
         *(inputs[name] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")), strict=True
@@ -167,7 +170,10 @@ def shortened(inputs):
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("kl_beta", [0.0, 0.1])
 def test_loss_is_the_formula(make_trainer, loss_type, kl_beta):
-    """Clipped surrogate (Schulman et al. 2017) and the KL estimate of Shao et al. (2024), equation 4."""
+    """Compare with the clipped surrogate and the KL estimate.
+
+    The surrogate is that of Schulman et al. (2017), the estimate equation 4 of Shao et al. (2024).
+    """
     trainer = make_trainer(loss_type=loss_type, kl_beta=kl_beta)
     inputs = shortened(batch(trainer))
     with torch.no_grad():
@@ -382,7 +388,10 @@ class State:
 
 
 def recorded(model, calibration, temperature=0.6, times=1):
-    """Score a hand-made batch of two groups as TRL does, term by term; return the recorder and the scores."""
+    """Score a hand-made batch of two groups, term by term, as TRL does.
+
+    Return the recorder and the scores.
+    """
     config = model.config.model_copy(update={"calibration": calibration, "calibration_temperature": temperature})
     recorder = training_log.Recorder(
         rewards.with_reference(rewards.RewardModel(config, model.terms), REFERENCE), num_generations=2
@@ -412,7 +421,10 @@ def test_trainer_is_given_the_calibrated_terms_by_name(reward_model):
 
 
 def test_calibration_temperature_changes_the_advantages(reward_model):
-    """The weighted sum of the terms, standardised within each group of a batch, as the trainer does it."""
+    """Compare the weighted sums of the terms, less their mean in each group of a batch.
+
+    The trainer takes off the same mean when it standardises them.
+    """
     advantages = {}
     for temperature in (0.2, 0.6):
         _, scores, _ = recorded(reward_model, "batch", temperature)

@@ -1,4 +1,8 @@
-"""Launchers: what they start, what they refuse before that, and what is left to read when a process fails."""
+"""Test the launchers.
+
+The tests are on what they start, what they refuse before that, and what is left to read when a
+process fails.
+"""
 
 import http.server
 import os
@@ -60,7 +64,10 @@ def test_launcher_starts_with_what_it_is_for_and_how_to_run_it(name):
 
 
 def documented_runs():
-    """Return the file, profile (None: params.yaml as it comes) and settings of each documented command."""
+    """Return the file, profile and settings of each documented command.
+
+    A profile of None is params.yaml as it comes.
+    """
     found = []
     for path in (*sorted((ROOT / "accelerate").glob("*.yaml")), ROOT / "docs/scaling.md"):
         text = " ".join(re.sub(r"^#|\\$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).split())
@@ -219,7 +226,10 @@ def test_refuses_to_sample_from_sharded_weights(grpo, policy, launcher):
 
 @pytest.fixture
 def server():
-    """Run a server that answers as a vLLM server does when asked whether it is up; return its address and status."""
+    """Run a server that stands in for vLLM's; return its address and status.
+
+    It answers as a vLLM server does when asked whether it is up.
+    """
     status = {"/health": 200}
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -23,7 +23,10 @@ def table():
 
 
 def product(x, codes, scales, out):
-    """Do on a processor what the kernel's source says: the high half of a byte first, a scale for every 64."""
+    """Do on a processor what the kernel's source says.
+
+    The high half of a byte comes first, and there is a scale for every 64.
+    """
     packed = codes.flatten().long()
     of_64 = table()[torch.stack([packed >> 4, packed & 15], dim=1)].view(-1, 64)
     out.copy_((x.float() @ (of_64 * scales[:, None]).view(-1, x.shape[1]).T).to(out.dtype))
@@ -35,7 +38,10 @@ def quantised(columns, nested, seed=0):
 
 
 def fused(nested):
-    """Return weights as vLLM holds them: two matrices one after the other, with their states and offsets."""
+    """Return weights as vLLM holds them.
+
+    They are two matrices one after the other, with their states and offsets.
+    """
     parts = [quantised(64, nested, 1), quantised(32, nested, 2)]
     weight = torch.cat([codes for codes, _ in parts])
     weight.bnb_quant_state = {i: state for i, (_, state) in enumerate(parts)}
@@ -92,7 +98,10 @@ def test_a_product_with_other_numbers_is_refused():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Define vLLM's operator as vLLM does, on a processor, put the product in its place, and note which runs."""
+    """Define vLLM's operator as vLLM does, on a processor.
+
+    The product is put in its place, and which of them runs is noted.
+    """
     noted = []
 
     def of_bitsandbytes(x, weight, offsets, out):

@@ -23,7 +23,7 @@ def states(groups, tokens):
 
 
 def masked(query, key, value, lengths, scaling=None):
-    """Return the result of one group's tokens by a mask over the whole sequence, shape (T, H, D)."""
+    """Return the result of one group's tokens by a mask over the whole sequence, (T, H, D)."""
     segment = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
     causal = torch.ones(len(segment), len(segment), dtype=torch.bool).tril()
     sees = causal & ((segment[:, None] == segment[None, :]) | (segment[None, :] == 0))

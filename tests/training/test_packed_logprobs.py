@@ -23,7 +23,10 @@ prompts_and_completions = st.lists(
 
 
 def separate(model, prompts, completions, columns, temperature):
-    """Return log-probabilities and entropies of each completion from its own unpadded forward pass."""
+    """Return each completion's log-probabilities and entropies from a forward pass of its own.
+
+    The pass is unpadded.
+    """
     logps, entropies = torch.zeros(len(prompts), columns), torch.zeros(len(prompts), columns)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1] / temperature

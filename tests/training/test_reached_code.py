@@ -1,4 +1,7 @@
-"""The code that decides a run: all that the stage reaches and all that a user's reward module imports."""
+"""Test which code decides a run.
+
+It is all that the stage reaches and all that a user's reward module imports.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""The training stage, killed with SIGKILL wherever it hurts, ends with the same bytes as if it had been left alone.
+"""Kill the training stage with SIGKILL wherever it hurts.
+
+It ends with the same bytes as if it had been left alone.
 
 Runs are forked from a process that has imported torch already, which saves each of them several
 seconds.
@@ -29,7 +31,10 @@ FORWARD = "gpro_empathy.forward"  # the audit event that a run raises before eac
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """The point of a run's death: just before the n-th audit event of this name with a path that matches."""
+    """Mark the point of a run's death.
+
+    It is just before the n-th audit event of this name with a path that matches.
+    """
 
     event: str
     path: str = ""
@@ -37,7 +42,10 @@ class Kill:
 
 
 def stage(folder, kill):
-    """Run the stage in `folder`, in this process, up to its end or its death; what it prints goes to a file."""
+    """Run the stage in `folder`, in this process, up to its end or its death.
+
+    What it prints goes to a file.
+    """
     os.chdir(folder)
     with open("printed.txt", "wb") as printed:
         os.dup2(printed.fileno(), 1)
@@ -83,7 +91,10 @@ def start(folder, kill=None):
 
 
 def finish(process, folder):
-    """Wait for a run; return its exit code and the number of the checkpoint that it went on from, or None."""
+    """Wait for a run; return its exit code and the number of the checkpoint it went on from.
+
+    The number is None where there was no such checkpoint.
+    """
     process.join(PATIENCE)
     assert process.exitcode is not None, "the stage does not end"
     printed = files.read_text(folder / "printed.txt")
@@ -111,7 +122,10 @@ def model_scorer(settings, tmp_path_factory):
 
 @pytest.fixture
 def make_folder(settings, tiny_policy, policy_folder, model_scorer, config, tmp_path):
-    """Return a function that makes a folder with all that the stage reads: 5 steps, checkpoints after 2, 4 and 5."""
+    """Return a function that makes a folder with all that the stage reads.
+
+    The run has 5 steps, with checkpoints after 2, 4 and 5.
+    """
     short = config.model_copy(update={"steps": 5, "save_steps": 2, "lr_scheduler": "linear", "kl_beta": 0.05})
     values = settings.model_copy(update={"policy": tiny_policy, "train_grpo": short}).model_dump()
     turns = [dialogue.Turn("1", i, text, (), None, None, None) for i, text in enumerate(UTTERANCES, start=1)]
@@ -190,7 +204,10 @@ def test_run_that_is_killed_again_and_again_comes_to_the_same_end(make_folder, e
 
 
 def test_run_that_another_process_kills_as_a_checkpoint_appears_comes_to_the_same_end(make_folder, expected):
-    """How far the checkpoint gets is left to chance, so what the next run goes on from is read off the disk."""
+    """Leave how far the checkpoint gets to chance.
+
+    What the next run goes on from is read off the disk.
+    """
     folder = make_folder("cut")
     process = start(folder)
     end = time.monotonic() + PATIENCE

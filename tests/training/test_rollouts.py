@@ -21,7 +21,10 @@ TURNS = [
 
 @pytest.fixture
 def config(settings):
-    """Return settings cold enough for rounding not to decide between the nearly equal logits of a random model."""
+    """Return settings cold enough for rounding not to decide between nearly equal logits.
+
+    A random model has such logits.
+    """
     return settings.rollout.model_copy(
         update={
             "prompts": 4, "samples_per_prompt": 2, "max_completion_tokens": 8, "temperature": 0.05, "top_p": 0.95,
@@ -95,7 +98,7 @@ def test_policies_that_are_compared_answer_every_prompt_as_often(base, tokenizer
 def test_each_policy_is_the_base_with_its_own_adapter_alone(
     base, tokenizer, adapters, config, tiny_policy, policy_folder
 ):
-    """Compared with a fresh model for each, in one batch: the numbers that are drawn are the same."""
+    """Compare with a fresh model for each, in one batch: the numbers drawn are the same."""
     # At a low temperature the rounding of another batch size would decide between tokens that are
     # all but equally likely.
     config = config.model_copy(update={"temperature": 1.0})
@@ -121,7 +124,10 @@ def test_batch_size_changes_nothing(base, tokenizer, config, batch_size):
 
 
 def test_finish_reason_tells_whether_the_end_token_came(base, tokenizer, config):
-    """The end token's embedding, to which the head is tied, is made the likeliest for some states and not for others."""
+    """Make the end token the likeliest for some states and not for others.
+
+    Its embedding, to which the head is tied, is changed for that.
+    """
     with torch.no_grad():
         weight = base.get_input_embeddings().weight
         weight[tokenizer.eos_token_id] = 0.1 * torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(6))
@@ -148,7 +154,10 @@ REPLY = (
 
 @pytest.fixture
 def scored(settings):
-    """Score two responses of each of two policies, with an empathy that counts the letters of the answer."""
+    """Score two responses of each of two policies.
+
+    The empathy counts the letters of the answer.
+    """
 
     def letters(utterances, responses):
         return np.array([float(len(response.answer)) for response in responses])

@@ -29,7 +29,10 @@ def config(settings):
 
 
 def plain_loss(model, tokenizer, demonstrations):
-    """Return the mean negative log-probability of the response tokens, end token included, one text at a time."""
+    """Return the mean negative log-probability of the response tokens, one text at a time.
+
+    The end token is included.
+    """
     total, count = torch.zeros(()), 0
     for demonstration in demonstrations:
         prompt = loading.prompt_ids(tokenizer, response_format.messages(demonstration["utterance"]))
