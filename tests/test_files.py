@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -162,3 +164,22 @@ def test_reading_gives_back_what_json_itself_reads(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": [1, 2.5, null, "x"]}')
     assert files.read_json(path) == json.loads(path.read_text())
+
+
+def test_folder_that_a_killed_process_left_is_deleted_at_the_next_write_and_that_of_a_living_one_is_not(tmp_path):
+    code = (
+        "import pathlib, sys, time\nfrom gpro_empathy import files\n"
+        "with files.atomic_path(pathlib.Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half')\n    print('writes', flush=True)\n    time.sleep(60)\n"
+    )
+    path = tmp_path / "tuned"
+    other = tmp_path / ".tuned-mine"
+    other.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writes\n"
+    files.write_text(path, "whole")
+    assert len(entries(tmp_path)) == 3
+    process.kill()
+    process.communicate()
+    files.write_text(path, "whole again")
+    assert entries(tmp_path) == [".tuned-mine", "tuned"]
