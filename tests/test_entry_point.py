@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,3 +286,43 @@ def test_stage_that_reads_a_path_that_is_no_input_is_refused(settings, tmp_path)
     assert status == 1
     assert message.startswith("error: prepare.wassa_train_csv: DVC does not watch mine.csv")
     assert "\n" not in message
+
+
+def copy_with_stage(folder, prints):
+    """Make a copy of a repository, with those modules of the hall that a stage needs and a stage that runs `prints`."""
+    package = folder / "src/gpro_empathy"
+    (package / "stages").mkdir(parents=True)
+    for name in ("__init__.py", "entry_point.py", "files.py", "params.py"):
+        shutil.copy(Path(gpro_empathy.__file__).parent / name, package / name)
+    (package / "stages/__init__.py").write_text("")
+    (package / "stages/try_out.py").write_text(
+        f"import os, sys, time\nfrom gpro_empathy import entry_point\n\ndef main():\n    {prints}\n\nentry_point.run_stage(main)\n"
+    )
+    return folder
+
+
+def test_code_that_runs_is_that_of_the_folder_it_runs_in(tmp_path):
+    one = copy_with_stage(tmp_path / "one", "sys.exit('the code of one')")
+    two = copy_with_stage(tmp_path / "two", "sys.exit('the code of two')")
+    for source in (one / "src", two / "src"):
+        status, message = run_module(two, "gpro_empathy.stages.try_out", PYTHONPATH=str(source))
+        assert (status, message) == (1, "the code of two")
+
+
+def test_stage_whose_process_lives_on_is_not_started_again_until_it_is_killed(tmp_path):
+    folder = copy_with_stage(tmp_path / "copy", "print('runs', flush=True); time.sleep(60)")
+    environment = os.environ | {"PYTHONPATH": "src"}
+    line = [sys.executable, "-m", "gpro_empathy.stages.try_out"]
+    for launched in ({}, {"LOCAL_RANK": "0"}):
+        alive = subprocess.Popen(line, cwd=folder, env=environment | launched, stdout=subprocess.PIPE, text=True)
+        assert alive.stdout.readline() == "runs\n"
+        status, message = run_module(folder, "gpro_empathy.stages.try_out", PYTHONPATH="src")
+        assert status == 1
+        assert message.startswith("error: the stage try_out is still running in this folder")
+        assert launched or f"process {alive.pid};" in message
+        alive.kill()
+        alive.communicate()
+    again = subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    assert again.stdout.readline() == "runs\n"
+    again.kill()
+    again.communicate()

@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -169,3 +171,22 @@ def test_full_disk_names_the_file_that_is_written(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught, files.atomic_path(tmp_path / "out.csv"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "out.csv")
+
+
+def test_folder_that_a_killed_process_left_is_deleted_at_the_next_write_and_that_of_a_living_one_is_not(tmp_path):
+    code = (
+        "import pathlib, sys, time\nfrom gpro_empathy import files\n"
+        "with files.atomic_path(pathlib.Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half')\n    print('writes', flush=True)\n    time.sleep(60)\n"
+    )
+    path = tmp_path / "tuned"
+    other = tmp_path / ".tuned-mine"
+    other.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writes\n"
+    files.write_text(path, "whole")
+    assert len(entries(tmp_path)) == 3
+    process.kill()
+    process.communicate()
+    files.write_text(path, "whole again")
+    assert entries(tmp_path) == [".tuned-mine", "tuned"]

@@ -4,6 +4,7 @@ Exceptions of torch, vLLM and Unsloth are known by their type, their words or th
 them, so that this module imports none of these. Whatever else goes wrong keeps its traceback.
 """
 
+import fcntl
 import operator
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
@@ -38,6 +40,7 @@ _LESS = {
 _LESS_BY_VLLM = ("rollout.vllm_gpu_memory_utilization", "rollout.max_completion_tokens")
 # The stages that read files and folders of the user's.
 READ_INPUTS = ("prepare_policy", "prepare", "train_scorer", "evaluate_scorers", "train_grpo", "rollout")
+_HELD: list[TextIO] = []  # files whose locks this process holds
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
 
@@ -55,12 +58,15 @@ def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
         stage: By whose settings a lack of memory is explained; None for those of the stage that
             this process runs.
     """
-    launched = "LOCAL_RANK" in os.environ
+    launched, this_stage = "LOCAL_RANK" in os.environ, _stage_of_this_process()
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        if _stage_of_this_process() in READ_INPUTS:
+        if this_stage is not None:
+            _use_code_of_working_folder()
+            _lock(this_stage, launched)
+        if this_stage in READ_INPUTS:
             params.check_inputs(params.load_all())
-        _run(main, stage or _stage_of_this_process())
+        _run(main, stage or this_stage)
         if not launched:
             _note_wall_time()
     except UserError as error:
@@ -74,6 +80,57 @@ def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
         sys.exit(f"error: {place}{error.strerror.lower()}")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _use_code_of_working_folder() -> None:
+    """Start this process again where another copy's package was imported than that of the working folder.
+
+    An environment holds the package of the copy that it was set up in, and DVC runs experiments of
+    its queue, like a second clone, in another folder, whose results would be those of other code.
+
+    Raises:
+        UserError: If the other package is imported even so.
+    """
+    source, imported = Path("src").resolve(), Path(__file__).resolve().parents[1]
+    if source == imported or not (source / "gpro_empathy").is_dir():
+        return
+    before = os.environ.get("PYTHONPATH", "")
+    if before.split(os.pathsep)[0] == str(source):
+        raise UserError(
+            f"{source} is the code of this folder, but Python imports that of {imported}; run `make setup` here"
+        )
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), before]))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _lock(stage: str, launched: bool) -> None:
+    """Keep this stage from being started here again while this process lives, however that ends.
+
+    The processes of a launcher share a second lock, as they may outlive the one that launched them.
+
+    Raises:
+        UserError: If the stage is still running.
+    """
+    WALL_TIMES.mkdir(parents=True, exist_ok=True)
+    alone, shared = ((WALL_TIMES / f"{stage}.{kind}.lock").open("a+") for kind in ("main", "launched"))
+    # Open for as long as the process lives: closed, a file gives its lock back.
+    _HELD.extend((alone, shared))
+    try:
+        if launched:
+            fcntl.flock(shared, fcntl.LOCK_SH)
+            return
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(shared, fcntl.LOCK_UN)
+    except BlockingIOError:
+        alone.seek(0)
+        raise UserError(
+            f"the stage {stage} is still running in this folder, started by process {alone.read().strip() or '?'}; wait for "
+            "its end, or end it and what it started with `kill`"
+        ) from None
+    alone.truncate(0)
+    alone.write(str(os.getpid()))
+    alone.flush()
 
 
 def _run(main: Callable[[], None], stage: str | None) -> None:

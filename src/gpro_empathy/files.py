@@ -4,12 +4,15 @@ Errors name file and line.
 """
 
 import errno
+import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     It is removed if the block fails. The block may create a file or a folder there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    _delete_left_behind(path)
+    workspace, held = _workspace(path)
     try:
         yield workspace / path.name
         if path.is_dir() and not path.is_symlink() and (workspace / path.name).exists():
@@ -38,6 +42,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(workspace)
+        os.close(held)
+
+
+def _workspace(path: Path) -> tuple[Path, int]:
+    """Make a temporary folder beside `path`.
+
+    Returns it with a descriptor that holds its lock until it is closed.
+    """
+    while True:
+        workspace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            descriptor = os.open(workspace, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # deleted as below, before it was locked
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if workspace.is_dir():
+            return workspace, descriptor
+        os.close(descriptor)
+
+
+def _delete_left_behind(path: Path) -> None:
+    """Delete the temporary folders that killed processes left beside `path`.
+
+    No living process holds the lock of one of these.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        # Nothing else than what `_workspace` makes: tempfile's random names have eight characters.
+        if not re.fullmatch(r"[a-z0-9_]{8}", folder.name.removeprefix(f".{path.name}-")) or folder.is_symlink():
+            continue
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if set(os.listdir(folder)) <= {path.name}:
+                shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def name_place(error: OSError, place: str) -> None:
