@@ -21,9 +21,9 @@ def copy_of(policy_folder, folder, **changes):
 
 
 def test_adapter_of_the_base_is_accepted_with_and_without_a_note_of_it(saved, policy_folder):
-    adapters.check_base(saved, policy_folder)
+    assert adapters.check_base(saved, policy_folder) is None
     (saved / adapters.SOURCE).unlink()
-    adapters.check_base(saved, policy_folder)
+    assert adapters.check_base(saved, policy_folder) is None
 
 
 def test_adapter_of_a_base_of_another_name_is_refused_naming_both(saved, policy_folder, tmp_path):
@@ -62,7 +62,7 @@ def test_adapter_of_a_deeper_or_shallower_base_is_refused(layers, words, saved, 
 
 
 def test_a_folder_without_an_adapter_is_passed_over(policy_folder, tmp_path):
-    adapters.check_adapters([tmp_path], policy_folder)
+    assert adapters.check_adapters([tmp_path], policy_folder) is None
 
 
 @pytest.mark.parametrize(("stage", "place"), [("train_grpo", "warm_start"), ("rollout", "tuned/seed-23")])

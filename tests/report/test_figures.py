@@ -70,7 +70,9 @@ def test_levels_without_an_interval_are_drawn_as_points():
 
 
 def test_one_step_of_training_can_be_drawn():
-    figures.training_curves(made_up.training_log(steps=1), made_up.groups(steps=1), **LOOK).draw_without_rendering()
+    figure = figures.training_curves(made_up.training_log(steps=1), made_up.groups(steps=1), **LOOK)
+    figure.draw_without_rendering()
+    assert all(any(list(line.get_xdata()) == [1] for line in ax.lines) for ax in figure.axes)
 
 
 def test_reliability_shows_every_bin_with_its_interval_and_count():

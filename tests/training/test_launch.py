@@ -188,7 +188,7 @@ def test_refuses_a_launcher_that_forces_a_number_format(tmp_path):
 
 
 def test_run_in_one_process_needs_nothing(grpo, policy):
-    launch.check(grpo, policy, Path("no such folder"))
+    assert launch.check(grpo, policy, Path("no such folder")) is None
 
 
 def test_refuses_a_launcher_that_is_not_there_and_names_those_that_are(grpo, policy):
@@ -315,7 +315,7 @@ def test_refuses_parts_of_groups_where_whole_ones_are_trained_on(grpo, policy, b
 
 
 def test_own_trainer_takes_parts_of_groups(grpo, policy):
-    launch.check(grpo.model_copy(update={"trained_generations": 2}), policy)
+    assert launch.check(grpo.model_copy(update={"trained_generations": 2}), policy) is None
 
 
 def test_documented_server_has_the_options_that_trl_demands():
