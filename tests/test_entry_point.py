@@ -289,7 +289,7 @@ def test_stage_that_reads_a_path_that_is_no_input_is_refused(settings, tmp_path)
 
 
 def copy_with_stage(folder, prints):
-    """Make a copy of a repository, with those modules of the hall that a stage needs and a stage that runs `prints`."""
+    """Make a copy of a repository with a stage that runs `prints` and the modules that it needs."""
     package = folder / "src/gpro_empathy"
     (package / "stages").mkdir(parents=True)
     for name in ("__init__.py", "entry_point.py", "files.py", "params.py"):

@@ -83,7 +83,7 @@ def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
 
 
 def _use_code_of_working_folder() -> None:
-    """Start this process again where another copy's package was imported than that of the working folder.
+    """Start this process again where the imported package is not that of the working folder.
 
     An environment holds the package of the copy that it was set up in, and DVC runs experiments of
     its queue, like a second clone, in another folder, whose results would be those of other code.

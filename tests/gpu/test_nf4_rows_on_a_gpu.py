@@ -1,4 +1,4 @@
-"""The product of few rows with NF4 weights, compiled for this GPU, against bitsandbytes' dequantised weights."""
+"""Compare the product of few rows, compiled for this GPU, with bitsandbytes' own numbers."""
 
 import bitsandbytes.functional as nf4
 import pytest

@@ -251,8 +251,7 @@ def _in_order(run: Run) -> list[str]:
 
 
 def _fingerprint(run: Run, inputs: Sequence[Path]) -> dict[str, str]:
-    own_terms = [name.partition(":")[0] for name in run.rewards.config.weights if name not in rewards.TERMS]
-    code = reached_code.files_of([STAGE, *own_terms])
+    code = reached_code.files_of([STAGE])  # the user's reward modules are among the inputs
     return checkpoints.fingerprint((run.config, run.policy, run.rewards.config), run.seed, inputs, code)
 
 

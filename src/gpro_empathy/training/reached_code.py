@@ -32,6 +32,8 @@ def files_of(modules: Iterable[str]) -> dict[str, Path]:
         if name.partition(".")[0] not in packages and not _is_of_working_folder(path):
             continue
         reached[name] = path
+        # What a module compiles at its first use stands beside it.
+        reached |= {f"{name} ({source.name})": source for source in path.parent.glob(f"{path.stem}.cu")}
         package = name if spec.submodule_search_locations else name.rpartition(".")[0]
         waiting += _imports(path, package)
         # A package's __init__ runs before its modules.
