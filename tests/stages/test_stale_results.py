@@ -101,7 +101,7 @@ def changed(repository):
 def test_no_stage_is_stale_at_first_nor_by_what_tools_leave_beside_the_code(repository, litter, changed):
     assert repository.status() == {}
     changed(repository.path(".dvcignore"), "")
-    with_folders = {name for name in STAGES if any(not path.endswith(".py") for path in declared_code(name))}
+    with_folders = {name for name in STAGES if any(not Path(path).suffix for path in declared_code(name))}
     assert repository.status().keys() == with_folders
 
 
