@@ -1,6 +1,6 @@
-"""Pack the packages that a GPU machine without a network lacks, in parts small enough to carry.
+"""Pack the packages that a GPU machine without a network lacks, in parts.
 
-The machine it was made for has Linux on x86-64, Python 3.12, torch 2.11.0 for CUDA 13 with Triton,
+That machine has Linux on x86-64, Python 3.12, torch 2.11.0 for CUDA 13 with Triton,
 transformers 5.17.0 and numpy, and one GPU of compute capability 9.0. What of packages.txt is not
 needed there for one training and its rollouts by Unsloth and vLLM is left out: see LEFT_OUT.
 Another GPU or another torch needs another selection.

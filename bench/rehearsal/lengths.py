@@ -48,7 +48,7 @@ def timed(model, policy: params.Policy, grpo: params.TrainGrpo, work: Path) -> d
     Returns:
         Tokens of a prompt and of a response, and the seconds of each step by part.
     """
-    from gpro_empathy import rewards
+    from gpro_empathy import calibration, rewards
     from gpro_empathy.training import grpo_run
     from rehearsal import models
 
@@ -58,7 +58,7 @@ def timed(model, policy: params.Policy, grpo: params.TrainGrpo, work: Path) -> d
     turns = models.longest_turns(tokenizer, max(8, grpo.prompts_per_step), policy.max_prompt_tokens)
     texts = [turn.text for turn in turns]
     run = grpo_run.Run(model, tokenizer, terms, texts, texts, grpo, policy, seed=1)
-    result = grpo_run.train(run, work, [], dict.fromkeys(rewards.CALIBRATED, (0.0, 1.0)))
+    result = grpo_run.train(run, work, [], dict.fromkeys(calibration.CALIBRATED, (0.0, 1.0)))
     return {
         "prompt_tokens": policy.max_prompt_tokens,
         "completion_tokens": statistics.median(row["completion_tokens"] for row in result.log),

@@ -39,7 +39,15 @@ _LESS = {
 # What vLLM leaves of the GPU is for the reward models.
 _LESS_BY_VLLM = ("rollout.vllm_gpu_memory_utilization", "rollout.max_completion_tokens")
 # The stages that read files and folders of the user's.
-READ_INPUTS = ("prepare_policy", "prepare", "train_scorer", "evaluate_scorers", "train_grpo", "rollout")
+READ_INPUTS = (
+    "prepare_policy",
+    "prepare",
+    "train_scorer",
+    "evaluate_scorers",
+    "warm_start",
+    "train_grpo",
+    "rollout",
+)
 _HELD: list[TextIO] = []  # files whose locks this process holds
 ENGINES = ("vllm", "unsloth", "unsloth_zoo")
 
@@ -61,8 +69,9 @@ def run_stage(main: Callable[[], None], stage: str | None = None) -> None:
     launched, this_stage = "LOCAL_RANK" in os.environ, _stage_of_this_process()
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        if this_stage is not None:
+        if _module_of_this_process().startswith(("gpro_empathy.stages.", "gpro_empathy.tools.")):
             _use_code_of_working_folder()
+        if this_stage is not None:
             _lock(this_stage, launched)
         if this_stage in READ_INPUTS:
             params.check_inputs(params.load_all())
@@ -95,7 +104,7 @@ def _use_code_of_working_folder() -> None:
     if source == imported or not (source / "gpro_empathy").is_dir():
         return
     before = os.environ.get("PYTHONPATH", "")
-    if before.split(os.pathsep)[0] == str(source):
+    if before.startswith(str(source)):
         raise UserError(
             f"{source} is the code of this folder, but Python imports that of {imported}; run `make setup` here"
         )
@@ -125,9 +134,11 @@ def _lock(stage: str, launched: bool) -> None:
     except BlockingIOError:
         alone.seek(0)
         raise UserError(
-            f"the stage {stage} is still running in this folder, started by process {alone.read().strip() or '?'}; wait for "
-            "its end, or end it and what it started with `kill`"
+            f"the stage {stage} is still running in this folder, started by process {alone.read().strip() or '?'}; wait "
+            "until it finishes, or stop it and its child processes with `kill`"
         ) from None
+    except OSError:  # some network file systems lock no files: then nothing guards against a second start
+        return
     alone.truncate(0)
     alone.write(str(os.getpid()))
     alone.flush()
@@ -156,9 +167,14 @@ def _leave(signum: int, frame: object) -> None:
 
 def _stage_of_this_process() -> str | None:
     """Return the stage that was started as `python -m gpro_empathy.stages.<name>`, or None."""
-    specification = sys.modules["__main__"].__spec__
-    name = specification.name if specification else ""
+    name = _module_of_this_process()
     return name.removeprefix(_STAGES) if name.startswith(_STAGES) else None
+
+
+def _module_of_this_process() -> str:
+    """Return the module that was started by `python -m`, or an empty text."""
+    specification = sys.modules["__main__"].__spec__
+    return specification.name if specification else ""
 
 
 def _note_wall_time() -> None:

@@ -96,8 +96,9 @@ def test_the_network_is_in_fact_refused(copy: Copy):
 
 
 def test_one_command_runs_every_stage_and_leaves_the_report(finished: Copy):
-    stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-    assert sorted(finished.first_run) == sorted(stages)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    # No file of a user's is listed, so that the stage of those stands for nothing.
+    assert sorted(finished.first_run) == sorted(name for name, stage in stages.items() if "foreach" not in stage)
     assert (finished.folder / "reports/paper.pdf").read_bytes().startswith(b"%PDF")
     rows = [json.loads(line) for line in (finished.folder / "data/rollouts/rollouts.jsonl").read_text().splitlines()]
     assert {row["model"] for row in rows} == {"base", "warm_start", "tuned"}

@@ -289,7 +289,7 @@ def test_rollout_by_vllm_gives_the_same_rows_with_the_adapter_as_a_request(vllm,
     )
     engine = Engine(tokenizer.eos_token_id)
     folders = {("warm_start", None): Path("warm"), ("tuned", 23): Path("tuned")}
-    found = rollouts.sample_policies(rollouts.VllmPolicies(engine), tokenizer, folders, turns, config)
+    found = rollouts.sample_policies(rollouts.VllmPolicies(engine, config), tokenizer, folders, turns, config)
     assert [(s.model, s.seed, s.turn.key, s.sample) for s in found] == [
         (*key, turn.key, k)
         for key, n in ((("base", None), 1), *((f, 3) for f in folders))
@@ -301,6 +301,7 @@ def test_rollout_by_vllm_gives_the_same_rows_with_the_adapter_as_a_request(vllm,
     seeds = [[each.seed for each in sampling] for _, sampling, _ in engine.calls]
     assert seeds[1] == seeds[2] == np.random.default_rng(config.seed).integers(2**31, size=6).tolist()
     assert len(set(seeds[1])) == 6
+    assert seeds[0] == seeds[1][::3]  # the base's one response to a prompt is that of the first number
     warm = [sample for sample in found if sample.model == "warm_start"]
     assert [sample.finish_reason for sample in warm] == ["length" if seed % 2 else "stop" for seed in seeds[1]]
     prompts = [prompt["prompt_token_ids"] for prompt in engine.calls[1][0]]

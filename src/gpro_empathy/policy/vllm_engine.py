@@ -126,10 +126,12 @@ class VllmSampler:
     Args:
         generate: The method of a vllm.LLM.
         adapter: A LoRA request; None for the base.
+        drawn_per_prompt: For how many responses to a prompt seeds are drawn, as in
+            `decoding.DecoderSampler`; by default for as many as are sampled.
     """
 
-    def __init__(self, generate: Callable, adapter=None) -> None:
-        self._generate, self._adapter = generate, adapter
+    def __init__(self, generate: Callable, adapter=None, drawn_per_prompt: int | None = None) -> None:
+        self._generate, self._adapter, self._drawn_per_prompt = generate, adapter, drawn_per_prompt
 
     def sample(
         self, prompts: Sequence[Sequence[int]], samples_per_prompt: int, how: Sampling, rng: np.random.Generator
@@ -138,8 +140,9 @@ class VllmSampler:
         from vllm import SamplingParams
 
         requests = [{"prompt_token_ids": list(ids)} for ids in prompts for _ in range(samples_per_prompt)]
-        seeds = rng.integers(2**31, size=len(requests)).tolist()
-        each = [SamplingParams(**sampling_arguments(how, seed)) for seed in seeds]
+        drawn = self._drawn_per_prompt or samples_per_prompt
+        seeds_PK = rng.integers(2**31, size=(len(prompts), drawn))[:, :samples_per_prompt]
+        each = [SamplingParams(**sampling_arguments(how, seed)) for seed in seeds_PK.ravel().tolist()]
         outputs = self._generate(requests, sampling_params=each, use_tqdm=False, lora_request=self._adapter)
         return [list(output.outputs[0].token_ids) for output in outputs]
 

@@ -59,10 +59,10 @@ ADVANTAGE_FORMULA = {
     "each term": _DIVIDED_WITHIN_GROUP,
 }
 LOSS = {
-    "dapo": r"$N$ is the number of tokens in all responses of the step~\citep{yu2025dapo}.",
-    "bnpo": "$N$ is the number of tokens in all responses of one forward batch.",
-    "grpo": r"$1/N$ stands for the mean over responses of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
-    "dr_grpo": r"$N$ is the number of responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
+    "dapo": r"$N$ is the number of tokens in all responses of the step that are trained on~\citep{yu2025dapo}.",
+    "bnpo": "$N$ is the number of tokens in all responses of one forward batch that are trained on.",
+    "grpo": r"$1/N$ stands for the mean over the responses that are trained on of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
+    "dr_grpo": r"$N$ is the number of responses that are trained on times the longest length allowed, a constant~\citep{liu2025understanding}.",
 }
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {

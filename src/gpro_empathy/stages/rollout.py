@@ -35,7 +35,7 @@ def main() -> None:
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     tokenizer = loading.load_tokenizer(POLICY)
     if config.engine == "vllm":
-        policies = rollouts.VllmPolicies(vllm_engine.load(policy_config, config, POLICY))
+        policies = rollouts.VllmPolicies(vllm_engine.load(policy_config, config, POLICY), config)
     else:
         policies = rollouts.LocalPolicies(loading.load_base(policy_config, POLICY), config)
     sampled = rollouts.sample_policies(policies, tokenizer, folders, turns, config)

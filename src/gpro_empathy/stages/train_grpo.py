@@ -28,6 +28,7 @@ POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
 SCORER = Path("models/scorer")
 PROMPTS = Path("data/prepared")
+INPUTS = Path("data/inputs")
 ADAPTERS = Path("models/tuned")
 REPORTS = Path("reports/training")
 CHECKPOINTS = Path("work/train_grpo")
@@ -75,7 +76,7 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
             )
             # The starting policy is the same for every seed, and so are its statistics.
             reference = results[0].reference if results else None
-            inputs = [POLICY, WARM_START, SCORER, PROMPTS, user_rewards.FOLDER]
+            inputs = [POLICY, WARM_START, SCORER, PROMPTS, INPUTS, user_rewards.FOLDER]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if distributed.is_main():
                 if on_trained is not None:

@@ -13,7 +13,7 @@ FINGERPRINT = "fingerprint.json"
 # checkpoint is whole.
 LOG, RUN = "log.json", "run.json"
 # Packages whose version decides what a step does.
-PACKAGES = ("numpy", "peft", "torch", "transformers", "trl")
+PACKAGES = ("bitsandbytes", "numpy", "peft", "sentence-transformers", "torch", "transformers", "trl", "unsloth", "vllm")
 _NAMED = 3
 
 
@@ -37,12 +37,26 @@ def fingerprint(
     }
     parts["the seed"] = str(seed)
     for folder in inputs:
-        # Python's cache of a compiled module holds the time of its source.
-        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+        paths = sorted(
+            path for path in folder.rglob("*") if path.is_file() and not _is_litter(path.relative_to(folder))
+        )
         lines = [f"{path.relative_to(folder)} {_hash(path)}" for path in paths]
         parts[f"the input {folder}"] = _hash_text("\n".join(lines))
     parts |= {f"the code of {module}": _hash(path) for module, path in code.items()}
-    return parts | {f"the version of {package}": metadata.version(package) for package in PACKAGES}
+    return parts | {f"the version of {package}": _version(package) for package in PACKAGES}
+
+
+def _is_litter(path: Path) -> bool:
+    """Return whether a file is what editors and Python leave, as .dvcignore names it."""
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return hidden or path.name.endswith(("~", ".pyc", ".orig", ".rej", ".swp"))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def newest(folder: Path, fingerprint: Mapping[str, str]) -> Path | None:

@@ -47,7 +47,7 @@ def install(folder: Path) -> None:
         of_bitsandbytes = vllms_own()
         product = load(compiled(*torch.cuda.get_device_capability(), folder))
         check(product, "cuda")
-    except (UserError, RuntimeError) as error:
+    except (UserError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         distributed.say(f"NF4 weights in vLLM: bitsandbytes' product, as the faster one for few rows failed ({reason})")
         return
@@ -145,22 +145,27 @@ def multiply(
 
 
 def check(product: Product, device: str) -> None:
-    """Check on a small matrix that a product is that of bitsandbytes' numbers.
+    """Check on two small matrices that a product is that of bitsandbytes' numbers.
+
+    One has few columns and the other so many that a warp takes twice as many of them; both have
+    work for every warp.
 
     Raises:
         UserError: If it is not.
     """
     from bitsandbytes import functional
 
-    drawn = torch.randn(3 + COLUMNS, 2 * WIDTH, generator=torch.Generator().manual_seed(0))
-    x, weight = drawn.to(device, torch.bfloat16).split([3, COLUMNS])
-    codes, state = functional.quantize_4bit(weight, blocksize=SCALED, quant_type="nf4")
-    out = torch.empty(len(x), COLUMNS, device=device, dtype=torch.bfloat16)
-    product(x, codes, scales(state), out)
-    exact = x.double() @ functional.dequantize_4bit(codes, state).double().T
-    difference = float((out.double() - exact).norm() / exact.norm())
-    if not difference < LARGEST_DIFFERENCE:
-        raise UserError(f"its products are off by {difference:.2g} of their size")
+    generator = torch.Generator().manual_seed(0)
+    for columns in (COLUMNS, WIDE):
+        drawn = torch.randn(3 + columns, 16 * WIDTH, generator=generator)
+        x, weight = drawn.to(device, torch.bfloat16).split([3, columns])
+        codes, state = functional.quantize_4bit(weight, blocksize=SCALED, quant_type="nf4")
+        out = torch.empty(len(x), columns, device=device, dtype=torch.bfloat16)
+        product(x, codes, scales(state), out)
+        exact = x.double() @ functional.dequantize_4bit(codes, state).double().T
+        difference = float((out.double() - exact).norm() / exact.norm())
+        if not difference < LARGEST_DIFFERENCE:
+            raise UserError(f"its products are off by {difference:.2g} of their size")
 
 
 def vllms_own() -> Callable:
@@ -229,4 +234,4 @@ def scales(state) -> torch.Tensor:
 def fits(x: torch.Tensor, out: torch.Tensor) -> bool:
     """Return whether the kernel takes x (M, K) and out (M, N)."""
     of_bfloat16 = x.dtype == out.dtype == torch.bfloat16
-    return of_bfloat16 and x.shape[0] <= MOST_ROWS and x.shape[1] % WIDTH == 0 and out.shape[1] % COLUMNS == 0
+    return of_bfloat16 and 0 < x.shape[0] <= MOST_ROWS and x.shape[1] % WIDTH == 0 and out.shape[1] % COLUMNS == 0

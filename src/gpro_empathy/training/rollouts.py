@@ -102,16 +102,17 @@ class LocalPolicies:
 class VllmPolicies:
     """Samplers of policies whose base a vllm.LLM holds, with the adapters as LoRA requests."""
 
-    def __init__(self, engine) -> None:
+    def __init__(self, engine, config: params.Rollout) -> None:
         self._engine, self._adapters = engine, 0
+        self._drawn_per_prompt = config.samples_per_prompt
 
     def __call__(self, name: str, adapter: Path | None) -> Sampler:
         """Return the sampler of an adapter, or of the base."""
-        if adapter is None:
-            return vllm_engine.VllmSampler(self._engine.generate)
-        self._adapters += 1
-        request = vllm_engine.adapter_request(name, self._adapters, adapter)
-        return vllm_engine.VllmSampler(self._engine.generate, request)
+        request = None
+        if adapter is not None:
+            self._adapters += 1
+            request = vllm_engine.adapter_request(name, self._adapters, adapter)
+        return vllm_engine.VllmSampler(self._engine.generate, request, self._drawn_per_prompt)
 
 
 def label(name: str, seed: int | None) -> str:
