@@ -1,4 +1,4 @@
-"""Made-up rollouts and reports, seeded, in the shape that the pipeline writes them."""
+"""Made-up rollouts and reports, seeded, in the shape that the pipeline writes them; a scorer."""
 
 import itertools
 import json
@@ -261,3 +261,14 @@ def _stock_phrases() -> dict:
 
 def _json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+class WordCounter:
+    """Rate a text by its words, half a point for `sorry`, and a point for each turn of context."""
+
+    def score(self, texts, contexts):
+        empathy = [
+            0.1 * len(text.split()) + 0.5 * ("sorry" in text) + len(context)
+            for text, context in zip(texts, contexts, strict=True)
+        ]
+        return np.column_stack([np.zeros(len(texts)), np.zeros(len(texts)), empathy])

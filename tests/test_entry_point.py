@@ -304,7 +304,8 @@ def copy_with_stage(folder, prints):
 def test_code_that_runs_is_that_of_the_folder_it_runs_in(tmp_path):
     one = copy_with_stage(tmp_path / "one", "sys.exit('the code of one')")
     two = copy_with_stage(tmp_path / "two", "sys.exit('the code of two')")
-    for source in (one / "src", two / "src"):
+    beside = shutil.copytree(one / "src", two / "src-of-one")  # its path begins as that of the folder's own code
+    for source in (one / "src", two / "src", beside):
         status, message = run_module(two, "gpro_empathy.stages.try_out", PYTHONPATH=str(source))
         assert (status, message) == (1, "the code of two")
 

@@ -104,7 +104,8 @@ def _use_code_of_working_folder() -> None:
     if source == imported or not (source / "gpro_empathy").is_dir():
         return
     before = os.environ.get("PYTHONPATH", "")
-    if before.startswith(str(source)):
+    # Not split at the separator, which a path may hold.
+    if f"{before}{os.pathsep}".startswith(f"{source}{os.pathsep}"):
         raise UserError(
             f"{source} is the code of this folder, but Python imports that of {imported}; run `make setup` here"
         )

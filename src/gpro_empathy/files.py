@@ -6,6 +6,7 @@ Errors name file and line.
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import re
@@ -87,6 +88,12 @@ def name_place(error: OSError, place: str) -> None:
     """Give a failed write its place, which a full disk does not know."""
     if error.filename is None and error.errno in _FULL:
         error.filename = place
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

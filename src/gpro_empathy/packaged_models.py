@@ -3,10 +3,10 @@
 With them the embedded default needs no model hub.
 """
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
+from gpro_empathy import files
 from gpro_empathy.files import UserError
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -40,8 +40,6 @@ def find(name: str) -> Path:
     path = Path(spec.submodule_search_locations[0]) / relative
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `rm -rf .venv && make setup`")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise UserError(f"{path}: SHA-256 is {found}, expected {expected}; run `rm -rf .venv && make setup`")
+    if (actual := files.sha256(path)) != expected:
+        raise UserError(f"{path}: SHA-256 is {actual}, expected {expected}; run `rm -rf .venv && make setup`")
     return path

@@ -4,19 +4,9 @@ import pytest
 from gpro_empathy.analysis import response_table, stock_phrases
 from gpro_empathy.analysis.stock_phrases import PHRASES
 from gpro_empathy.data.dialogue import Turn
+from made_up import WordCounter
 
 TURNS = [Turn(f"c{i}", 1, "so what", ("hello",) * (i % 3), 1.0, 1.0, 1.0) for i in range(24)]
-
-
-class Counter:
-    """Rate a text by its words, half a point for `sorry`, and a point for each turn of context."""
-
-    def score(self, texts, contexts):
-        empathy = [
-            0.1 * len(text.split()) + 0.5 * ("sorry" in text) + len(context)
-            for text, context in zip(texts, contexts, strict=True)
-        ]
-        return np.column_stack([np.zeros(len(texts)), np.zeros(len(texts)), empathy])
 
 
 def react(model):
@@ -29,7 +19,7 @@ def react(model):
 
 
 def test_reaction_is_the_mean_change_by_the_phrase_less_that_by_a_sentence_of_its_length():
-    found = react(Counter())
+    found = react(WordCounter())
     sorry = found["phrases"][0]
     assert sorry["phrase"] == "I'm so sorry to hear that."
     assert sorry["change"]["estimate"] == pytest.approx(1.1)
@@ -41,7 +31,7 @@ def test_reaction_is_the_mean_change_by_the_phrase_less_that_by_a_sentence_of_it
 
 
 def test_interval_is_over_conversations():
-    class Moody(Counter):
+    class Moody(WordCounter):
         def score(self, texts, contexts):
             # Conversations differ in what a phrase is worth.
             scores_B3 = super().score(texts, contexts)

@@ -7,7 +7,6 @@ Writes  data/inputs/<name>.json    SHA-256 by file
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 
 from gpro_empathy import entry_point, files
@@ -25,12 +24,8 @@ def hashes(path: Path) -> dict[str, str]:
     if not path.exists():
         raise UserError(f"inputs in params.yaml: there is no {path}; put it there, or correct the path")
     paths = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    result = {}
-    for file_path in paths:
-        with file_path.open("rb") as file:
-            name = file_path.relative_to(path if path.is_dir() else path.parent).as_posix()
-            result[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result
+    folder = path if path.is_dir() else path.parent
+    return {file.relative_to(folder).as_posix(): files.sha256(file) for file in paths}
 
 
 def main() -> None:

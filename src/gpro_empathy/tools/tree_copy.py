@@ -63,8 +63,8 @@ def listed(folder: Path) -> Iterator[Path]:
     # does not trust.
     with tempfile.TemporaryDirectory() as elsewhere:
         _git(folder, "init", "--quiet", "--bare", elsewhere)
-        here = (f"--git-dir={elsewhere}", f"--work-tree={folder.resolve()}")
-        names = _git(folder, *here, "ls-files", "--others", "--exclude-standard", "-z")
+        repository = (f"--git-dir={elsewhere}", f"--work-tree={folder.resolve()}")
+        names = _git(folder, *repository, "ls-files", "--others", "--exclude-standard", "-z")
     if (folder / ".git").exists():
         # Ignored files that were committed all the same.
         names += _git(folder, "-c", "safe.directory=*", "ls-files", "--cached", "-z", fails=False)

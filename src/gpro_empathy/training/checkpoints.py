@@ -40,9 +40,9 @@ def fingerprint(
         paths = sorted(
             path for path in folder.rglob("*") if path.is_file() and not _is_litter(path.relative_to(folder))
         )
-        lines = [f"{path.relative_to(folder)} {_hash(path)}" for path in paths]
+        lines = [f"{path.relative_to(folder)} {files.sha256(path)}" for path in paths]
         parts[f"the input {folder}"] = _hash_text("\n".join(lines))
-    parts |= {f"the code of {module}": _hash(path) for module, path in code.items()}
+    parts |= {f"the code of {module}": files.sha256(path) for module, path in code.items()}
     return parts | {f"the version of {package}": _version(package) for package in PACKAGES}
 
 
@@ -62,9 +62,7 @@ def _version(package: str) -> str:
 def newest(folder: Path, fingerprint: Mapping[str, str]) -> Path | None:
     """Return the newest whole checkpoint of the run of this fingerprint.
 
-    Those of any other run are deleted first.
-
-    Where some are deleted, a line says what has changed since.
+    Those of any other run are deleted first, and a line says what has changed since they were made.
     """
     mark = folder / FINGERPRINT
     if not mark.is_file() or (made_by := files.read_json(mark)) != fingerprint:
@@ -82,11 +80,6 @@ def _change(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{rest} changed"
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash_text(text: str) -> str:
