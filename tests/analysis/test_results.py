@@ -45,6 +45,13 @@ def test_committed_analyses_have_the_declared_form(path):
 def test_committed_reliability_of_the_scorers_has_the_declared_form(role):
     scorer = json.loads((ROOT / "reports/scorer.json").read_text())
     assert mismatches(scorer[role]["calibration"], results.Reliability) == []
+    assert mismatches(scorer[role]["stock_phrases"], results.PhraseReaction) == []
+
+
+def test_committed_agreement_and_leak_of_the_scorers_have_the_declared_form():
+    scorer = json.loads((ROOT / "reports/scorer.json").read_text())
+    assert mismatches(scorer["agreement"], results.Agreement) == []
+    assert mismatches(scorer["leak"], results.Leak) == []
 
 
 def test_analysis_returns_the_declared_form_where_little_is_defined(settings):

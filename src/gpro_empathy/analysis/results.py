@@ -204,3 +204,58 @@ class Reliability(TypedDict):
     by_label: list[GroupError]
     by_words: list[GroupError]
     by_polarity: list[GroupError]
+
+
+class Agreement(TypedDict):
+    """How far the two scorers agree: `scorer_accuracy.agreement`."""
+
+    pearson_empathy: float | None
+    mean_absolute_difference: float
+    mean_difference: float
+    limit_low: float
+    limit_high: float
+
+
+class EndingChange(TypedDict):
+    """Change in empathy by an appended phrase, by its control, and their difference."""
+
+    change: Estimate
+    control_change: Estimate
+    difference: Estimate
+
+
+class PhraseChange(EndingChange):
+    """The changes by one stock phrase."""
+
+    phrase: str
+    control: str
+
+
+class PhraseReaction(TypedDict):
+    """How a scorer reacts to stock phrases: `stock_phrases.reaction`."""
+
+    phrases: list[PhraseChange]
+    mean: EndingChange
+
+
+class LeakCorrelations(TypedDict):
+    """Correlations with a label by a grouped split and by a split by turn."""
+
+    grouped: float | None
+    by_turn: float | None
+    difference: Estimate
+
+
+class LeakComparison(TypedDict):
+    """What a split by turn adds: `split_leak.compare`."""
+
+    labels: dict[str, LeakCorrelations]
+    mean: LeakCorrelations
+
+
+class Leak(LeakComparison):
+    """The same with the sizes of the comparison: `split_leak.report`."""
+
+    train_turns: int
+    held_out_turns: int
+    held_out_conversations: int

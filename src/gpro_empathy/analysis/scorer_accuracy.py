@@ -7,6 +7,7 @@ import numpy as np
 
 from gpro_empathy import csv_table
 from gpro_empathy.analysis import effects, scorer_reliability, stock_phrases
+from gpro_empathy.analysis.results import Agreement
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import EMPATHY, LABELS
 
@@ -71,7 +72,7 @@ def table(turns: Sequence[Turn], reward_B: np.ndarray, audit_B: np.ndarray) -> s
     return csv_table.text(COLUMNS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
 
-def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> dict:
+def agreement(reward_B: np.ndarray, audit_B: np.ndarray) -> Agreement:
     """Return how far two predictions of empathy agree.
 
     These are their correlation, mean absolute difference and limits of agreement. Between the

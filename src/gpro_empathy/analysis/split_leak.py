@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpro_empathy.analysis import estimates
+from gpro_empathy.analysis.results import Leak, LeakComparison
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import LABELS
 
@@ -47,7 +48,7 @@ def report(
     grouped_B3: np.ndarray,
     leaking_B3: np.ndarray,
     rng: np.random.Generator,
-) -> dict:
+) -> Leak:
     """Return the sizes of the comparison and its result, see `compare`.
 
     Args:
@@ -71,7 +72,7 @@ def compare(
     leaking_B3: np.ndarray,
     conversation_B: np.ndarray,
     rng: np.random.Generator,
-) -> dict:
+) -> LeakComparison:
     """Return both predictions' correlations with the labels, and their difference.
 
     The correlations are Pearson's, and the difference has an interval. `labels` has them for each

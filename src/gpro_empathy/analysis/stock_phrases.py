@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpro_empathy.analysis import estimates
+from gpro_empathy.analysis.results import EndingChange, PhraseReaction
 
 # A phrase, and a sentence of as many words that shows no empathy: whatever is appended makes a text
 # longer.
@@ -24,7 +25,7 @@ def reaction(
     with_ending_B: Mapping[str, np.ndarray],
     conversation_B: np.ndarray,
     rng: np.random.Generator,
-) -> dict:
+) -> PhraseReaction:
     """Return the mean change in empathy when a phrase or its control is appended to every turn.
 
     The change is in label units. Each of `phrases`, and their `mean`, has the `change` by the
@@ -37,7 +38,7 @@ def reaction(
     """
     change_B = {ending: with_ending_B[ending] - before_B for ending in ENDINGS}
 
-    def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> dict:
+    def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> EndingChange:
         parts = {"change": phrase_B, "control_change": control_B, "difference": phrase_B - control_B}
         return {name: estimates.mean(value_B, conversation_B, rng) for name, value_B in parts.items()}
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.analysis import scorer_accuracy, split_leak, stock_phrases
+from gpro_empathy.analysis.results import Leak
 from gpro_empathy.analysis.scorer_accuracy import EMPATHY, Predictions
 from gpro_empathy.data import dialogue
 from gpro_empathy.data.dialogue import Turn
@@ -57,7 +58,7 @@ def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]])
 
 def measure_leak(
     scorer: empathy_scorer.Scorer, train: Sequence[Turn], test: Sequence[Turn], config: params.TrainScorer
-) -> dict | None:
+) -> Leak | None:
     """Train a scorer that saw turns of the test conversations, and compare it with the reward's.
 
     Returns None where that cannot be measured: see `split_leak.is_measurable`; or no held-out turn
