@@ -20,7 +20,12 @@ from gpro_empathy.policy import loading
 from gpro_empathy.training import packed_logprobs
 
 # Demonstrations in one forward pass: bounds memory, changes no number.
-EXAMPLES_PER_FORWARD = 4
+EXAMPLES_PER_FORWARD = 8
+# Updates over which the learning rate rises to its peak, before it falls linearly to 0; and the norm
+# to which the gradient is clipped. New matrices have zero gradients on one side at first, and Adam
+# takes its largest steps when it knows least.
+WARMUP_UPDATES = 10
+MAX_GRAD_NORM = 1.0
 
 
 def train(
@@ -46,7 +51,8 @@ def train(
     rng = np.random.default_rng(config.seed)
     model = loading.add_lora(base, policy_config, None)
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate)
     chosen = rng.permutation(len(demonstrations))[: config.demonstrations]
     examples = [_tokens(tokenizer, demonstrations[i]) for i in chosen]
     batches = [
@@ -54,12 +60,15 @@ def train(
         for order in (rng.permutation(len(examples)) for _ in range(config.epochs))
         for i in range(0, len(examples), config.batch_size)
     ]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _share_of_peak(done, len(batches)))
     losses: list[float] = []
     started = time.perf_counter()
     for number, rows in enumerate(batches, start=1):
         optimizer.zero_grad()
         losses.append(_accumulate(model.get_base_model(), [examples[i] for i in rows]))
+        nn.utils.clip_grad_norm_(trainable, MAX_GRAD_NORM)
         optimizer.step()
+        schedule.step()
         left = (time.perf_counter() - started) / number * (len(batches) - number)
         print(f"warm start: update {number}/{len(batches)}, loss {losses[-1]:.3f}, {left:.0f} s left", flush=True)
     return model, losses
@@ -73,6 +82,12 @@ def card(policy_config: params.Policy, config: params.WarmStart, losses: Sequenc
         f"response format ({config.epochs} epochs, learning rate {config.learning_rate:g}); loss from {losses[0]:.3f} to "
         f"{losses[-1]:.3f} nats per token. {model_card.POLICY_LIMITS}",
     )
+
+
+def _share_of_peak(done: int, updates: int) -> float:
+    """Return the share of the peak learning rate after `done` updates of `updates`."""
+    rise = min(WARMUP_UPDATES, updates)
+    return (done + 1) / rise if done < rise else (updates - done) / (updates - rise + 1)
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, demonstration: dict) -> tuple[list[int], list[int]]:
