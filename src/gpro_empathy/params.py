@@ -92,7 +92,7 @@ class Prepare(Section):
     wassa_train_csv: str | None
     wassa_dev_csv: str | None
     escapes: Literal["auto", "backslash", "none"]
-    split: Literal["by_conversation", "by_turn"]
+    split: Literal["by_story", "by_conversation", "by_turn"]
     validation_fraction: Fraction
     test_fraction: Fraction
     min_prompt_words: Count

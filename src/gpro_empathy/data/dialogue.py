@@ -8,9 +8,10 @@ and Empathy (0-5), means over annotators.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -35,7 +36,9 @@ _INVISIBLE = ("Cc", "Cf", "Cs")
 class Turn:
     """A turn: its place, its text, the turns before it (oldest first), and its labels.
 
-    The labels are in label units, or None.
+    The labels are in label units, or None. `story` is the news story that the conversation is
+    about, or the conversation itself where the source names none: turns of one story are related,
+    so that splits and intervals keep them together.
     """
 
     conversation: str
@@ -45,11 +48,26 @@ class Turn:
     emotion: float | None
     polarity: float | None
     empathy: float | None
+    story: str = ""
+
+    def __post_init__(self) -> None:
+        """Take the conversation for the story where none is named."""
+        if not self.story:
+            object.__setattr__(self, "story", self.conversation)
 
     @property
     def key(self) -> str:
         """Return the turn's name in every table: conversation and turn."""
         return f"{self.conversation}.{self.turn}"
+
+
+# What a split keeps together, by the values of prepare.split.
+Split = Literal["by_story", "by_conversation", "by_turn"]
+UNITS: dict[Split, Callable[[Turn], str]] = {
+    "by_story": lambda turn: turn.story,
+    "by_conversation": lambda turn: turn.conversation,
+    "by_turn": lambda turn: turn.key,
+}
 
 
 def normalise(text: str) -> str:
@@ -75,28 +93,30 @@ def is_blank(text: str) -> bool:
 
 
 def split(
-    turns: Sequence[Turn], *, validation: float, test: float, by_turn: bool, rng: np.random.Generator
+    turns: Sequence[Turn], *, validation: float, test: float, by: Split, rng: np.random.Generator
 ) -> dict[str, list[Turn]]:
-    """Split turns into train, validation and test, whole conversations at a time unless `by_turn`.
+    """Split turns into train, validation and test, whole units at a time.
 
     Args:
-        validation, test: Shares of the conversations, each in [0, 1), together below 1; what is
-            positive gets at least one conversation.
+        validation, test: Shares of the units, each in [0, 1), together below 1; what is positive
+            gets at least one unit.
+        by: What the units are.
 
     Raises:
-        UserError: If there are fewer conversations than splits to fill.
+        UserError: If there are fewer units than splits to fill.
     """
-    groups = sorted({turn.key if by_turn else turn.conversation for turn in turns})
+    unit = UNITS[by]
+    groups = sorted({unit(turn) for turn in turns})
     order = [groups[i] for i in rng.permutation(len(groups))]
     counts = [max(1, round(share * len(groups))) if share else 0 for share in (validation, test)]
     if sum(counts) >= len(groups):
-        raise UserError(f"prepare: {len(groups)} conversations cannot fill train, validation and test")
+        raise UserError(f"prepare.split {by}: {len(groups)} of them cannot fill train, validation and test")
     part = dict.fromkeys(order, "train")
     part.update(dict.fromkeys(order[: counts[0]], "validation"))
     part.update(dict.fromkeys(order[counts[0] : sum(counts)], "test"))
     result: dict[str, list[Turn]] = {"train": [], "validation": [], "test": []}
     for turn in turns:
-        result[part[turn.key if by_turn else turn.conversation]].append(turn)
+        result[part[unit(turn)]].append(turn)
     return result
 
 
@@ -116,6 +136,7 @@ def describe(turns: Iterable[Turn]) -> dict:
             "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
         }
     return {
+        "stories": len({turn.story for turn in turns}),
         "conversations": len({turn.conversation for turn in turns}),
         "turns": len(turns),
         "mean_words": float(np.mean([len(turn.text.split()) for turn in turns])) if turns else None,

@@ -26,19 +26,17 @@ def load(config: params.Prepare) -> dict[str, list[Turn]]:
     """
     rng = np.random.default_rng(config.seed)
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
-    by_turn = config.split == "by_turn"
     if config.source == "wassa_csv":
         return _wassa(config, rng)
     if config.source == "embedded":
-        turns = wassa.read_labelled(Path(config.embedded_folder) / "turns.csv")
-    else:
-        turns, has_conversations = read_hub(config.hub_dataset, config.hub_revision)
-        if not has_conversations and not by_turn:
-            raise UserError(
-                f"prepare.hub_dataset {config.hub_dataset!r} has no columns conversation_id and turn_id, so turns of one "
-                "conversation would stand in train and test; set prepare.split to by_turn to accept that leak"
-            )
-    return dialogue.split(turns, **shares, by_turn=by_turn, rng=rng)
+        return _embedded(config, rng)
+    turns, has_conversations = read_hub(config.hub_dataset, config.hub_revision)
+    if not has_conversations and config.split != "by_turn":
+        raise UserError(
+            f"prepare.hub_dataset {config.hub_dataset!r} has no columns conversation_id and turn_id, so turns of one "
+            "conversation would stand in train and test; set prepare.split to by_turn to accept that leak"
+        )
+    return dialogue.split(turns, **shares, by=config.split, rng=rng)
 
 
 def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
@@ -113,16 +111,43 @@ def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[d
     return result
 
 
+def _embedded(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
+    """Split the corpus; the stories that stories.jsonl marks `test` are the test split.
+
+    They were written for that. Where none is marked, config.test_fraction is drawn.
+    """
+    folder = Path(config.embedded_folder)
+    turns = wassa.read_labelled(folder / "turns.csv")
+    marked = _test_stories(folder / "stories.jsonl", {turn.story for turn in turns})
+    rest = [turn for turn in turns if turn.story not in marked]
+    test = 0.0 if marked else config.test_fraction
+    parts = dialogue.split(rest, validation=config.validation_fraction, test=test, by=config.split, rng=rng)
+    return parts | ({"test": [turn for turn in turns if turn.story in marked]} if marked else {})
+
+
+def _test_stories(path: Path, known: set[str]) -> set[str]:
+    """Return the stories that the file marks by `"part": "test"`; other values are refused."""
+    marked = set()
+    for number, row in enumerate(files.read_jsonl(path), start=1):
+        part, story = row.get("part", "corpus"), str(row.get("article_id", ""))
+        if part not in ("corpus", "test"):
+            raise UserError(f"{path}, line {number}: part is {part!r}; it must be corpus or test")
+        if part == "test":
+            if story not in known:
+                raise UserError(f"{path}, line {number}: turns.csv has no turn on story {story!r}")
+            marked.add(story)
+    return marked
+
+
 def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
     if config.wassa_train_csv is None:
         raise UserError("prepare.wassa_train_csv: give the path of the official train file, or set prepare.source")
-    by_turn = config.split == "by_turn"
     train = wassa.read_labelled(Path(config.wassa_train_csv), config.escapes, print)
     if config.wassa_dev_csv is None:
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
-        return dialogue.split(train, **shares, by_turn=by_turn, rng=rng)
+        return dialogue.split(train, **shares, by=config.split, rng=rng)
     # All ids of the dev file also occur in train, for other conversations.
     dev = wassa.read_labelled(Path(config.wassa_dev_csv), config.escapes, print)
     dev = [replace(turn, conversation=f"dev-{turn.conversation}") for turn in dev]
-    parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by_turn=by_turn, rng=rng)
+    parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by=config.split, rng=rng)
     return parts | {"test": dev}
