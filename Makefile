@@ -128,6 +128,11 @@ lint: .venv/ready  ## Check style and formatting
 bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minutes, into bench/ (ARGS=--quick: a trial of one minute)
 	@$(BIN)/python bench/grpo_step.py $(ARGS)
 
+.PHONY: warm-start
+warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it in data/embedded/warm_start, about half an hour on two cores
+	@$(BIN)/dvc repro prepare
+	@$(BIN)/python -m gpro_empathy.tools.keep_warm_start
+
 .PHONY: search
 search: .venv/ready scm  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
 	@$(BIN)/dvc repro train_scorer warm_start

@@ -130,6 +130,7 @@ class TrainScorer(Section):
 
 class WarmStart(Section):
     enabled: bool
+    kept: bool
     demonstrations: Count
     epochs: Count
     learning_rate: Positive

@@ -79,11 +79,11 @@ def describe(config: params.Prepare) -> str:
     return "WASSA CONV-turn" if config.source == "wassa_csv" else "embedded corpus"
 
 
-def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[dict]:
-    """Return the demonstrations whose turns may be trained on: {"utterance", "response"} each.
+def load_demonstrations(config: params.Prepare, turns: Sequence[Turn]) -> list[dict]:
+    """Return the demonstrations that answer some turns: {"utterance", "response"} each.
 
-    With the embedded source these are those of training conversations; any other source shares none
-    with the corpus.
+    With the embedded source these are those of the given turns, of one split; any other source
+    shares none with the corpus, and gets all.
 
     Raises:
         UserError: If the file is malformed, or a demonstration does not fit the response format;
@@ -92,7 +92,7 @@ def load_demonstrations(config: params.Prepare, train: Sequence[Turn]) -> list[d
     folder = Path(config.embedded_folder)
     path = folder / "demonstrations.jsonl"
     texts = {turn.key: turn.text for turn in wassa.read_labelled(folder / "turns.csv")}
-    allowed = {turn.key for turn in train} if config.source == "embedded" else set(texts)
+    allowed = {turn.key for turn in turns} if config.source == "embedded" else set(texts)
     result = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
         if set(row) != DEMONSTRATION_KEYS:

@@ -122,11 +122,22 @@ def warm_start(report: Mapping) -> str:
     """Say whether the policy learned the response format from demonstrations first."""
     if not report["enabled"]:
         return "There is no warm start: GRPO begins with the model as it is."
+    moved = "fell" if report["loss_last"] < report["loss_first"] else "went"
+    held_out = (
+        f", and is {latex.number(report['loss_validation'], 2)} on demonstrations of other stories"
+        if report["loss_validation"] is not None
+        else ""
+    )
+    kept = (
+        r" It was trained beforehand by the same settings and is kept in the repository (\file{data/embedded/warm_start})."
+        if report["kept"]
+        else ""
+    )
     return (
         f"Before GRPO a warm start, supervised training of the same adapter on {latex.integer(report['demonstrations'])} "
-        "demonstrations, teaches this format; its loss fell or rose from "
-        f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)}."
-    ).replace("fell or rose", "fell" if report["loss_last"] < report["loss_first"] else "went")
+        f"demonstrations, teaches format and plain replies; its loss per token {moved} from "
+        f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)} nats{held_out}.{kept}"
+    )
 
 
 def further_terms(weights: Mapping[str, float]) -> str:

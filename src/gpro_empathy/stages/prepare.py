@@ -3,7 +3,8 @@
 Reads   models/policy/                      the tokenizer, for the length of prompts
 Writes  data/prepared/<split>.jsonl         turns
         data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
-        data/prepared/demonstrations.jsonl  utterance and response in the format, for the warm start
+        data/prepared/demonstrations_{train,validation}.jsonl  utterance and response in the format,
+                                            for the warm start
         reports/data.json                   sizes and label statistics
 """
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Run the stage."""
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
-    demonstrations = sources.load_demonstrations(config, splits["train"])
+    demonstrations = {name: sources.load_demonstrations(config, splits[name]) for name in ("train", "validation")}
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report["left_out"] = {"short": 0, "long": 0}
@@ -37,8 +38,9 @@ def main() -> None:
             dialogue.write_turns(folder / f"{name}.jsonl", turns)
             dialogue.write_turns(folder / f"prompts_{name}.jsonl", fitting)
             print(f"{name}: {len(turns)} turns, {len(fitting)} of them prompts")
-        files.write_jsonl(folder / "demonstrations.jsonl", demonstrations)
-    report["demonstrations"] = {"train": len(demonstrations)}
+        for name, rows in demonstrations.items():
+            files.write_jsonl(folder / f"demonstrations_{name}.jsonl", rows)
+    report["demonstrations"] = {name: len(rows) for name, rows in demonstrations.items()}
     files.write_json(REPORT, report)
 
 

@@ -1,19 +1,21 @@
-"""Teach the policy the response format, by a short supervised training on demonstrations.
+"""Teach the policy the response format and plain replies, by supervised training on demonstrations.
 
 Reads   models/policy/                      the starting policy
-        data/prepared/demonstrations.jsonl
+        data/prepared/demonstrations_{train,validation}.jsonl
+        data/embedded/warm_start/           the adapter that is kept, where warm_start.kept is on
 Writes  models/warm_start/                  the adapter, or only a note where the warm start is off
-        reports/warm_start.json             loss at the start and at the end
+        reports/warm_start.json             which adapter it is, and its losses
 """
 
+import shutil
 from pathlib import Path
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.policy import adapters, loading
-from gpro_empathy.training import sft
+from gpro_empathy.training import kept_start, sft
 
 POLICY = Path("models/policy")
-DEMONSTRATIONS = Path("data/prepared/demonstrations.jsonl")
+PREPARED = Path("data/prepared")
 ADAPTER = Path("models/warm_start")
 REPORT = Path("reports/warm_start.json")
 
@@ -26,13 +28,21 @@ def main() -> None:
             files.write_text(folder / "README.md", "The warm start is off (warm_start.enabled).\n")
         files.write_json(REPORT, {"enabled": False})
         return
-    demonstrations = files.read_jsonl(DEMONSTRATIONS)
-    base = loading.load_base(policy_config, POLICY)
-    model, losses = sft.train(base, loading.load_tokenizer(POLICY), demonstrations, config, policy_config)
-    adapters.save_with_card(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
-    used = min(config.demonstrations, len(demonstrations))
-    summary = {"enabled": True, "demonstrations": used, "loss_first": losses[0], "loss_last": losses[-1]}
-    files.write_json(REPORT, summary)
+    train, validation = (
+        files.read_jsonl(PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
+    )
+    if config.kept:
+        summary = kept_start.check(kept_start.decides(policy_config, config, train))
+        with files.atomic_path(ADAPTER) as folder:
+            shutil.copytree(kept_start.FOLDER, folder, copy_function=shutil.copyfile)
+        adapters.check_base(ADAPTER, POLICY)
+    else:
+        base, tokenizer = loading.load_base(policy_config, POLICY), loading.load_tokenizer(POLICY)
+        model, losses = sft.train(base, tokenizer, train, config, policy_config)
+        summary = sft.summary(model, tokenizer, losses, validation)
+        adapters.save_with_card(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
+    used = min(config.demonstrations, len(train))
+    files.write_json(REPORT, {"enabled": True, "kept": config.kept, "demonstrations": used} | summary["losses"])
 
 
 if __name__ == "__main__":

@@ -74,6 +74,28 @@ def train(
     return model, losses
 
 
+def summary(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, losses: Sequence[float], held_out: Sequence[dict]
+) -> dict:
+    """Return {"losses": ...}: of the first and last update, and on demonstrations of other stories.
+
+    All are means in nats per response token; `validation` is None where there are no such
+    demonstrations.
+    """
+    found = mean_loss(model, tokenizer, held_out) if held_out else None
+    return {"losses": {"loss_first": losses[0], "loss_last": losses[-1], "loss_validation": found}}
+
+
+@torch.no_grad()
+def mean_loss(model: PeftModel, tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[dict]) -> float:
+    """Return the mean loss on demonstrations, nats per response token."""
+    model.eval()
+    examples = [_tokens(tokenizer, demonstration) for demonstration in demonstrations]
+    parts = [examples[i : i + EXAMPLES_PER_FORWARD] for i in range(0, len(examples), EXAMPLES_PER_FORWARD)]
+    total = sum(_summed_loss(model.get_base_model(), part).item() for part in parts)
+    return total / sum(len(response) for _, response in examples)
+
+
 def card(policy_config: params.Policy, config: params.WarmStart, losses: Sequence[float]) -> str:
     """Return the adapter's model card."""
     return model_card.render(
