@@ -7,6 +7,7 @@ raw score each, in its own unit. Functions of the user's own become terms by `us
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -104,19 +105,36 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
         raise UserError(f"rewards.similarity_model {config.similarity_model!r}: cannot load it ({reason})") from None
 
 
-def _load_empathy(config: params.Rewards, scorer_folder: Path) -> Empathy:
+def _load_empathy(scorer_folder: Path) -> Empathy:
     from gpro_empathy.scorer import empathy_scorer
 
     return Empathy(empathy_scorer.load(scorer_folder))
 
 
-TERMS: dict[str, Callable[[params.Rewards, Path], Term]] = {
-    "semantic_similarity": lambda config, scorer_folder: load_similarity(config),
-    "empathy": _load_empathy,
-    "well_formed": lambda config, scorer_folder: well_formed,
-    "length": lambda config, scorer_folder: Length(config.free_words, config.limit_words),
-    "repetition": lambda config, scorer_folder: repetition,
-    "overlap": lambda config, scorer_folder: overlap,
+class StartingPolicy(NamedTuple):
+    """What GRPO starts from: settings, the converted policy and the adapter of the warm start."""
+
+    config: params.Policy
+    folder: Path
+    adapter: Path | None
+
+
+def _load_likelihood(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | None) -> Term:
+    from gpro_empathy.training import likelihood
+
+    if start is None:
+        raise ValueError("the term likelihood needs the starting policy")
+    return likelihood.load(*start)
+
+
+TERMS: dict[str, Callable[[params.Rewards, Path, StartingPolicy | None], Term]] = {
+    "semantic_similarity": lambda config, scorer_folder, start: load_similarity(config),
+    "empathy": lambda config, scorer_folder, start: _load_empathy(scorer_folder),
+    "likelihood": _load_likelihood,
+    "well_formed": lambda config, scorer_folder, start: well_formed,
+    "length": lambda config, scorer_folder, start: Length(config.free_words, config.limit_words),
+    "repetition": lambda config, scorer_folder, start: repetition,
+    "overlap": lambda config, scorer_folder, start: overlap,
 }
 
 
@@ -168,18 +186,19 @@ class RewardModel:
         )
 
 
-def load(config: params.Rewards, scorer_folder: Path) -> RewardModel:
+def load(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | None = None) -> RewardModel:
     """Load the configured terms, without reference statistics.
+
+    Args:
+        start: What the term `likelihood` is taken under; no other term needs it.
 
     Raises:
         UserError: If a term is unknown or its trial fails, or a model that it needs cannot be
             loaded.
     """
     terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
-    # The calibrated terms are always scored, so that runs that leave one out can be compared with
-    # the others.
-    names = {*config.weights, *calibration.CALIBRATED} & TERMS.keys()
-    terms |= {name: TERMS[name](config, scorer_folder) for name in sorted(names)}
+    names = {*config.weights, *calibration.ALWAYS_SCORED} & TERMS.keys()
+    terms |= {name: TERMS[name](config, scorer_folder, start) for name in sorted(names)}
     return RewardModel(config, {name: terms[name] for name in sorted(terms)})
 
 

@@ -95,7 +95,7 @@ def effect(
     """
     weights = rewards.weights
     if not set(calibration.CALIBRATED) & set(weights):
-        weights = dict.fromkeys(calibration.CALIBRATED, 1.0)
+        weights = dict.fromkeys(calibration.ALWAYS_SCORED, 1.0)
     for column in (*GROUP, "sample", *(f"{term}_raw" for term in weights)):
         if column not in groups.columns:
             raise ValueError(f"column {column!r} is missing")

@@ -11,7 +11,7 @@ Writes  data/rollouts/rollouts.jsonl                         one line per (promp
 
 from pathlib import Path
 
-from gpro_empathy import entry_point, files, params
+from gpro_empathy import entry_point, files, params, rewards
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading, vllm_engine
 from gpro_empathy.training import rollouts
@@ -31,7 +31,8 @@ def main() -> None:
     for seed in files.read_json(SETTINGS)["seeds"]:
         folders[("tuned", seed)] = TUNED / f"seed-{seed}"
     adapters.check_adapters(list(folders.values()), POLICY)
-    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE)
+    start = rewards.StartingPolicy(policy_config, POLICY, adapters.adapter_in(WARM_START))
+    model, audit = rollouts.load_scorers(params.load(params.Rewards), SCORER, AUDIT_SCORER, REFERENCE, start)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     tokenizer = loading.load_tokenizer(POLICY)
     if config.engine == "vllm":

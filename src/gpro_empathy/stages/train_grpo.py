@@ -59,7 +59,8 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
     adapters.check_adapters([WARM_START], POLICY)
     tokenizer = loading.load_tokenizer(POLICY)
     with distributed.whole_models():
-        reward_model = rewards.load(rewards_config, SCORER)
+        start = rewards.StartingPolicy(policy_config, POLICY, adapters.adapter_in(WARM_START))
+        reward_model = rewards.load(rewards_config, SCORER, start)
     train_prompts, sample_prompts = (
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")

@@ -11,7 +11,7 @@ import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from gpro_empathy import params, response_format
+from gpro_empathy import params, response_format, rewards
 from gpro_empathy.data import dialogue
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading, sampling
@@ -38,7 +38,8 @@ class Policies:
         """
         self._config, self._messages = config, 0
         self._tokenizer = loading.load_tokenizer(adapters.POLICY)
-        self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE)
+        start = rewards.StartingPolicy(config.policy, adapters.POLICY, adapters.adapter_in(WARM_START))
+        self._rewards, self._audit = rollouts.load_scorers(config.rewards, SCORER, AUDIT_SCORER, REFERENCE, start)
         base = loading.load_base(config.policy, adapters.POLICY)
         self._tuned = ("tuned", trained.seed)
         self._model = PeftModel.from_pretrained(base, str(trained.adapter), adapter_name=rollouts.label(*self._tuned))

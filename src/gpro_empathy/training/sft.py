@@ -21,9 +21,8 @@ from gpro_empathy.training import packed_logprobs
 
 # Demonstrations in one forward pass: bounds memory, changes no number.
 EXAMPLES_PER_FORWARD = 8
-# Updates over which the learning rate rises to its peak, before it falls linearly to 0; and the norm
-# to which the gradient is clipped. New matrices have zero gradients on one side at first, and Adam
-# takes its largest steps when it knows least.
+# Updates over which the learning rate rises to its peak, before it falls linearly to 0, as Adam
+# takes its largest steps when it knows least; and the norm to which the gradient is clipped.
 WARMUP_UPDATES = 10
 MAX_GRAD_NORM = 1.0
 

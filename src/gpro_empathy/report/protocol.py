@@ -1,0 +1,88 @@
+"""What was fixed before the test stories were looked at, and every look since.
+
+The record is reports/protocol.yaml.
+
+The file is written by hand, once settings are chosen on the validation stories. A run whose
+settings are others is told apart from those that it dates.
+"""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpro_empathy import files, params
+from gpro_empathy.report import latex
+
+PATH = Path("reports/protocol.yaml")
+# Other seeds repeat an experiment, and the rest does not change what is measured.
+NOT_COMPARED = {"train_grpo.seeds", "train_grpo.save_steps", "rollout.batch_size"}
+
+
+class Look(BaseModel):
+    """A run whose responses to the test prompts were scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: datetime.date
+    what: str = Field(min_length=1)
+
+
+class Protocol(BaseModel):
+    """The record: when metrics and settings were frozen, which, and the runs on test since."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frozen: datetime.date
+    selection: str = Field(min_length=1)
+    metrics: list[str]
+    settings: dict[str, dict[str, Any]]
+    runs: list[Look]
+
+
+def read(path: Path = PATH) -> Protocol:
+    """Read the record.
+
+    Raises:
+        UserError: If it is missing, not YAML, or lacks a key; names the key.
+    """
+    try:
+        return Protocol.model_validate(yaml.safe_load(files.read_text(path, f"`git checkout {path}` brings it back")))
+    except yaml.YAMLError as error:
+        raise files.UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise files.UserError(
+            f"{path}: {place}: {first['msg'].lower()}; `git checkout {path}` brings it back"
+        ) from None
+
+
+def differing(protocol: Protocol, sections: Mapping[str, params.Section]) -> list[str]:
+    """Return the settings, `section.key`, that are not the frozen ones."""
+    keys = []
+    for name, frozen in protocol.settings.items():
+        current = sections[name].model_dump(mode="json")
+        keys += [
+            f"{name}.{key}"
+            for key in sorted(frozen.keys() | current.keys())
+            if f"{name}.{key}" not in NOT_COMPARED and frozen.get(key) != current.get(key)
+        ]
+    return keys
+
+
+def sentence(protocol: Protocol, sections: Mapping[str, params.Section]) -> str:
+    """Say when settings were frozen, and whether this run has others."""
+    looks = "; ".join(f"{latex.escape(look.what)} ({look.date.isoformat()})" for look in protocol.runs)
+    since = f" Runs on test since then: {looks}." if looks else " No run on test is recorded since then."
+    text = (
+        f"{latex.escape(protocol.selection)} Metrics and settings were frozen on {protocol.frozen.isoformat()}, before any "
+        f"response to a test story was read or scored.{since}"
+    )
+    if keys := differing(protocol, sections):
+        listed = ", ".join(rf"\stage{{{latex.escape(key)}}}" for key in keys)
+        text += f" \\textbf{{The settings of this run are not the frozen ones}}: {listed}."
+    return text
