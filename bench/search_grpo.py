@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 from gpro_empathy import calibration, entry_point, files, params, rewards, text_measures
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading
-from gpro_empathy.scorer import empathy_scorer
+from gpro_empathy.scorer import kinds
 from gpro_empathy.stages import rollout, train_grpo
 from gpro_empathy.training import grpo_run, rollouts
 
@@ -97,7 +97,7 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
         turns,
         config.rollout,
     )
-    return rollouts.score(samples, model, empathy_scorer.load(rollout.AUDIT_SCORER))
+    return rollouts.score(samples, model, kinds.load(rollout.AUDIT_SCORER))
 
 
 def comparison(rows: list[dict]) -> dict:

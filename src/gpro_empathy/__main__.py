@@ -121,10 +121,10 @@ def _load(folder: Path) -> score_table.Scorer:
     # These take seconds, which --help and a mistaken file need not wait for.
     from transformers.utils import logging
 
-    from gpro_empathy.scorer import empathy_scorer
+    from gpro_empathy.scorer import kinds
 
     logging.disable_progress_bar()
-    model = empathy_scorer.load(folder)
+    model = kinds.load(folder)
     model.merge_adapter()
     return model
 

@@ -8,8 +8,9 @@ is the mean of its token states. A scorer with context_turns above 0 reads a tur
 it; see module `windows`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,6 +43,17 @@ STATED = (
 # Scoring batches hold at most this many tokens, padding included: keeps memory flat for texts of
 # any length. On a CPU the numbers of a batch then fit into its caches.
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 8192}
+
+
+class Rater(Protocol):
+    """What a scorer of any kind can do; see `Scorer`."""
+
+    @property
+    def context_turns(self) -> int: ...
+
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray: ...
+
+    def merge_adapter(self) -> None: ...
 
 
 class Scorer(nn.Module):
@@ -138,7 +150,7 @@ class Ensemble:
             member.merge_adapter()
 
 
-def score_turns(scorer: Scorer | Ensemble, turns: Sequence[Turn], *, ending: str = "") -> np.ndarray:
+def score_turns(scorer: Rater, turns: Sequence[Turn], *, ending: str = "") -> np.ndarray:
     """Return a scorer's labels of turns, each read with its context, shape (B, 3), label units.
 
     Args:
@@ -206,15 +218,28 @@ def _head(scorer: Scorer) -> dict[str, torch.Tensor]:
     return {name: value for name, value in scorer.state_dict().items() if not name.startswith("encoder.")}
 
 
-def _read_settings(path: Path) -> dict:
+def check(path: Path, expected: Mapping) -> dict:
+    """Return a stored scorer's settings, once they are found to be of a kind and format.
+
+    Args:
+        expected: What they must say.
+
+    Raises:
+        UserError: If they say something else, or are no settings, with the remedy.
+    """
     settings = files.read_json(path)
     if not isinstance(settings, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(settings).__name__}")
-    for key, expected in EXPECTED.items():
-        if settings.get(key) != expected:
+    for key, value in expected.items():
+        if settings.get(key) != value:
             raise UserError(
-                f"{path}: {key} is {settings.get(key)!r}, expected {expected!r}; train the scorer anew, the pipeline's with `dvc repro`"
+                f"{path}: {key} is {settings.get(key)!r}, expected {value!r}; train the scorer anew, the pipeline's with `dvc repro`"
             )
+    return settings
+
+
+def _read_settings(path: Path) -> dict:
+    settings = check(path, EXPECTED)
     if "members" in settings:
         names = settings["members"]
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):

@@ -21,23 +21,49 @@ RECIPE = ("layers", "epochs", "learning_rate", "head_learning_rate", "batch_size
 
 
 def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[str, list[Turn]]:
-    """Divide training turns by conversation between the reward's scorer and the audit's.
+    """Divide training turns by story between the reward's scorer and the audit's.
+
+    The audit's gets two stories at least, as its penalty is chosen over stories.
 
     Raises:
-        UserError: If there are fewer than two conversations.
+        UserError: If there are fewer than three stories.
     """
-    conversations = sorted({turn.conversation for turn in turns})
-    if len(conversations) < 2:
+    stories = sorted({turn.story for turn in turns})
+    if len(stories) < 3:
         raise UserError(
-            f"train_scorer: need at least 2 training conversations for two scorers, got {len(conversations)}"
+            f"train_scorer: need at least 3 training stories (conversations, where the data name none) for two scorers, "
+            f"got {len(stories)}"
         )
-    order = np.random.default_rng(config.seed).permutation(len(conversations))
-    size = min(max(1, round(config.audit_fraction * len(conversations))), len(conversations) - 1)
-    audit = {conversations[i] for i in order[:size]}
+    order = np.random.default_rng(config.seed).permutation(len(stories))
+    size = min(max(2, round(config.audit_fraction * len(stories))), len(stories) - 1)
+    audit = {stories[i] for i in order[:size]}
     return {
-        "reward": [turn for turn in turns if turn.conversation not in audit],
-        "audit": [turn for turn in turns if turn.conversation in audit],
+        "reward": [turn for turn in turns if turn.story not in audit],
+        "audit": [turn for turn in turns if turn.story in audit],
     }
+
+
+def labelled(turns: Sequence[Turn]) -> tuple[list[Turn], np.ndarray]:
+    """Return the turns that carry a label, and their labels, shape (B, 3), NaN where one is missing.
+
+    Raises:
+        UserError: If no turn carries a label, none carries empathy, or a label has no spread.
+    """
+    turns = [turn for turn in turns if any(getattr(turn, name) is not None for name in LABELS)]
+    if not turns:
+        raise UserError("train_scorer: no training turn carries a label")
+    targets_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float)  # None becomes NaN
+    for name, target_B in zip(LABELS, targets_B3.T, strict=True):
+        known = target_B[~np.isnan(target_B)]
+        column = COLUMNS[name]
+        if name == LABELS[EMPATHY] and not len(known):
+            raise UserError(f"train_scorer: no training turn carries {column}, which the reward is learned from")
+        if len(known) and (known == known[0]).all():
+            raise UserError(
+                f"train_scorer: {column} is {known[0]:g} in each of the {len(known)} training turns that carry it, so "
+                "nothing can be learned; give labels that differ, or NULL in every turn to leave it out"
+            )
+    return turns, targets_B3
 
 
 def train(
@@ -50,38 +76,18 @@ def train(
     A label that no turn carries is not learned: the scorer's values of it are NaN.
 
     Raises:
-        UserError: If no turn carries a label, none carries empathy, or a label has no spread.
+        UserError: As `labelled`.
     """
-    turns = [turn for turn in turns if any(getattr(turn, name) is not None for name in LABELS)]
-    if not turns:
-        raise UserError("train_scorer: no training turn carries a label")
+    turns, labels_B3 = labelled(turns)
     torch.manual_seed(seed)
     model = empathy_scorer.build(config)
-    targets_B3 = torch.tensor(
-        np.array([[getattr(turn, name) for name in LABELS] for turn in turns], float),  # None becomes NaN
-        dtype=torch.float32,
-        device=model.head.weight.device,
-    )
+    targets_B3 = torch.tensor(labels_B3, dtype=torch.float32, device=model.head.weight.device)
     known_3 = ~targets_B3.isnan().all(0)
-    _refuse_unlearnable(targets_B3)
     model.label_mean.copy_(targets_B3.nanmean(0).nan_to_num(0.0))
     model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt().nan_to_num(1.0))
     _fit(model, turns, targets_B3, config, np.random.default_rng(seed), progress)
     model.label_mean[~known_3] = torch.nan
     return model
-
-
-def _refuse_unlearnable(targets_B3: torch.Tensor) -> None:
-    for name, target_B in zip(LABELS, targets_B3.T, strict=True):
-        known = target_B[~target_B.isnan()]
-        column = COLUMNS[name]
-        if name == LABELS[EMPATHY] and not len(known):
-            raise UserError(f"train_scorer: no training turn carries {column}, which the reward is learned from")
-        if len(known) and bool((known == known[0]).all()):
-            raise UserError(
-                f"train_scorer: {column} is {known[0]:g} in each of the {len(known)} training turns that carry it, so "
-                "nothing can be learned; give labels that differ, or NULL in every turn to leave it out"
-            )
 
 
 def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) -> dict:

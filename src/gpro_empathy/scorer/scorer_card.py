@@ -9,21 +9,21 @@ from gpro_empathy import model_card
 from gpro_empathy.data.dialogue import COLUMNS, RANGES
 from gpro_empathy.labels import LABELS
 
-ROLES = {
-    "reward": "It rewards the responses of a policy in training.",
-    "audit": "It only audits: no training of a policy sees it, and it learned from other conversations than the reward's.",
-}
 TRAINED = {
     True: "LoRA matrices and a linear head on the encoder {encoder}, which is not in this folder.",
     False: "The encoder {encoder}, its blocks trained further, and a linear head.",
 }
+MEASURED = (
+    "Its accuracy on held-out turns, its calibration and how it reacts to stock phrases stand under `{role}` in "
+    "reports/scorer.json of the run that trained it."
+)
 
 
 def write(settings: Mapping) -> str:
-    """Return the card as Markdown.
+    """Return the card of the reward's scorer as Markdown.
 
     Args:
-        settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns, role and
+        settings: What scorer.json will hold: encoder, revision, max_tokens, context_turns and
             training.
     """
     training, turns = settings["training"], settings["context_turns"]
@@ -34,16 +34,40 @@ def write(settings: Mapping) -> str:
     )
     encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
     encoder += f" (its first {training['layers']} layers)" if training["layers"] else ""
-    ranges = ", ".join(f"{COLUMNS[name]} ({RANGES[name][0]:g} to {RANGES[name][1]:g})" for name in LABELS)
     return model_card.render(
         "Empathy scorer",
-        f"Rates a turn of a conversation, {context}: {ranges}. {ROLES[settings['role']]}",
+        f"Rates a turn of a conversation, {context}: {_ranges()}. It rewards the responses of a policy in training.",
         f"{TRAINED[bool(training['lora_rank'])].format(encoder=encoder)} Texts are normalised and cut to "
         f"{settings['max_tokens']} tokens.",
         f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
         f"learning rates {training['learning_rate']:g} (encoder) and {training['head_learning_rate']:g} (head), batches "
         f"of {training['batch_size']}, seed {training['seed']}.",
-        "Its accuracy on held-out turns, its calibration and how it reacts to stock phrases stand under "
-        f"`{settings['role']}` in reports/scorer.json of the run that trained it.",
+        MEASURED.format(role="reward"),
         model_card.SCORER_LIMITS,
     )
+
+
+def write_lexical(settings: Mapping) -> str:
+    """Return the card of the held-out scorer as Markdown.
+
+    Args:
+        settings: What scorer.json will hold: training.
+    """
+    training = settings["training"]
+    penalties = ", ".join(f"{COLUMNS[name]} {penalty:g}" for name, penalty in training["penalties"].items())
+    return model_card.render(
+        "Held-out empathy scorer",
+        f"Rates a turn of a conversation, by itself, without its conversation: {_ranges()}. It only audits: no training of "
+        "a policy sees it, it is another kind than the reward's scorer, and it learned from other stories.",
+        f"A linear model of {training['features']} features: TF-IDF weights of words, pairs of words and pieces of words, "
+        "valence by the lexicon of VADER (package vaderSentiment, MIT licence), shares of words for each person, length, "
+        "question and exclamation marks. No encoder has a part in it.",
+        f"Trained on {training['turns']} turns of {training['conversations']} conversations about {training['stories']} "
+        f"stories by ridge regression, the penalty of each label chosen by cross-validation over stories: {penalties}.",
+        MEASURED.format(role="audit"),
+        model_card.SCORER_LIMITS,
+    )
+
+
+def _ranges() -> str:
+    return ", ".join(f"{COLUMNS[name]} ({RANGES[name][0]:g} to {RANGES[name][1]:g})" for name in LABELS)

@@ -17,7 +17,7 @@ from gpro_empathy.analysis.results import Leak
 from gpro_empathy.analysis.scorer_accuracy import EMPATHY, Predictions
 from gpro_empathy.data import dialogue
 from gpro_empathy.data.dialogue import Turn
-from gpro_empathy.scorer import empathy_scorer, fitting
+from gpro_empathy.scorer import empathy_scorer, fitting, kinds
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
@@ -30,7 +30,7 @@ def main() -> None:
     config = params.load(params.TrainScorer)
     splits = {name: dialogue.read_turns(PREPARED / f"{name}.jsonl") for name in ("train", "validation", "test")}
     trained_on = fitting.disjoint_halves(splits["train"], config)
-    scorers = {role: empathy_scorer.load(folder) for role, folder in FOLDERS.items()}
+    scorers = {role: kinds.load(folder) for role, folder in FOLDERS.items()}
     for scorer in scorers.values():
         scorer.merge_adapter()
     predictions = {role: predict(scorer, splits) for role, scorer in scorers.items()}
@@ -44,7 +44,7 @@ def main() -> None:
     files.write_text(PREDICTIONS, scorer_accuracy.table(splits["test"], empathy_B["reward"], empathy_B["audit"]))
 
 
-def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]]) -> Predictions:
+def predict(scorer: empathy_scorer.Rater, splits: Mapping[str, Sequence[Turn]]) -> Predictions:
     """Return what a scorer says of the held-out turns, as they are and with stock phrases."""
     return Predictions(
         empathy_scorer.score_turns(scorer, splits["validation"]),
@@ -57,7 +57,7 @@ def predict(scorer: empathy_scorer.Scorer, splits: Mapping[str, Sequence[Turn]])
 
 
 def measure_leak(
-    scorer: empathy_scorer.Scorer, train: Sequence[Turn], test: Sequence[Turn], config: params.TrainScorer
+    scorer: empathy_scorer.Rater, train: Sequence[Turn], test: Sequence[Turn], config: params.TrainScorer
 ) -> Leak | None:
     """Train a scorer that saw turns of the test conversations, and compare it with the reward's.
 

@@ -147,14 +147,13 @@ def _shares(
         f"lower {'train_grpo.completions_per_forward or ' if fewer else ''}policy.max_completion_tokens"
         + (", change train_grpo.vllm_gpu_memory_utilization" if grpo.vllm_mode == "colocate" else ""),
     )
-    audit = [encoder for setting, encoder in encoders.items() if setting == "train_scorer.encoder"]
     vllm = rollout.engine == "vllm"
     rollouts = Share(
         "rollouts",
         rollout.vllm_gpus if vllm else 1,
         f"rollout.vllm_gpus {rollout.vllm_gpus}",
         "lower it",
-        gpu_memory.rollout(config, policy, rewards + audit),
+        gpu_memory.rollout(config, policy, rewards),
         "change rollout.vllm_gpu_memory_utilization, raise rollout.vllm_gpus"
         if vllm
         else "lower rollout.batch_size or rollout.max_completion_tokens",

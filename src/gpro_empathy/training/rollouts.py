@@ -19,7 +19,7 @@ from gpro_empathy.labels import EMPATHY, LABELS
 from gpro_empathy.policy import loading, sampling, vllm_engine
 from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.policy.sampling import Sampler
-from gpro_empathy.scorer import empathy_scorer
+from gpro_empathy.scorer import empathy_scorer, kinds
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def label(name: str, seed: int | None) -> str:
 
 def load_scorers(
     config: params.Rewards, scorer: Path, audit: Path, reference: Path, start: rewards.StartingPolicy
-) -> tuple[rewards.RewardModel, empathy_scorer.Scorer | empathy_scorer.Ensemble]:
+) -> tuple[rewards.RewardModel, empathy_scorer.Rater]:
     """Load the reward model, and the scorer that audits it.
 
     The reward model has its own scorer and the training's reference statistics.
@@ -131,11 +131,11 @@ def load_scorers(
         UserError: If one of them is missing or cannot be loaded.
     """
     model = rewards.with_reference(rewards.load(config, scorer, start), files.read_json(reference))
-    return model, empathy_scorer.load(audit)
+    return model, kinds.load(audit)
 
 
 def score(
-    samples: Sequence[Sample], model: rewards.RewardModel, audit: empathy_scorer.Scorer | empathy_scorer.Ensemble
+    samples: Sequence[Sample], model: rewards.RewardModel, audit: empathy_scorer.Rater
 ) -> list[dict]:
     """Return one row per response with all its scores.
 

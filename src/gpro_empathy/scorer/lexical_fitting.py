@@ -1,0 +1,84 @@
+"""Train the held-out scorer: ridge regression, its penalty cross-validated over whole stories."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
+
+from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
+from gpro_empathy.scorer import fitting
+from gpro_empathy.scorer.lexical_scorer import Features, LexicalScorer
+
+# Candidates, on features whose vectors have about length 1, and the parts of the cross-validation.
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
+FOLDS = 5
+
+
+def train(turns: Sequence[Turn], progress: Callable[[str], None] = print) -> tuple[LexicalScorer, dict]:
+    """Train a scorer on turns that carry a label; return it and how it was trained, for `save`.
+
+    Nothing in it is random. A label that no turn carries is not learned: its values are NaN.
+
+    Raises:
+        UserError: If the labels cannot be learned, see `fitting.labelled`, or a label is known of
+            one story alone.
+    """
+    turns, targets_B3 = fitting.labelled(turns)
+    texts, stories_B = [turn.text for turn in turns], np.array([turn.story for turn in turns])
+    errors_P3 = _errors(texts, targets_B3, stories_B)
+    features = Features.learn(texts)
+    features_BN = features.of(texts)
+    weights_3N, intercept_3 = np.zeros((len(LABELS), features_BN.shape[1])), np.full(len(LABELS), np.nan)
+    penalties = {}
+    for label, name in enumerate(LABELS):
+        known_B = ~np.isnan(targets_B3[:, label])
+        if not known_B.any():
+            continue
+        if len(set(stories_B[known_B])) < 2:
+            raise UserError(
+                f"train_scorer: {name} is known in one story alone of those of the held-out scorer, and its penalty is "
+                "chosen over stories; raise train_scorer.audit_fraction"
+            )
+        penalties[name] = PENALTIES[int(errors_P3[:, label].argmin())]
+        model = _ridge(penalties[name]).fit(features_BN[known_B], targets_B3[known_B, label])
+        weights_3N[label], intercept_3[label] = model.coef_, model.intercept_
+    progress(f"held-out scorer: {features_BN.shape[1]} features, penalties {penalties}")
+    training = {
+        "turns": len(turns),
+        "conversations": len({turn.conversation for turn in turns}),
+        "stories": len(set(stories_B)),
+        "features": features_BN.shape[1],
+        "penalties": penalties,
+    }
+    return LexicalScorer(features, weights_3N, intercept_3), {"training": training}
+
+
+def _errors(texts: Sequence[str], targets_B3: np.ndarray, stories_B: np.ndarray) -> np.ndarray:
+    """Return the summed squared error of each penalty on stories left out, shape (P, 3).
+
+    Terms and their weights are learned anew without the stories that are left out.
+    """
+    errors_P3 = np.zeros((len(PENALTIES), len(LABELS)))
+    count = min(FOLDS, len(set(stories_B)))
+    if count < 2:
+        return errors_P3
+    for kept, left in GroupKFold(count).split(texts, groups=stories_B):
+        features = Features.learn([texts[i] for i in kept])
+        kept_BN, left_BN = (features.of([texts[i] for i in rows]) for rows in (kept, left))
+        for label in range(len(LABELS)):
+            target_B, wanted_B = targets_B3[kept, label], targets_B3[left, label]
+            known_B, asked_B = ~np.isnan(target_B), ~np.isnan(wanted_B)
+            if not (known_B.any() and asked_B.any()):
+                continue
+            for row, penalty in enumerate(PENALTIES):
+                model = _ridge(penalty).fit(kept_BN[known_B], target_B[known_B])
+                errors_P3[row, label] += ((model.predict(left_BN[asked_B]) - wanted_B[asked_B]) ** 2).sum()
+    return errors_P3
+
+
+def _ridge(penalty: float) -> Ridge:
+    # Its iterations end where another processor's rounding no longer shows.
+    return Ridge(alpha=penalty, solver="lsqr", tol=1e-8)
