@@ -19,6 +19,8 @@ VERSIONS = installed.VERSIONS.name
 # They write nothing and stand before the module of a stage: what they read is no dependency.
 VERSIONS_CHECK = "python -m gpro_empathy.tools.versions"
 CHECKS = (VERSIONS_CHECK, "python -m gpro_empathy.tools.doctor --gpus")
+# Packages whose module has another name.
+MODULES = {"scikit-learn": "sklearn", "vadersentiment": "vaderSentiment"}
 
 
 def stage_file(name):
@@ -93,7 +95,7 @@ def reached(name):
 def versions_used(name):
     """Return the packages of versions.yaml that a stage uses."""
     recorded = installed.recorded(ROOT / VERSIONS)
-    used = {package for package in recorded if package.replace("-", "_") in imported(name)}
+    used = {package for package in recorded if MODULES.get(package, package.replace("-", "_")) in imported(name)}
     # Where no module imports bitsandbytes, transformers does, for those that load 4-bit weights.
     if any("BitsAndBytesConfig" in (ROOT / path).read_text(encoding="utf-8") for path in reached(name)):
         used.add("bitsandbytes")

@@ -23,7 +23,7 @@ from transformers import (
 from gpro_empathy import files, params, response_format
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, conversion, loading, random_model
-from gpro_empathy.scorer import empathy_scorer
+from gpro_empathy.scorer import empathy_scorer, lexical_fitting, lexical_scorer
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
 
@@ -41,10 +41,10 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
     build_encoder(architectures["similarity"], AutoModelForSequenceClassification, folder / "similarity")
     build_encoder(architectures["scorer"], AutoModel, folder / "encoder")
     encoder = settings.train_scorer.model_copy(update={"encoder": str(folder / "encoder"), "revision": None})
-    for name in ("scorer", "audit_scorer"):
-        empathy_scorer.save(
-            empathy_scorer.build(encoder), folder / "models" / name, {"encoder": encoder.encoder, "revision": None}
-        )
+    stated = {"encoder": encoder.encoder, "revision": None}
+    empathy_scorer.save(empathy_scorer.build(encoder), folder / "models/scorer", stated)
+    held_out, stated = lexical_fitting.train(rated_turns(8))
+    lexical_scorer.save(held_out, folder / "models/audit_scorer", stated, "No card in a rehearsal.\n")
     files.write_text(folder / "models/warm_start/README.md", "No warm start in a rehearsal.\n")
     tokenizer = loading.load_tokenizer(folder / "models/policy")
     count = max(settings.train_grpo.prompts_per_step, settings.rollout.prompts, 8)

@@ -280,7 +280,7 @@ def test_refuses_more_layers_than_the_encoder_has():
 # Two scorers
 
 
-def test_two_scorers_learn_from_conversations_of_their_own(config):
+def test_two_scorers_learn_from_conversations_of_their_own_where_no_story_is_named(config):
     turns = [Turn(f"c{i // 3}", i % 3, "x", (), 1.0, 1.0, 1.0) for i in range(60)]
     halves = fitting.disjoint_halves(turns, config)
     reward, audit = ({turn.conversation for turn in halves[role]} for role in ("reward", "audit"))
@@ -290,10 +290,11 @@ def test_two_scorers_learn_from_conversations_of_their_own(config):
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
-def test_either_scorer_gets_at_least_one_conversation(config, fraction):
-    turns = [Turn(f"c{i}", 0, "x", (), 1.0, 1.0, 1.0) for i in range(3)]
+def test_reward_gets_at_least_one_story_and_the_audit_two(config, fraction):
+    turns = [Turn(f"c{i}", 0, "x", (), 1.0, 1.0, 1.0) for i in range(4)]
     halves = fitting.disjoint_halves(turns, quick(config, audit_fraction=fraction))
-    assert all(halves.values())
+    assert len(halves["reward"]) >= 1
+    assert len(halves["audit"]) >= 2
 
 
 def test_refuses_two_scorers_from_one_conversation(config):

@@ -81,7 +81,7 @@ def test_reward_is_of_the_answer_in_the_context_of_the_message():
 
 def card(lora_rank=32, layers=None, **changes):
     settings = {
-        "encoder": "some/encoder", "revision": None, "max_tokens": 256, "context_turns": 0, "role": "reward",
+        "encoder": "some/encoder", "revision": None, "max_tokens": 256, "context_turns": 0,
         "training": {
             "layers": layers, "epochs": 2, "learning_rate": 1e-4, "head_learning_rate": 1e-3, "batch_size": 16, "lora_rank": lora_rank,
             "turns": 741, "conversations": 70, "seed": 17,
@@ -103,4 +103,3 @@ def test_card_says_what_is_read_and_what_for():
     assert "some/encoder at abc," in card(revision="abc")
     assert "LoRA matrices and a linear head" in card()
     assert "its blocks trained further" in card(lora_rank=0)
-    assert "It only audits" in card(role="audit")

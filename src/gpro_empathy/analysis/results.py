@@ -117,12 +117,14 @@ class Gap(TypedDict):
 class Audit(TypedDict):
     """What `reward_hacking.audit` returns.
 
-    Phrases have their rate by policy, prompts their change by metric.
+    Both scorers' agreement over responses is by policy; phrases have their rate by policy, prompts
+    their change by metric.
     """
 
     metrics: dict[str, Comparison]
     gap: Gap
     prompt_correlation: float | None
+    response_agreement: dict[str, float | None]
     stock_phrases: dict[str, dict[str, float]]
     best_prompts: list[dict[str, float | str]]
     worst_prompts: list[dict[str, float | str]]

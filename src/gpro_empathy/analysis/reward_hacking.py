@@ -34,7 +34,8 @@ def audit(
         weights: The terms of the reward, by name.
 
     Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the
-    held-out one; `prompt_correlation` of the two gains over prompts, None without spread; the rate
+    held-out one; `prompt_correlation` of the two gains over prompts and `response_agreement`, the
+    correlation of the two scores over the responses of each policy, None without spread; the rate
     of each stock phrase; the prompts that gained and lost most; `drifts`, the metrics of style that
     changed, less the `asked_changes`, which a term of the reward pays for; and a verdict.
     """
@@ -52,6 +53,7 @@ def audit(
         "metrics": comparisons,
         "gap": {key: gap[key] for key in ("difference", "low", "high", "p_sign_flip")},
         "prompt_correlation": effects.pearson(changes["empathy_raw"], changes["audit_empathy_raw"]),
+        "response_agreement": _response_agreement(table),
         "stock_phrases": _phrase_rates(table),
         "best_prompts": best.reset_index().to_dict("records"),
         "worst_prompts": worst.reset_index().to_dict("records"),
@@ -69,6 +71,13 @@ def _changes(table: pd.DataFrame) -> pd.DataFrame:
         wide = response_table.per_prompt(table, metric)
         changes[metric] = wide["tuned"] - wide[start]
     return pd.DataFrame(changes)
+
+
+def _response_agreement(table: pd.DataFrame) -> dict[str, float | None]:
+    of_policy = {policy: table[table["model"] == policy] for policy in response_table.policies(table)}
+    return {
+        policy: effects.pearson(rows["empathy_raw"], rows["audit_empathy_raw"]) for policy, rows in of_policy.items()
+    }
 
 
 def _phrase_rates(table: pd.DataFrame) -> dict[str, dict[str, float]]:

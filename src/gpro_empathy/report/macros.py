@@ -207,10 +207,15 @@ def _correlation(trend: Trend) -> str:
     return f"{latex.number(trend['spearman'], 2)} ({latex.p_statement(trend['p'])})"
 
 
+def _pearson(correlation: float | None) -> str:
+    return "undefined (no spread)" if correlation is None else latex.number(correlation, 2)
+
+
 def _audit(analysis: Analysis) -> dict[str, str]:
     audit = analysis["audit"]
     held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
+    agreement, start = audit["response_agreement"], analysis["starting_policy"]
     return {
         "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
         "RunHackingSentence": sentences.hacking(audit),
@@ -218,7 +223,9 @@ def _audit(analysis: Analysis) -> dict[str, str]:
         "RunSecondInterval": latex.interval(held_out["low"], held_out["high"], 2),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
-        "RunPromptCorrelation": "undefined (no spread)" if correlation is None else latex.number(correlation, 2),
+        "RunPromptCorrelation": _pearson(correlation),
+        "RunResponseAgreementStart": _pearson(agreement[start]),
+        "RunResponseAgreementTuned": _pearson(agreement["tuned"]),
         "RunDriftSentence": latex.escape(verdicts.drift(audit)),
         "RunStockPhraseCount": latex.integer(len(response_table.STOCK_PHRASES)),
     }

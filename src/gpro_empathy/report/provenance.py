@@ -15,7 +15,7 @@ from gpro_empathy.report import latex
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "vllm", "datasets",
-    "sentence-transformers", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "dvc",
+    "sentence-transformers", "scikit-learn", "vaderSentiment", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "dvc",
 )  # fmt: skip
 _LISTED_CHANGES = 5
 

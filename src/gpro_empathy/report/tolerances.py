@@ -137,7 +137,7 @@ RULES = (
         "scores by intensity", "half the level's interval, times sqrt(2); without one, two sd of the metric's differences",
         _ANALYSIS, r"^by_intensity\.values.*\.(mean|low|high)$", _intensity,
     ),
-    Rule("effect sizes and correlations over prompts", "2 sqrt(2 / prompts)", _ANALYSIS, r"d_z$|cliffs_delta$|spearman$|prompt_correlation$", _over_prompts(2)),
+    Rule("effect sizes and correlations over prompts", "2 sqrt(2 / prompts)", _ANALYSIS, r"d_z$|cliffs_delta$|spearman$|prompt_correlation$|response_agreement", _over_prompts(2)),
     Rule("shares", "sqrt(2 / prompts)", _ANALYSIS, r"probability_of_improvement$|exact$|within_one$|stock_phrases", _over_prompts(1)),
     Rule("temperature: correlations and reversed pairs", "0.05", _ANALYSIS, r"^temperature.*(correlation|reversed_pairs)$", _absolute(0.05)),
     Rule("temperature: spread within a group", "30 %", _ANALYSIS, r"^temperature.*sd$", _relative(0.3)),

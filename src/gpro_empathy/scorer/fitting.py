@@ -31,7 +31,7 @@ def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[s
     stories = sorted({turn.story for turn in turns})
     if len(stories) < 3:
         raise UserError(
-            f"train_scorer: need at least 3 training stories (conversations, where the data name none) for two scorers, "
+            "train_scorer: need at least 3 training stories (conversations, where the data name none) for two scorers, "
             f"got {len(stories)}"
         )
     order = np.random.default_rng(config.seed).permutation(len(stories))
@@ -44,7 +44,9 @@ def disjoint_halves(turns: Sequence[Turn], config: params.TrainScorer) -> dict[s
 
 
 def labelled(turns: Sequence[Turn]) -> tuple[list[Turn], np.ndarray]:
-    """Return the turns that carry a label, and their labels, shape (B, 3), NaN where one is missing.
+    """Return the turns that carry a label, and their labels, shape (B, 3).
+
+    A missing label is NaN.
 
     Raises:
         UserError: If no turn carries a label, none carries empathy, or a label has no spread.

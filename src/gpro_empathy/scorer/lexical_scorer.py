@@ -1,4 +1,4 @@
-"""The held-out scorer: a linear model on words, pieces of words, a lexicon and style.
+"""The held-out scorer: a linear model on words, their pieces, a lexicon and style.
 
 It is another kind than the reward's scorer, so that the two share no encoder and what one misreads
 need not fool the other. A text is a vector of TF-IDF weights of its words and pairs of words, of
@@ -22,11 +22,11 @@ from gpro_empathy import files
 from gpro_empathy.data import dialogue
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS
-from gpro_empathy.scorer import encoder as scorer_encoder
 from gpro_empathy.scorer import empathy_scorer, windows
+from gpro_empathy.scorer import encoder as scorer_encoder
 
-KIND = "lexical"
-EXPECTED = {"kind": KIND, "format": 1, "labels": list(LABELS), "normalisation": windows.NORMALISATION}
+KIND, FORMAT = "lexical", "lexical-1"
+EXPECTED = {"kind": KIND, "format": FORMAT, "labels": list(LABELS), "normalisation": windows.NORMALISATION}
 SETTINGS, VOCABULARY, WEIGHTS = empathy_scorer.SETTINGS, "vocabulary.json", "weights.safetensors"
 # A term that stands in one training text alone is not learned: nothing tells it from its text.
 FEWEST_TEXTS = 2

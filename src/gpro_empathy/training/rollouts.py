@@ -134,9 +134,7 @@ def load_scorers(
     return model, kinds.load(audit)
 
 
-def score(
-    samples: Sequence[Sample], model: rewards.RewardModel, audit: empathy_scorer.Rater
-) -> list[dict]:
+def score(samples: Sequence[Sample], model: rewards.RewardModel, audit: empathy_scorer.Rater) -> list[dict]:
     """Return one row per response with all its scores.
 
     Batch calibration is over each policy's responses.
