@@ -187,6 +187,16 @@ def test_stock_phrase_rates_are_shares_of_a_policys_responses():
     assert analyse(rows)["audit"]["stock_phrases"]["sorry to hear"] == {"base": 0.0, "warm_start": 0.0, "tuned": 0.5}
 
 
+def test_agreement_of_the_scorers_is_their_correlation_over_a_policys_responses():
+    rows = made_up.rollouts("none", prompts=4, conversations=4)
+    for row in rows:
+        row["audit_empathy_raw"] = {"base": 1.0, "warm_start": row["empathy_raw"], "tuned": -row["empathy_raw"]}[
+            row["model"]
+        ]
+    found = analyse(rows)["audit"]["response_agreement"]
+    assert found == {"base": None, "warm_start": pytest.approx(1.0), "tuned": pytest.approx(-1.0)}
+
+
 def test_same_seed_gives_the_same_numbers():
     assert analyse(made_up.rollouts()) == analyse(made_up.rollouts())
 

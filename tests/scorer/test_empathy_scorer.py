@@ -297,6 +297,6 @@ def test_reward_gets_at_least_one_story_and_the_audit_two(config, fraction):
     assert len(halves["audit"]) >= 2
 
 
-def test_refuses_two_scorers_from_one_conversation(config):
-    with pytest.raises(UserError, match="need at least 2 training conversations for two scorers, got 1"):
-        fitting.disjoint_halves(labelled()[:2], config)
+def test_refuses_two_scorers_from_two_stories(config):
+    with pytest.raises(UserError, match=r"need at least 3 training stories \(.*\) for two scorers, got 2"):
+        fitting.disjoint_halves(labelled()[:4], config)
