@@ -17,9 +17,9 @@ from gpro_empathy.analysis import explained_gain, response_table, stated_levels
 from gpro_empathy.analysis.results import ExplainedGain, TemplateCriteria, TemplateMeasures, Templates
 
 # Advice, as words in a row. "You might" may guess at a feeling as well as advise; it is counted in
-# either case, since it is the form that a template repeats.
+# either case, since it is the form that a template repeats. "You can" is left out: it allows more
+# often than it advises.
 MODAL_ADVICE = (
-    "you can",
     "you could",
     "you may",
     "you might",
