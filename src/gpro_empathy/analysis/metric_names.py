@@ -16,7 +16,7 @@ _KNOWN = {
     "distinct_2": ("distinct bigrams", "", 3),
     "intensity_agreement": ("stated intensity agrees", "", 2),
     "stock_phrase": ("stock phrase in the answer", "", 2),
-    "commonest_level": ("states the policy's commonest intensity", "", 2),
+    "commonest_level": ("share of the commonest stated intensity", "", 2),
 }
 _SHORT = {
     "empathy_raw": "empathy, reward",
