@@ -177,7 +177,7 @@ def test_progress_is_told_part_by_part_with_the_time_left(capsys):
     assert [line.split(", ")[0] for line in lines] == [
         f"analyse_rewards: {part} compared" for part in analyse_rewards.PARTS
     ]
-    assert lines[-1].endswith("3/3, about 0 s left")
+    assert lines[-1].endswith("4/4, about 0 s left")
 
 
 def test_stock_phrase_rates_are_shares_of_a_policys_responses():

@@ -267,7 +267,7 @@ def test_numbers_are_written_as_in_print(value, digits, signed, text):
 
 
 def test_tables_hold_the_numbers_of_the_analysis(analysis):
-    declared, audit, levels = page_tables.tables(analysis)
+    declared, audit, templates, levels = page_tables.tables(analysis)
     found = analysis["metrics"]["overlap"]
     assert declared["rows"][analysis["metric_order"].index("overlap")] == [
         "overlap with the user's words",
@@ -282,7 +282,9 @@ def test_tables_hold_the_numbers_of_the_analysis(analysis):
     change = analysis["by_intensity"]["values"]["empathy_raw"]["change"]["levels"]
     assert [row[-2] for row in levels["rows"]] == [PAGE.number(one["mean"], 2, signed=True) for one in change]
     assert [row[-1] == "\N{EN DASH}" for row in levels["rows"]] == [one["low"] is None for one in change]
-    assert all(len(row) == len(table["header"]) for table in (declared, audit, levels) for row in table["rows"])
+    assert all(
+        len(row) == len(table["header"]) for table in (declared, audit, templates, levels) for row in table["rows"]
+    )
 
 
 @pytest.mark.parametrize(

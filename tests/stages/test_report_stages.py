@@ -240,9 +240,23 @@ def test_report_of_one_seed_says_that_it_is_one(tmp_path):
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("drifts", [[], ["overlap"]])
 def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):
-    text = sentences.hacking({"verdict": verdict, "drifts": drifts})
+    templates = {"signs": ["self_bleu"], "starting_signs": ["self_bleu"]}
+    text = sentences.hacking({"verdict": verdict, "drifts": drifts, "templates": templates})
     assert ("no drift of style is confirmed" in text) == (not drifts)
     assert ("reward hacking" in text) == (verdict != "no gain to audit")
+
+
+@pytest.mark.parametrize("verdict", verdicts.AUDIT)
+def test_sign_of_a_template_that_the_starting_policy_lacks_is_a_drift_of_style(verdict):
+    templates = {"signs": ["self_bleu", "modal_advice_rise"], "starting_signs": ["self_bleu"]}
+    text = sentences.hacking({"verdict": verdict, "drifts": [], "templates": templates})
+    assert text == sentences.HACKING[verdict][1]
+
+
+def test_part_of_the_change_that_is_not_explained_is_said_to_be_not_defined():
+    gains = {"empathy_raw": {"share": 0.567}, "audit_empathy_raw": {"share": None}}
+    text = sentences.explained(gains)
+    assert text.startswith(r"The explained part is \qty{57}{\percent} on the reward's scorer and not defined (")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +311,7 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
 @pytest.mark.parametrize(
     ("drifts", "asked", "text"),
     [
-        ([], [], "bigrams or stock phrases is confirmed."),
+        ([], [], "bigrams, stock phrases or stated intensity is confirmed."),
         (["answer_words"], [], "Confirmed drift: answer length (up)."),
         (
             [],

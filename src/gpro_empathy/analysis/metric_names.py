@@ -16,6 +16,7 @@ _KNOWN = {
     "distinct_2": ("distinct bigrams", "", 3),
     "intensity_agreement": ("stated intensity agrees", "", 2),
     "stock_phrase": ("stock phrase in the answer", "", 2),
+    "commonest_level": ("share of the commonest stated intensity", "", 2),
 }
 _SHORT = {
     "empathy_raw": "empathy, reward",
@@ -26,7 +27,9 @@ _SHORT = {
     "intensity_agreement": "intensity agrees",
 }
 # Metrics of which more is neither better nor worse.
-_NEUTRAL = frozenset({"answer_words", "overlap", "stock_phrase", "prompt_tokens", "completion_tokens"})
+_NEUTRAL = frozenset(
+    {"answer_words", "overlap", "stock_phrase", "commonest_level", "prompt_tokens", "completion_tokens"}
+)
 
 
 def label(metric: str) -> str:

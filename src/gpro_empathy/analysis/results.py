@@ -114,7 +114,71 @@ class Gap(TypedDict):
     p_sign_flip: float
 
 
-class Audit(TypedDict):
+class StatedSpread(TypedDict):
+    """How stated intensities spread over the levels: `stated_levels.spread`.
+
+    Of several training seeds, means, so that `levels` is no whole number there; `commonest` is None
+    where it is not the same in all.
+    """
+
+    levels: float | None
+    bits: float | None
+    commonest: float | None
+    largest_share: float | None
+    spearman: float | None
+
+
+class TemplateMeasures(TypedDict):
+    """How varied a policy's answers are over all prompts: `templates.measure`."""
+
+    distinct_1: float | None
+    distinct_2: float | None
+    opening_bits: float
+    self_bleu: float | None
+    modal_advice: float
+    stated: StatedSpread
+
+
+class Explained(TypedDict):
+    """The part of a change that covariates explain: `explained_gain.explained`."""
+
+    difference: float
+    adjusted: float | None
+    share: float | None
+
+
+class ExplainedGain(Explained):
+    """The same over all training seeds, with the share of each, as text."""
+
+    share_by_seed: dict[str, float | None]
+
+
+class TemplateCriteria(TypedDict):
+    """What counts as a sign of a template: `templates.CRITERIA`."""
+
+    largest_level_share: float
+    opening_bits_fall: float
+    modal_advice_rise: float
+    self_bleu: float
+
+
+class Templates(TypedDict):
+    """What `templates.audit` returns; signs are names of criteria."""
+
+    answers: int
+    most_bits: float
+    self_bleu_answers: int
+    policies: dict[str, TemplateMeasures]
+    by_seed: dict[str, TemplateMeasures]
+    explained: dict[str, ExplainedGain]
+    criteria: TemplateCriteria
+    signs: list[str]
+    starting_signs: list[str]
+    signs_by_seed: dict[str, list[str]]
+    verdict: str
+
+
+class RewardAudit(TypedDict):
     """What `reward_hacking.audit` returns.
 
     Both scorers' agreement over responses is by policy; phrases have their rate by policy, prompts
@@ -131,6 +195,12 @@ class Audit(TypedDict):
     drifts: list[str]
     asked_changes: list[str]
     verdict: str
+
+
+class Audit(RewardAudit):
+    """The same with the audit for templates."""
+
+    templates: Templates
 
 
 class AtTemperature(TypedDict):

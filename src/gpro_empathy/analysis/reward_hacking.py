@@ -6,11 +6,20 @@ import numpy as np
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import effects, paired_comparison, response_table
-from gpro_empathy.analysis.results import Audit, Comparison
+from gpro_empathy.analysis import effects, paired_comparison, response_table, stated_levels
+from gpro_empathy.analysis.results import Comparison, RewardAudit
 
-AUDITED = ("empathy_raw", "audit_empathy_raw", "answer_words", "overlap", "distinct_2", "stock_phrase", "well_formed")
-DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase")
+AUDITED = (
+    "empathy_raw",
+    "audit_empathy_raw",
+    "answer_words",
+    "overlap",
+    "distinct_2",
+    "stock_phrase",
+    "commonest_level",
+    "well_formed",
+)
+DRIFTING = ("answer_words", "distinct_2", "overlap", "stock_phrase", "commonest_level")
 # Terms of the reward that move one of these metrics on purpose, and which way: such a change is no
 # drift beside the reward.
 ASKED = {"length": ("answer_words", -1), "repetition": ("distinct_2", 1), "overlap": ("overlap", -1)}
@@ -24,8 +33,11 @@ def audit(
     weights: Mapping[str, float],
     config: params.AnalyseRewards,
     rng: np.random.Generator,
-) -> Audit:
+) -> RewardAudit:
     """Look for a reward earned without empathy: held-out scorer, length, copying, stock phrases.
+
+    Added to the table is `commonest_level`, whose mean is the share of responses that state their
+    policy's commonest intensity: a policy that states one level to everybody has drifted.
 
     Args:
         declared: The comparison of the declared family. What it says of a metric stands, so that
@@ -39,7 +51,10 @@ def audit(
     of each stock phrase; the prompts that gained and lost most; `drifts`, the metrics of style that
     changed, less the `asked_changes`, which a term of the reward pays for; and a verdict.
     """
-    table = table.assign(scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"])
+    table = table.assign(
+        scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"],
+        commonest_level=stated_levels.states_commonest(table),
+    )
     comparisons = paired_comparison.compare(table, AUDITED, config, rng)
     comparisons |= {metric: declared[metric] for metric in AUDITED if metric in declared}
     gap = paired_comparison.compare(table, ["scorer_gap"], config, rng)["scorer_gap"]

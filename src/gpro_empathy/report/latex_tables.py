@@ -7,7 +7,8 @@ from gpro_empathy import params
 from gpro_empathy.analysis import metric_names, reward_hacking
 from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.labels import LABELS
-from gpro_empathy.report import latex
+from gpro_empathy.report import latex, template_table
+from gpro_empathy.report.number_format import LATEX
 
 # Columns of key and value in the table of settings.
 COLUMNS = 3
@@ -180,3 +181,13 @@ def prompts_table(analysis: Analysis) -> str:
             body.append([title if number == 0 else "", latex.escape(str(row["prompt_id"])), *cells])
     header = ["", "prompt", "empathy", "held-out scorer", "words", "overlap", "distinct bigrams", "well-formed"]
     return latex.GENERATED + latex.tabular("@{}llrrrrrr@{}", header, body)
+
+
+def templates_table(analysis: Analysis) -> str:
+    """Lay out how varied each policy's answers are, and what of the change that explains."""
+    header = [latex.escape(name) for name in template_table.header(analysis)]
+    parts = [
+        [[latex.escape(row[0]), *row[1:]] for row in rows]
+        for rows in (template_table.measures(analysis, LATEX), template_table.explained(analysis, LATEX))
+    ]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, *parts)

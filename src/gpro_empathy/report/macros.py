@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import bootstrap, effects, response_table
-from gpro_empathy.analysis.results import Analysis, Trend
+from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
+from gpro_empathy.analysis.results import Analysis, Templates, Trend
 from gpro_empathy.report import latex, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
@@ -228,6 +228,18 @@ def _audit(analysis: Analysis) -> dict[str, str]:
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),
         "RunDriftSentence": latex.escape(verdicts.drift(audit)),
         "RunStockPhraseCount": latex.integer(len(response_table.STOCK_PHRASES)),
+        **_templates(audit["templates"]),
+    }
+
+
+def _templates(found: Templates) -> dict[str, str]:
+    return {
+        "RunTemplateAnswers": latex.integer(found["answers"]),
+        "RunSelfBleuAnswers": latex.integer(found["self_bleu_answers"]),
+        "RunLevelUsedFrom": latex.percent(stated_levels.USED_FROM),
+        "RunTemplateCriteria": latex.escape(verdicts.template_criteria(found["criteria"])),
+        "RunTemplateSentence": latex.escape(verdicts.templates(found)),
+        "RunExplainedSentence": sentences.explained(found["explained"]),
     }
 
 

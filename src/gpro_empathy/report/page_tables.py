@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.analysis.results import Analysis, ByIntensity
-from gpro_empathy.report import verdicts
+from gpro_empathy.report import template_table, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 
@@ -17,6 +17,7 @@ def findings(analysis: Analysis) -> list[dict[str, str]]:
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
         {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
         {"what": "Side effects", "text": verdicts.drift(audit)},
+        {"what": "Templates", "text": verdicts.templates(audit["templates"])},
     ]
 
 
@@ -40,12 +41,26 @@ def tables(analysis: Analysis) -> list[dict]:
             "rows": _compared(analysis["audit"]["metrics"], sorted(analysis["audit"]["metrics"]), policies),
         },
         {
+            "title": "Templates",
+            "note": _templates_note(analysis),
+            "header": template_table.header(analysis),
+            "rows": template_table.measures(analysis, PAGE) + template_table.explained(analysis, PAGE),
+        },
+        {
             "title": "Raw empathy by intensity of the user's turn",
             "note": "Means in label units; a dash stands where too few conversations allow no interval.",
             "header": ["Intensity (rounded label)", "prompts", *header, "change", compared[-3]],
             "rows": _by_intensity(analysis["by_intensity"], policies),
         },
     ]
+
+
+def _templates_note(analysis: Analysis) -> str:
+    found = analysis["audit"]["templates"]
+    return (
+        f"Over {found['answers']} answers of each policy, not within one; self-BLEU over {found['self_bleu_answers']}. Explained "
+        "part: what length, modal words, words for the user and a final question mark account for."
+    )
 
 
 def percent(share: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
-from gpro_empathy.analysis.results import AtTemperature, Audit, Comparison, Noninferiority, Trend
+from gpro_empathy.analysis.results import AtTemperature, Audit, Comparison, ExplainedGain, Noninferiority, Trend
 from gpro_empathy.report import gpu_table, latex, verdicts
 
 NAMES = {
@@ -90,6 +90,8 @@ ASKS = {
     "repetition": "little repetition",
     "overlap": "little copying from the utterance",
 }
+# In place of a share that is not defined.
+NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
 CALIBRATIONS = {
     "batch": "in batch calibration",
     "prompt": "calibrated over a single prompt's responses",
@@ -228,8 +230,22 @@ def _clear(correlation: Trend, confidence: float) -> bool:
 
 
 def hacking(audit: Audit) -> str:
-    """Say plainly whether the run looks like reward hacking."""
-    return HACKING[audit["verdict"]][bool(audit["drifts"])]
+    """Say plainly whether the run looks like reward hacking.
+
+    A sign of a template that the starting policy does not show is a drift too.
+    """
+    taken_up = set(audit["templates"]["signs"]) - set(audit["templates"]["starting_signs"])
+    return HACKING[audit["verdict"]][bool(audit["drifts"] or taken_up)]
+
+
+def explained(gains: Mapping[str, ExplainedGain]) -> str:
+    """Say which part of the change in both scores goes with length and template words."""
+    named = {"empathy_raw": "on the reward's scorer", "audit_empathy_raw": "on the held-out one"}
+    parts = [
+        f"{NOT_EXPLAINED if gains[metric]['share'] is None else latex.percent(gains[metric]['share'])} {where}"
+        for metric, where in named.items()
+    ]
+    return f"The explained part is {' and '.join(parts)}."
 
 
 def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: float) -> str:

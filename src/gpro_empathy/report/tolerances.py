@@ -126,7 +126,7 @@ RULES = (
     Rule("warm start: losses", "0.1 nats", r"warm_start\.json$", r"loss", _absolute(0.1)),
     Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
     Rule("calibration: statistics of the starting policy", "15 %", r"reference\.json$", r"", _relative(0.15)),
-    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes", _exact),
+    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes|signs", _exact),
     Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(
@@ -136,6 +136,15 @@ RULES = (
     Rule(
         "scores by intensity", "half the level's interval, times sqrt(2); without one, two sd of the metric's differences",
         _ANALYSIS, r"^by_intensity\.values.*\.(mean|low|high)$", _intensity,
+    ),
+    Rule("templates: distinct n-grams", "0.1", _ANALYSIS, r"^audit\.templates\..*distinct_\d$", _absolute(0.1)),
+    Rule("templates: entropies", "0.75 bits", _ANALYSIS, r"^audit\.templates\..*(opening_bits|\.bits)$", _absolute(0.75)),
+    Rule("templates: self-BLEU", "8", _ANALYSIS, r"^audit\.templates\.(policies|by_seed)\..*self_bleu$", _absolute(8)),
+    Rule("templates: shares of answers and levels", "0.2", _ANALYSIS, r"^audit\.templates\..*(modal_advice|largest_share)$", _absolute(0.2)),
+    Rule("templates: stated levels", "1", _ANALYSIS, r"^audit\.templates\..*(levels|commonest)$", _absolute(1)),
+    Rule(
+        "templates: explained part, and the differences of which it is one", "0.3",
+        _ANALYSIS, r"^audit\.templates\.explained\.", _absolute(0.3),
     ),
     Rule("effect sizes and correlations over prompts", "2 sqrt(2 / prompts)", _ANALYSIS, r"d_z$|cliffs_delta$|spearman$|prompt_correlation$|response_agreement", _over_prompts(2)),
     Rule("shares", "sqrt(2 / prompts)", _ANALYSIS, r"probability_of_improvement$|exact$|within_one$|stock_phrases", _over_prompts(1)),

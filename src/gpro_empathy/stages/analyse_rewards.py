@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from gpro_empathy import calibration, csv_table, entry_point, files, params
-from gpro_empathy.analysis import by_intensity, paired_comparison, response_table, reward_hacking, temperature_effect
+from gpro_empathy.analysis import (
+    by_intensity,
+    paired_comparison,
+    response_table,
+    reward_hacking,
+    temperature_effect,
+    templates,
+)
 from gpro_empathy.analysis.results import Analysis, RolloutAnalysis
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
@@ -23,7 +30,7 @@ REFERENCE = Path("reports/training/reference.json")
 ANALYSIS = Path("reports/reward_analysis.json")
 METRICS = Path("reports/metrics.json")
 # What the analysis of the rollouts is told by while it runs.
-PARTS = ("declared metrics", "intensity levels", "audit")
+PARTS = ("declared metrics", "intensity levels", "audit", "templates")
 
 
 def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.TrainGrpo, root: Path = Path()) -> None:
@@ -69,6 +76,8 @@ def analyse(
     tell("intensity levels", started)
     audited = reward_hacking.audit(table, metrics, weights, config, rng)
     tell("audit", started)
+    by_template = templates.audit(table, config.seed)
+    tell("templates", started)
     return {
         "prompts": int(table["prompt_id"].nunique()),
         "conversations": int(table["conversation"].nunique()),
@@ -83,7 +92,7 @@ def analyse(
         "similarity_noninferiority": similarity,
         "intensity_agreement": by_intensity.stated_agreement(table),
         "by_intensity": levels,
-        "audit": audited,
+        "audit": {**audited, "templates": by_template},
     }
 
 

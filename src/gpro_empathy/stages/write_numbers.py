@@ -57,6 +57,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "results_table": latex_tables.results_table(inputs.analysis),
             "effects_table": latex_tables.effects_table(inputs.analysis),
             "intensity_table": latex_tables.intensity_table(inputs.analysis),
+            "templates_table": latex_tables.templates_table(inputs.analysis),
             "prompts_table": latex_tables.prompts_table(inputs.analysis),
             "examples": latex_examples.examples(table),
         }
