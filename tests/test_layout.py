@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "report": ("analysis",),
     "tools": ("data", "policy", "scorer", "training", "analysis", "report"),
     "stages": ROOMS,
-    "rewards": ("data", "scorer"),
+    "rewards": ("data", "policy", "scorer"),
     "__main__": ROOMS,
 }
 # They start in a moment, on a machine without the libraries that train.

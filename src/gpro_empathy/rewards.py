@@ -120,7 +120,7 @@ class StartingPolicy(NamedTuple):
 
 
 def _load_likelihood(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | None) -> Term:
-    from gpro_empathy.training import likelihood
+    from gpro_empathy.policy import likelihood
 
     if start is None:
         raise ValueError("the term likelihood needs the starting policy")

@@ -14,8 +14,6 @@ from gpro_empathy import entry_point, files, params
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.training import kept_start, sft
 
-POLICY = Path("models/policy")
-PREPARED = Path("data/prepared")
 ADAPTER = Path("models/warm_start")
 REPORT = Path("reports/warm_start.json")
 
@@ -29,18 +27,18 @@ def main() -> None:
         files.write_json(REPORT, {"enabled": False})
         return
     train, validation = (
-        files.read_jsonl(PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
+        files.read_jsonl(kept_start.PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
     )
     if config.kept:
         summary = kept_start.check(kept_start.decides(policy_config, config, train))
         with files.atomic_path(ADAPTER) as folder:
             shutil.copytree(kept_start.FOLDER, folder, copy_function=shutil.copyfile)
-        adapters.check_base(ADAPTER, POLICY)
+        adapters.check_base(ADAPTER, adapters.POLICY)
     else:
-        base, tokenizer = loading.load_base(policy_config, POLICY), loading.load_tokenizer(POLICY)
+        base, tokenizer = loading.load_base(policy_config, adapters.POLICY), loading.load_tokenizer(adapters.POLICY)
         model, losses = sft.train(base, tokenizer, train, config, policy_config)
         summary = sft.summary(model, tokenizer, losses, validation)
-        adapters.save_with_card(model, ADAPTER, sft.card(policy_config, config, losses), base=POLICY)
+        adapters.save_with_card(model, ADAPTER, sft.card(policy_config, config, losses), base=adapters.POLICY)
     used = min(config.demonstrations, len(train))
     files.write_json(REPORT, {"enabled": True, "kept": config.kept, "demonstrations": used} | summary["losses"])
 

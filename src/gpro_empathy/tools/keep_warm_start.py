@@ -14,7 +14,6 @@ from peft import PeftModel
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.report import provenance
-from gpro_empathy.stages import warm_start as stage
 from gpro_empathy.training import kept_start, sft
 
 PACKAGES = ("peft", "torch", "transformers")
@@ -25,10 +24,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     config, policy_config = params.load(params.WarmStart), params.load(params.Policy)
     train, validation = (
-        files.read_jsonl(stage.PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
+        files.read_jsonl(kept_start.PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
     )
     started = time.perf_counter()
-    base, tokenizer = loading.load_base(policy_config, stage.POLICY), loading.load_tokenizer(stage.POLICY)
+    base, tokenizer = loading.load_base(policy_config, adapters.POLICY), loading.load_tokenizer(adapters.POLICY)
     model, losses = sft.train(base, tokenizer, train, config, policy_config)
     minutes = (time.perf_counter() - started) / 60
     record = sft.summary(model, tokenizer, losses, validation) | {
@@ -39,7 +38,7 @@ def main() -> None:
         "machine": provenance.machine(),
         "packages": provenance.packages(PACKAGES),
     }
-    keep(model, record, sft.card(policy_config, config, losses), stage.POLICY, kept_start.FOLDER)
+    keep(model, record, sft.card(policy_config, config, losses), adapters.POLICY, kept_start.FOLDER)
     print(f"kept in {kept_start.FOLDER}: {len(losses)} updates in {minutes:.0f} minutes")
 
 

@@ -14,6 +14,7 @@ from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
 
+PREPARED = Path("data/prepared")
 FOLDER = Path("data/embedded/warm_start")
 RECORD = "training.json"
 # What of the settings decides the adapter; the number format is noted, as any can start from it.

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from gpro_empathy import response_format
-from gpro_empathy.policy import loading
-from gpro_empathy.training import likelihood
+from gpro_empathy.policy import likelihood, loading
 
 REASONING = (
     "<reasoning>\nUser's main concern: the dog\nEmotional content: sad\nIntensity level (0-5): 3\n"
