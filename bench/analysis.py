@@ -30,6 +30,7 @@ def responses(metrics: list[str], rng: np.random.Generator) -> list[dict]:
                 rows.append(
                     {
                         "prompt_id": str(p),
+                        "story": str(p // PROMPTS_PER_CONVERSATION),
                         "conversation": str(p // PROMPTS_PER_CONVERSATION),
                         "model": model,
                         "seed": 23 if model == "tuned" else None,

@@ -28,6 +28,7 @@ def rollouts(
     *,
     prompts: int = 60,
     conversations: int = 30,
+    stories: int | None = None,
     samples: int = 2,
     seed: int = 1,
     warm_start: bool = True,
@@ -36,7 +37,8 @@ def rollouts(
 ) -> list[dict]:
     """Make rollout rows of all policies; `effect` is a key of EFFECTS.
 
-    The tuned policy has rows of each training seed, whose mean empathy differs by `seed_sd`.
+    The tuned policy has rows of each training seed, whose mean empathy differs by `seed_sd`. Each
+    conversation is on a story of its own, unless there are fewer `stories`.
     """
     rng = np.random.default_rng(seed)
     empathy_gain, similarity_gain = EFFECTS[effect]
@@ -48,6 +50,7 @@ def rollouts(
         prompt = {
             "prompt_id": f"{c + 1}.{p // conversations + 2}",
             "conversation": str(c + 1),
+            "story": f"article {c % (stories or conversations) + 1}",
             "turn": p // conversations + 2,
             "prompt": _UTTERANCES[p % len(_UTTERANCES)],
             "emotion": emotion,
@@ -166,7 +169,14 @@ def write_reports(
     settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",
                 "load_in_4bit": True, "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
     _json(training / "settings.json", settings)
-    enabled = {"enabled": True, "demonstrations": 128, "loss_first": 2.9, "loss_last": 1.2}
+    enabled = {
+        "enabled": True,
+        "kept": False,
+        "demonstrations": 128,
+        "loss_first": 2.9,
+        "loss_last": 1.2,
+        "loss_validation": 1.4,
+    }
     _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})
     _json(root / "reports/data.json", _data())
     _json(root / "reports/scorer.json", scorer())
@@ -188,7 +198,7 @@ def _data() -> dict:
         "polarity": {"n": 800, "mean": 1.3, "sd": 0.6, "missing": 0},
         "empathy": {"n": 799, "mean": 2.1, "sd": 0.9, "missing": 1},
     }
-    split = {"conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
+    split = {"stories": 30, "conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
     return {
         "source": "embedded",
         "split": "by_conversation",
@@ -204,12 +214,18 @@ def scorer() -> dict:
     """Make the report on both scorers."""
     quality = {key: {"pearson": 0.61, "mae": 0.48} for key in ("emotion", "polarity", "empathy")}
     split = {"turns": 120, **quality, "mean_pearson": 0.61}
-    one = {"train_turns": 500, "train_conversations": 60, "validation": split, "test": split}
+    one = {"train_turns": 500, "train_stories": 30, "train_conversations": 60, "validation": split, "test": split}
     one |= {"calibration": _calibration(), "stock_phrases": _stock_phrases()}
     agreement = {"pearson_empathy": 0.8, "mean_absolute_difference": 0.25, "mean_difference": 0.03}
     agreement |= {"limit_low": -0.58, "limit_high": 0.64}
     correlations = {"grouped": 0.61, "by_turn": 0.63, "difference": estimate(0.02, 0.03)}
-    leak = {"train_turns": 500, "held_out_turns": 60, "held_out_conversations": 30, "mean": correlations}
+    leak = {
+        "train_turns": 500,
+        "held_out_turns": 60,
+        "held_out_conversations": 30,
+        "held_out_stories": 15,
+        "mean": correlations,
+    }
     leak["labels"] = dict.fromkeys(("emotion", "polarity", "empathy"), correlations)
     return {"encoder": "all-minilm-l6-v2", "reward": one, "audit": one, "agreement": agreement, "leak": leak}
 

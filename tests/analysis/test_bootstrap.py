@@ -155,6 +155,57 @@ def test_metrics_without_any_spread_have_no_width_over_seeds_either():
     assert low_M[0] == high_M[0] == pytest.approx(0.5)
 
 
+def new_training(rng, n_draws, trainings, sd, behind=None):
+    """Simulate studies of `trainings` seeds; return their intervals and a new training's gain.
+
+    The spread is that of these seeds, or of `behind` others on the same prompts.
+    """
+    value_SPM, cluster_P = several_seeds(rng, n_draws, trainings, sd, mean=0.3)
+    data = bootstrap.clusters(value_SPM.mean(axis=0), cluster_P)
+    low_M, high_M = bootstrap.bca_interval(data, bootstrap.bootstrap_means(data, 300, rng), 0.95)
+    others_SM = value_SPM.mean(axis=1)
+    if behind is not None:
+        noise_SM = rng.normal(0, 1 / np.sqrt(len(cluster_P)), (behind, n_draws))
+        others_SM = rng.normal(0, sd, (behind, n_draws)) + noise_SM
+    spread = bootstrap.seed_spread(others_SM)
+    return *bootstrap.for_new_training(data, low_M, high_M, spread, trainings, 0.95), rng.normal(0.3, sd, n_draws)
+
+
+@pytest.mark.parametrize(
+    ("trainings", "sd", "behind"), [(5, 0.2, None), (5, 2.0, None), (3, 2.0, None), (1, 0.2, 5), (1, 2.0, 5)]
+)
+def test_interval_for_a_new_training_covers_its_gain(trainings, sd, behind):
+    low_M, high_M, gain_M = new_training(np.random.default_rng(11), 800, trainings, sd, behind)
+    assert np.mean((low_M <= gain_M) & (gain_M <= high_M)) == pytest.approx(0.95, abs=0.025)
+
+
+def test_interval_of_the_mean_over_trainings_would_miss_the_gain_of_a_new_one():
+    rng = np.random.default_rng(12)
+    value_SPM, cluster_P = several_seeds(rng, 400, 5, 2.0, mean=0.3)
+    found = paired_statistics.paired(value_SPM.mean(axis=0), cluster_P, 300, 0.95, rng, value_SPM.mean(axis=1))
+    gain_M = rng.normal(0.3, 2.0, 400)
+    assert np.mean((found.low <= gain_M) & (gain_M <= found.high)) < 0.8
+    assert np.mean((found.new_low <= gain_M) & (gain_M <= found.new_high)) > 0.92
+
+
+def test_interval_for_a_new_training_is_students_prediction_interval_where_stories_do_not_vary():
+    data, zero_M = bootstrap.clusters(np.zeros((4, 1)), np.arange(4)), np.zeros(1)
+    spread = bootstrap.seed_spread(np.array([[-1.0], [0.0], [1.0]]))
+    _, high_M = bootstrap.for_new_training(data, zero_M, zero_M, spread, 3, 0.95)
+    assert high_M == pytest.approx([scipy_stats.t.ppf(0.975, 2) * np.sqrt(1 + 1 / 3)])
+
+
+def test_interval_for_a_new_training_is_not_known_without_a_spread():
+    value_PM, cluster_P = clustered(np.random.default_rng(6), 2)
+    alone = paired_statistics.paired(value_PM, cluster_P, 200, 0.95, np.random.default_rng(7))
+    assert np.isnan([alone.new_low, alone.new_high, alone.between_sd]).all()
+    one = bootstrap.Spread(np.array([0.1, np.nan]), 5)
+    found = paired_statistics.paired(value_PM, cluster_P, 200, 0.95, np.random.default_rng(7), known=one)
+    assert found.new_low[0] < found.low[0] < found.high[0] < found.new_high[0]
+    assert np.isnan([found.new_low[1], found.new_high[1]]).all()
+    assert found.low == pytest.approx(alone.low)
+
+
 def test_standard_error_of_single_prompts_is_the_textbook_one():
     value_P = np.array([1.0, 2.0, 4.0, 9.0])
     data = bootstrap.clusters(value_P[:, None], np.arange(4))
@@ -177,7 +228,7 @@ def test_degrees_of_freedom_of_two_conversations_is_one():
 @pytest.mark.parametrize(
     ("value_PM", "cluster_P", "message"),
     [
-        (np.ones((3, 1)), np.zeros(3), "at least two conversations to resample, got 1"),
+        (np.ones((3, 1)), np.zeros(3), "at least two stories to resample, got 1"),
         (np.array([[1.0], [np.nan]]), np.arange(2), "must be finite, got nan at row 1, column 0"),
         (np.array([[np.inf], [1.0]]), np.arange(2), "must be finite, got inf at row 0, column 0"),
         (np.ones((3, 1)), np.arange(2), r"got \(3, 1\) and \(2,\)"),

@@ -64,7 +64,7 @@ def test_constant_value_has_an_interval_of_no_width():
     )
 
 
-@pytest.mark.parametrize("conversations", [1, bootstrap.FEWEST_CONVERSATIONS - 1])
+@pytest.mark.parametrize("conversations", [1, bootstrap.FEWEST_STORIES - 1])
 def test_few_conversations_give_an_estimate_without_an_interval(conversations):
     x, y, conversation = made(conversations)
     for found in (

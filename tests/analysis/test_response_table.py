@@ -116,12 +116,13 @@ def test_rows_that_all_carry_the_one_seed_give_the_same_numbers():
     assert analyse([{**row, "seed": 23} for row in rows]) == analyse(rows)
 
 
-def test_levels_have_intervals_only_from_enough_conversations_on():
+def test_levels_have_intervals_only_from_enough_stories_on():
     rows = made_up.rollouts("gain", prompts=40, conversations=20)
     for row in rows:
         row["emotion"] = 4.0 if row["conversation"] in {"1", "2", "3"} else 2.0
     found = analyse(rows)["by_intensity"]
     assert [level["conversations"] for level in found["levels"]] == [17, 3]
+    assert [level["stories"] for level in found["levels"]] == [17, 3]
     many, few = found["values"]["empathy_raw"]["change"]["levels"]
     assert many["low"] < many["mean"] < many["high"]
     assert (few["low"], few["high"]) == (None, None)
@@ -210,7 +211,8 @@ def spoil(rows, **changes):
     ("rows", "message"),
     [
         ([], "no responses"),
-        (made_up.rollouts(prompts=5, conversations=1), "at least two conversations to resample, got 1"),
+        (made_up.rollouts(prompts=5, conversations=1), "at least two stories to resample, got 1"),
+        (made_up.rollouts(stories=1), "at least two stories to resample, got 1"),
         (made_up.rollouts()[:-2], r"prompt 30.3 has no response of model 'tuned', training seed 23"),
         (
             spoil(made_up.rollouts(), empathy_raw=float("nan")),
@@ -230,7 +232,7 @@ def spoil(rows, **changes):
         ),
         (
             [{**r, "emotion": None if r["conversation"] != "1" else 2.0} for r in made_up.rollouts()],
-            "intensity_agreement: need at least two conversations to resample, got 1",
+            "intensity_agreement: need at least two stories to resample, got 1",
         ),
         ([{k: v for k, v in r.items() if k != "overlap"} for r in made_up.rollouts()], "column 'overlap' is missing"),
     ],

@@ -55,7 +55,7 @@ def test_committed_agreement_and_leak_of_the_scorers_have_the_declared_form():
 
 
 def test_analysis_returns_the_declared_form_where_little_is_defined(settings):
-    """No intensity stated, no spread, and too few conversations for intervals by level."""
+    """No intensity stated, no spread, and too few stories for intervals by level."""
     rows = made_up.rollouts("none", prompts=4, conversations=4)
     for row in rows:
         row["stated_intensity"], row["audit_empathy_raw"] = None, 2.0

@@ -12,8 +12,13 @@ from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import LABELS
 
 
-def turns(lengths, name="c"):
-    return [Turn(f"{name}{c}", t, "x", (), 1.0, 1.0, 1.0) for c, n in enumerate(lengths) for t in range(n)]
+def turns(lengths, name="c", per_story=1):
+    """Make conversations of these lengths, so many of them on each story."""
+    return [
+        Turn(f"{name}{c}", t, "x", (), 1.0, 1.0, 1.0, f"{name}-story{c // per_story}")
+        for c, n in enumerate(lengths)
+        for t in range(n)
+    ]
 
 
 @effort(max_examples=60, deadline=None)
@@ -32,6 +37,16 @@ def test_leaking_scorer_learns_from_as_many_turns_and_from_none_that_is_held_out
     seen = sum(len([t for t in test if t.conversation == c]) // 2 for c in {turn.conversation for turn in test})
     assert len(held_out) == len(test) - seen
     assert sum(turn.conversation.startswith("b") for turn in leaking) == min(seen, len(train))
+
+
+def test_stories_are_halved_and_not_conversations():
+    test = turns([1, 1, 1, 1], "b", per_story=2)
+    leaking, held_out = split_leak.split(turns([8], "a"), test, np.random.default_rng(0))
+    # Of each story one of two conversations, a turn each, is learned from.
+    assert sorted(turn.story for turn in held_out) == ["b-story0", "b-story1"]
+    assert sum(turn.story.startswith("b") for turn in leaking) == 2
+    assert split_leak.is_measurable(turns([8], "a"), test)
+    assert not split_leak.is_measurable(turns([3, 3], "b", per_story=2)[:3], test)
 
 
 def predictions(seed=0, conversations=24, n=6):
@@ -92,4 +107,5 @@ def test_report_holds_the_sizes_and_the_comparison_of_the_held_out_turns():
     label_B3 = np.array([[turn.emotion, turn.polarity, turn.empathy] for turn in held_out])
     report = split_leak.report(turns([7]), held_out, -label_B3, label_B3, np.random.default_rng(0))
     assert (report["train_turns"], report["held_out_turns"], report["held_out_conversations"]) == (7, 12, 4)
+    assert report["held_out_stories"] == 4
     assert (report["mean"]["grouped"], report["mean"]["by_turn"]) == pytest.approx((-1.0, 1.0))

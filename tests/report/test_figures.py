@@ -7,7 +7,7 @@ from gpro_empathy.report import figures
 
 LOOK = {"width": 6.3, "palette": "colorblind"}
 METRIC = {"difference": 0.2, "low": 0.1, "high": 0.4, "sd_of_differences": 0.5, "verdict": "improved",
-          "by_seed": {"23": 0.2}}  # fmt: skip
+          "by_seed": {"23": 0.2}, "new_low": None, "new_high": None}  # fmt: skip
 
 
 def test_intervals_are_drawn_in_standard_deviations_of_the_differences():
@@ -15,6 +15,14 @@ def test_intervals_are_drawn_in_standard_deviations_of_the_differences():
     assert ax.lines[0].get_xdata() == pytest.approx([0.2, 0.8])
     assert ax.lines[1].get_xdata() == pytest.approx([0.4])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["overlap"]
+
+
+def test_interval_for_a_new_training_is_a_thinner_line():
+    ax = figures.paired_differences(
+        {"overlap": {**METRIC, "new_low": -0.1, "new_high": 0.6}}, ["overlap"], **LOOK
+    ).axes[0]
+    assert ax.lines[2].get_xdata() == pytest.approx([-0.2, 1.2])
+    assert ax.lines[2].get_linewidth() < ax.lines[0].get_linewidth()
 
 
 def test_a_change_without_evidence_is_an_open_point():

@@ -19,7 +19,7 @@ def report(**mean):
         (made_up.estimate(0.1, 0.05), "a split by turn makes the scorer look better"),
         (made_up.estimate(0.1, 0.2), "no evidence, on these data"),
         (made_up.estimate(-0.1, 0.05), "makes the scorer look worse"),
-        (made_up.estimate(0.1, None), "too few conversations"),
+        (made_up.estimate(0.1, None), "too few stories"),
     ],
 )
 def test_leak_is_claimed_only_where_the_interval_shows_it(difference, verdict):
@@ -59,7 +59,7 @@ def test_dev_figures_are_said_to_be_of_another_scorer_than_the_runs():
         (made_up.estimate(0.1, 0.05), "it does better."),
         (made_up.estimate(0.1, 0.2), "no evidence of a difference."),
         (made_up.estimate(-0.1, 0.05), "it does worse."),
-        (made_up.estimate(0.1, None), "too few conversations to judge it."),
+        (made_up.estimate(0.1, None), "too few stories to judge it."),
     ],
 )
 def test_a_recipe_is_said_to_beat_the_published_one_only_where_the_interval_shows_it(difference, verdict):
@@ -97,7 +97,7 @@ def test_a_dev_file_that_was_not_rated_is_said_not_to_be():
         (made_up.estimate(0.0, 0.1), made_up.estimate(0.5, 0.1), "is not shown to raise the score"),
         (made_up.estimate(0.4, 0.1), made_up.estimate(0.0, 0.1), "no evidence that it is worth more"),
         (made_up.estimate(0.4, 0.1), made_up.estimate(-0.5, 0.1), "worth less than the neutral sentence"),
-        (made_up.estimate(0.4, None), made_up.estimate(0.5, None), "too few conversations"),
+        (made_up.estimate(0.4, None), made_up.estimate(0.5, None), "too few stories"),
     ],
 )
 def test_verdict_on_stock_phrases_follows_the_intervals(change, difference, verdict):

@@ -267,13 +267,14 @@ def test_numbers_are_written_as_in_print(value, digits, signed, text):
 
 
 def test_tables_hold_the_numbers_of_the_analysis(analysis):
-    declared, audit, templates, levels = page_tables.tables(analysis)
+    declared, audit, templates, levels = page_tables.tables(analysis, None)
     found = analysis["metrics"]["overlap"]
     assert declared["rows"][analysis["metric_order"].index("overlap")] == [
         "overlap with the user's words",
         *(f"{found['means'][policy]:.3f}" for policy in ("base", "warm_start", "tuned")),
         PAGE.number(found["difference"], 3, signed=True),
         PAGE.interval(found["low"], found["high"], 3),
+        "\N{EN DASH}",  # no study is at hand
         PAGE.p_value(found["p_holm"]),
         found["verdict"],
     ]
@@ -285,6 +286,22 @@ def test_tables_hold_the_numbers_of_the_analysis(analysis):
     assert all(
         len(row) == len(table["header"]) for table in (declared, audit, templates, levels) for row in table["rows"]
     )
+
+
+def test_page_leads_with_a_study_of_several_trainings(analysis):
+    study = json.loads(json.dumps(analysis)) | {"training_seeds": [5, 7]}
+    for comparison in (*study["metrics"].values(), *study["audit"]["metrics"].values()):
+        ends = {"new_low": comparison["low"] - 0.1, "new_high": comparison["high"] + 0.1}
+        comparison |= ends | {"by_seed": {"5": comparison["difference"] - 0.2, "7": comparison["difference"] + 0.2}}
+    first, *rest = page_tables.tables(analysis, study)
+    assert len(rest) == 4
+    assert len(first["rows"]) == len(analysis["metrics"])
+    found = study["metrics"]["empathy_raw"]
+    mean, new = (PAGE.interval(found[low], found[high], 2) for low, high in (("low", "high"), ("new_low", "new_high")))
+    assert first["rows"][analysis["metric_order"].index("empathy_raw")][2:4] == [mean, new]
+    told = page_tables.findings(analysis, study)[0]["text"]
+    assert f"label units ({mean} for the mean over trainings, {new} for a new training)" in told
+    assert "no study of several is at hand" in page_tables.findings(analysis, None)[0]["text"]
 
 
 @pytest.mark.parametrize(

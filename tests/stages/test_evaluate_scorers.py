@@ -56,6 +56,6 @@ def test_scorer_that_saw_the_conversations_is_told_from_one_that_did_not(setting
     model = fitting.train(train, config, seed=0, progress=lambda line: None)
     others = [turn for c in range(4) for turn in turns(8, f"x{c}")]
     found = evaluate_scorers.measure_leak(model, [*train, *others], test, config)
-    assert (found["train_turns"], found["held_out_turns"], found["held_out_conversations"]) == (48, 24, 12)
+    assert (found["train_turns"], found["held_out_turns"], found["held_out_stories"]) == (48, 24, 12)
     assert found["mean"]["by_turn"] > 0.8
     assert found["mean"]["difference"]["low"] > 0

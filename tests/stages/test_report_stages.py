@@ -34,7 +34,8 @@ def make_report(root, effect="gain", **made):
     (root / "paper").mkdir()
     for name in ("main.tex", "references.bib"):
         shutil.copy(ROOT / "paper" / name, root / "paper")
-    analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
+    grpo = PARAMS.train_grpo.model_copy(update={"seeds": list(made.get("seeds", (23,)))})
+    analyse_rewards.run(CONFIG, PARAMS.rewards, grpo, root)
     write_numbers.run(SECTIONS, root)
 
 
@@ -209,8 +210,8 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
     grpo = PARAMS.train_grpo
     some = grpo.model_copy(update={"num_generations": 8, "trained_generations": 4})
     every = grpo.model_copy(update={"num_generations": 8, "trained_generations": 8})
-    assert r"the \num{4} responses whose advantages vary most" in sentences.trained_share(some)
-    assert sentences.trained_share(every) == ""
+    assert r"the \num{4} responses whose advantages vary most are kept" in sentences.trained_share(some)
+    assert sentences.trained_share(every) == "All of them are kept for the update."
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,45 @@ def test_report_of_one_seed_says_that_it_is_one(tmp_path):
     make_report(tmp_path)
     assert "One training seed was run" in words(tmp_path)
     assert "By training seed" not in words(tmp_path)
+
+
+def made_study(root, seeds=(5, 7, 9)):
+    """Analyse made-up rollouts of several trainings, as `make seeds` does; return the analysis."""
+    made_up.write_reports(root, seeds=seeds)
+    grpo = PARAMS.train_grpo.model_copy(update={"seeds": list(seeds)})
+    analyse_rewards.run(CONFIG, PARAMS.rewards, grpo, root)
+    return files.read_json(root / "reports/reward_analysis.json")
+
+
+def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from_it(tmp_path):
+    study = made_study(tmp_path / "study")
+    root = tmp_path / "run"
+    files.write_json(root / "reports/seeds/reward_analysis.json", study)
+    make_report(root)
+    analysis = files.read_json(root / "reports/reward_analysis.json")
+    assert analysis["between_trainings"] == {"study": True, "trainings": 3, "other_conditions": []}
+    sd = analysis["metrics"]["empathy_raw"]["between_training_sd"]
+    assert sd == study["metrics"]["empathy_raw"]["between_training_sd"]
+    assert "Over 3 trainings from different seeds raw empathy changed by" in words(root)
+    assert r"whose training seeds are 5, 7 and 9" in words(root)
+    assert r"$s$ is from a study of \num{3} trainings (\autoref{tab:study})." in words(root)
+    table = (root / "paper/generated/study_table.tex").read_text()
+    assert table.count(r"\\") == 1 + len(CONFIG.metrics)
+    changed = PARAMS.train_grpo.model_copy(update={"steps": 3})
+    analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
+    write_numbers.run(SECTIONS, root)
+    assert r"in a study under other conditions (\stage{train_grpo.steps})," in words(root)
+    assert r"made under other conditions: \stage{train_grpo.steps}." in words(root)
+
+
+def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):
+    make_report(tmp_path)
+    assert r"\newcommand{\RunStudySentence}{One training was run, and no study of several is at hand.}" in words(
+        tmp_path
+    )
+    assert "the verdicts too are about these weights" in words(tmp_path)
+    assert "for a new training" not in words(tmp_path)
+    assert "no study of several trainings is at hand" in (tmp_path / "paper/generated/study_table.tex").read_text()
 
 
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
@@ -272,23 +312,18 @@ def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):
     assert sentences.trend(*found, 0.95).startswith(expected)
 
 
-@pytest.mark.parametrize(
-    ("correlation", "word"), [(0.995, "hardly matters}"), (0.97, "matters little}"), (0.6, "$T$ \\emph{matters}")]
-)
-def test_temperature_matters_as_much_as_it_changes_the_advantages(correlation, word):
+def test_effect_of_the_temperature_is_told_in_numbers():
     rows = [
         {"temperature": 0.6, "correlation": 1.0, "reversed_pairs": 0.0},
-        {"temperature": 0.2, "correlation": correlation, "reversed_pairs": 0.01},
+        {"temperature": 0.2, "correlation": 0.97, "reversed_pairs": 0.01},
         {"temperature": 1.0, "correlation": 0.999, "reversed_pairs": 0.031},
     ]
-    assert word in sentences.temperature_verdict(rows, 0.6)
     text = sentences.temperature_effect("batch", rows, 0.6)
-    assert text == rf"\num{{{correlation:.3f}}} (at $T=0.2$) and \qty{{3.1}}{{\percent}} in batch calibration"
+    assert text == r"\num{0.970} (at $T=0.2$) and \qty{3.1}{\percent} in batch calibration"
 
 
-def test_temperature_of_rewards_without_spread_is_not_judged():
+def test_temperature_of_rewards_without_spread_has_no_effect_to_tell():
     rows = [{"temperature": t, "correlation": None, "reversed_pairs": None} for t in (0.2, 0.6)]
-    assert "cannot be said" in sentences.temperature_verdict(rows, 0.6)
     assert "undefined in batch calibration" in sentences.temperature_effect("batch", rows, 0.6)
 
 
@@ -296,7 +331,7 @@ def test_temperature_of_rewards_without_spread_is_not_judged():
     ("weights", "text"),
     [
         ({"empathy": 1.0, "semantic_similarity": 1.0}, ""),
-        ({"empathy": 1.0, "overlap": 1.0}, "Further terms of the reward ask for little copying from the utterance."),
+        ({"empathy": 1.0, "overlap": 1.0}, "Further terms of the reward ask for words other than the user's."),
         (
             {"well_formed": 1.0, "empathy": 1.0, "length": 1.0},
             "Further terms of the reward ask for the response format and short answers.",

@@ -15,27 +15,34 @@ def by_intensity(
 ) -> ByIntensity:
     """Estimate each metric's means and change at each intensity level, and test both for a trend.
 
-    Returns `levels` (level, prompts, conversations), `unlabelled_prompts`, and for each metric
-    `values`, one entry a policy and one for the `change`: the estimates in the order of the levels
-    and Spearman's correlation with the level. Intervals are over conversations; a level of fewer
-    than bootstrap.FEWEST_CONVERSATIONS has none.
+    Returns `levels` (level, prompts, conversations, stories), `unlabelled_prompts`, and for each
+    metric `values`, one entry a policy and one for the `change`: the estimates in the order of the
+    levels and Spearman's correlation with the level. Intervals are over stories; a level of fewer
+    than bootstrap.FEWEST_STORIES has none.
 
     Raises:
         ValueError: As `response_table.per_prompt`.
     """
     level = table.groupby("prompt_id")["level"].first().sort_index().dropna().astype(int)
     columns, names = _columns(table, metrics, level.index)
-    conversation = response_table.conversations(table, level.index)
+    conversation = table.groupby("prompt_id")["conversation"].first().loc[level.index].to_numpy()
+    story = response_table.stories(table, level.index)
     levels, estimates = [], []
     for value in sorted(level.unique()):
         at_level = (level == value).to_numpy()
-        n_conversations = len(np.unique(conversation[at_level]))
-        levels.append({"level": int(value), "prompts": int(at_level.sum()), "conversations": n_conversations})
-        estimates.append(_estimate(columns[at_level], conversation[at_level], n_conversations, config, rng))
+        levels.append(
+            {
+                "level": int(value),
+                "prompts": int(at_level.sum()),
+                "conversations": len(np.unique(conversation[at_level])),
+                "stories": len(np.unique(story[at_level])),
+            }
+        )
+        estimates.append(_estimate(columns[at_level], story[at_level], config, rng))
     n_columns = columns.shape[1]
     correlation_M, p_M = np.full(n_columns, np.nan), np.ones(n_columns)
-    if len(np.unique(conversation)) >= 2:
-        correlation_M, p_M = paired_statistics.trend(level.to_numpy(), columns, conversation, config.n_resamples, rng)
+    if len(np.unique(story)) >= 2:
+        correlation_M, p_M = paired_statistics.trend(level.to_numpy(), columns, story, config.n_resamples, rng)
     values: dict[str, dict[str, ByLevel]] = {metric: {} for metric in metrics}
     for m, (metric, what) in enumerate(names):
         spearman = None if np.isnan(correlation_M[m]) else float(correlation_M[m])
@@ -60,15 +67,11 @@ def _columns(table: pd.DataFrame, metrics: Sequence[str], prompts: pd.Index) -> 
 
 
 def _estimate(
-    columns: np.ndarray,
-    conversation: np.ndarray,
-    n_conversations: int,
-    config: params.AnalyseRewards,
-    rng: np.random.Generator,
+    columns: np.ndarray, story: np.ndarray, config: params.AnalyseRewards, rng: np.random.Generator
 ) -> list[LevelMean]:
-    if n_conversations < bootstrap.FEWEST_CONVERSATIONS:
+    if len(np.unique(story)) < bootstrap.FEWEST_STORIES:
         return [{"mean": float(mean), "low": None, "high": None} for mean in columns.mean(axis=0)]
-    data = bootstrap.clusters(columns, conversation)
+    data = bootstrap.clusters(columns, story)
     boot_RM = bootstrap.bootstrap_means(data, config.n_resamples, rng)
     low_M, high_M = bootstrap.bca_interval(data, boot_RM, config.confidence)
     return [

@@ -1,6 +1,6 @@
 """Means, correlations and slopes over the turns of conversations, with intervals.
 
-Whole conversations are resampled.
+Whole stories are resampled: a turn's story is the news article that its conversation is about.
 
 Shapes: _P turns, _K moments, _R resamples.
 """
@@ -19,13 +19,13 @@ CONFIDENCE = 0.95
 N_RESAMPLES = 2000
 
 
-def mean(value_P: np.ndarray, conversation_P: np.ndarray, rng: np.random.Generator) -> Estimate:
+def mean(value_P: np.ndarray, story_P: np.ndarray, rng: np.random.Generator) -> Estimate:
     """Estimate a mean over turns, with the interval of `bootstrap.bca_interval`."""
     if not len(value_P):
         return _estimate(None)
-    if len(np.unique(conversation_P)) < bootstrap.FEWEST_CONVERSATIONS:
+    if len(np.unique(story_P)) < bootstrap.FEWEST_STORIES:
         return _estimate(np.mean(value_P))
-    data = bootstrap.clusters(value_P[:, None], conversation_P)
+    data = bootstrap.clusters(value_P[:, None], story_P)
     boot_R1 = bootstrap.bootstrap_means(data, N_RESAMPLES, rng)
     low_1, high_1 = bootstrap.bca_interval(data, boot_R1, CONFIDENCE)
     return _estimate(data.means[0], low_1[0], high_1[0])
@@ -60,7 +60,7 @@ def slope(mean_RK: np.ndarray) -> np.ndarray:
 def statistic(
     of: Callable[[np.ndarray], np.ndarray],
     moment_PK: np.ndarray,
-    conversation_P: np.ndarray,
+    story_P: np.ndarray,
     rng: np.random.Generator,
 ) -> Estimate:
     """Estimate a function of mean moments, with an expanded percentile interval.
@@ -71,25 +71,25 @@ def statistic(
 
     Source:
         Hesterberg (2015), What Teachers Should Know About the Bootstrap: the percentiles are those
-        of Student's t, times sqrt(n / (n - 1)) for n conversations, since the plain ones are too
+        of Student's t, times sqrt(n / (n - 1)) for n stories, since the plain ones are too
         close for few of them.
     """
     if not len(moment_PK):
         return _estimate(None)
     value = of(moment_PK.mean(axis=0, keepdims=True))[0]
-    n_conversations = len(np.unique(conversation_P))
-    if np.isnan(value) or n_conversations < bootstrap.FEWEST_CONVERSATIONS:
+    n_stories = len(np.unique(story_P))
+    if np.isnan(value) or n_stories < bootstrap.FEWEST_STORIES:
         return _estimate(value)
-    boot_R = of(bootstrap.bootstrap_means(bootstrap.clusters(moment_PK, conversation_P), N_RESAMPLES, rng))
+    boot_R = of(bootstrap.bootstrap_means(bootstrap.clusters(moment_PK, story_P), N_RESAMPLES, rng))
     if np.isnan(boot_R).any():
         return _estimate(value)
-    quantile = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n_conversations - 1)
-    level = special.ndtr(-quantile * np.sqrt(n_conversations / (n_conversations - 1)))
+    quantile = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n_stories - 1)
+    level = special.ndtr(-quantile * np.sqrt(n_stories / (n_stories - 1)))
     return _estimate(value, *np.quantile(boot_R, [level, 1 - level]))
 
 
 def correlations(
-    label_PL: np.ndarray, predicted: Sequence[np.ndarray], conversation_P: np.ndarray, rng: np.random.Generator
+    label_PL: np.ndarray, predicted: Sequence[np.ndarray], story_P: np.ndarray, rng: np.random.Generator
 ) -> list[Estimate]:
     """Estimate Pearson correlations of predictions with each of L labels, and their mean.
 
@@ -112,7 +112,7 @@ def correlations(
         return r_MR[0] if len(r_MR) == 1 else r_MR[0] - r_MR[1]
 
     chosen = [[k] for k in range(n_labels)] + [list(range(n_labels))]
-    return [statistic(partial(values, columns=columns), moment_PK, conversation_P, rng) for columns in chosen]
+    return [statistic(partial(values, columns=columns), moment_PK, story_P, rng) for columns in chosen]
 
 
 def side(estimate: Estimate, value: float) -> int | None:

@@ -10,30 +10,39 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics, response_table
-from gpro_empathy.analysis.results import Comparison, Noninferiority
+from gpro_empathy.analysis.results import Analysis, Comparison, Gap, Noninferiority
 
 # What the report's sentences rest on.
 HEADLINE = ("empathy_raw", "semantic_similarity_raw")
 
 
 def compare(
-    table: pd.DataFrame, metrics: Sequence[str], config: params.AnalyseRewards, rng: np.random.Generator
+    table: pd.DataFrame,
+    metrics: Sequence[str],
+    config: params.AnalyseRewards,
+    rng: np.random.Generator,
+    study: Analysis | None = None,
 ) -> dict[str, Comparison]:
     """Compare the tuned policy with the starting policy on a family of metrics.
 
     Returns, for each metric: means and interquartile means of all policies, the difference with its
-    interval and standard error, and for each training seed; sign-flip, Wilcoxon and Holm-adjusted
-    p; d_z, Cliff's delta, probability of improvement; the smallest difference that the test would
-    find by itself, and at the strictest level that Holm's method may ask of it; and a verdict.
+    interval and standard error, for a new training, and for each training seed; sign-flip, Wilcoxon
+    and Holm-adjusted p; d_z, Cliff's delta, probability of improvement; the smallest difference
+    that the test would find by itself, and at the strictest level that Holm's method may ask of it;
+    and a verdict, chosen by `deciding_interval` and the adjusted p.
+
+    Args:
+        study: The analysis of several trainings, from which a single one takes the spread between
+            trainings.
 
     Raises:
-        ValueError: As `response_table.per_seed`; and if there are fewer than two conversations.
+        ValueError: As `response_table.per_seed`; and if there are fewer than two stories.
     """
     wide = {metric: response_table.per_seed(table, metric) for metric in metrics}
     result: dict[str, Comparison] = {}
     # Metrics that rest on the same prompts are resampled together.
     for same in _by_prompts(wide):
-        result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng)
+        result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng, study)
     alpha = effects.significance_level(config.confidence)
     adjusted = effects.holm(np.array([result[metric]["p_sign_flip"] for metric in metrics]))
     for metric, p in zip(metrics, adjusted, strict=True):
@@ -43,10 +52,19 @@ def compare(
         error = comparison["standard_error"]
         comparison["smallest_detectable"] = effects.smallest_detectable(error, alpha)
         comparison["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
-        comparison["verdict"] = effects.verdict(
-            comparison["low"], comparison["high"], float(p), config.confidence, words
-        )
+        comparison["verdict"] = effects.verdict(*deciding_interval(comparison), float(p), config.confidence, words)
     return {metric: result[metric] for metric in metrics}
+
+
+def deciding_interval(comparison: Comparison | Gap) -> tuple[float, float]:
+    """Return the interval that verdicts go by: that for a new training, where there is one.
+
+    What holds for these weights alone may be otherwise after the next training, be it only on
+    another processor, which rounds differently.
+    """
+    if comparison["new_low"] is None:
+        return comparison["low"], comparison["high"]
+    return comparison["new_low"], comparison["new_high"]
 
 
 def _by_prompts(wide: Mapping[str, pd.DataFrame]) -> list[list[str]]:
@@ -58,7 +76,11 @@ def _by_prompts(wide: Mapping[str, pd.DataFrame]) -> list[list[str]]:
 
 
 def _estimates(
-    table: pd.DataFrame, wide: Mapping[str, pd.DataFrame], config: params.AnalyseRewards, rng: np.random.Generator
+    table: pd.DataFrame,
+    wide: Mapping[str, pd.DataFrame],
+    config: params.AnalyseRewards,
+    rng: np.random.Generator,
+    study: Analysis | None,
 ) -> dict[str, Comparison]:
     start, seeds = response_table.starting_policy(table), response_table.training_seeds(table)
     prompts = next(iter(wide.values())).index
@@ -69,11 +91,12 @@ def _estimates(
     try:
         differences = paired_statistics.paired(
             difference_PM,
-            response_table.conversations(table, prompts),
+            response_table.stories(table, prompts),
             config.n_resamples,
             config.confidence,
             rng,
             seed_mean_SM,
+            None if study is None else study_spread(study, list(wide)),
         )
     except ValueError as error:
         raise ValueError(f"{', '.join(wide)}: {error}") from error
@@ -89,6 +112,9 @@ def _estimates(
             "difference": float(differences.mean[m]),
             "low": float(differences.low[m]),
             "high": float(differences.high[m]),
+            "new_low": _or_none(differences.new_low[m]),
+            "new_high": _or_none(differences.new_high[m]),
+            "between_training_sd": _or_none(differences.between_sd[m]),
             "standard_error": float(differences.standard_error[m]),
             "by_seed": {str(seed): float(seed_mean_SM[s, m]) for s, seed in enumerate(seeds)},
             "p_sign_flip": float(differences.p_sign_flip[m]),
@@ -102,6 +128,17 @@ def _estimates(
     return result
 
 
+def study_spread(study: Analysis, metrics: Sequence[str]) -> bootstrap.Spread:
+    """Return the spread between the trainings of a study; NaN for a metric that it lacks."""
+    known = study["audit"]["metrics"] | {"scorer_gap": study["audit"]["gap"]} | study["metrics"]
+    sd_M = [known[metric]["between_training_sd"] if metric in known else None for metric in metrics]
+    return bootstrap.Spread(np.array(sd_M, dtype=float), len(study["training_seeds"]))
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 def similarity_noninferiority(
     table: pd.DataFrame, comparison: Comparison, config: params.AnalyseRewards, rng: np.random.Generator
 ) -> Noninferiority:
@@ -112,9 +149,7 @@ def similarity_noninferiority(
     """
     wide = response_table.per_prompt(table, "semantic_similarity_raw")
     excess_P = (wide["tuned"] - wide[response_table.starting_policy(table)]).to_numpy() + config.similarity_margin
-    data = bootstrap.clusters(excess_P[:, None], response_table.conversations(table, wide.index))
+    data = bootstrap.clusters(excess_P[:, None], response_table.stories(table, wide.index))
     p = float(paired_statistics.sign_flip_p(data.sums, config.n_resamples, rng, one_sided=True)[0])
-    verdict = effects.noninferiority(
-        comparison["low"], comparison["high"], p, config.similarity_margin, config.confidence
-    )
+    verdict = effects.noninferiority(*deciding_interval(comparison), p, config.similarity_margin, config.confidence)
     return {"margin": config.similarity_margin, "p": p, "verdict": verdict}

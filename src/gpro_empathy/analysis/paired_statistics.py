@@ -1,7 +1,7 @@
 """Paired comparisons of clustered data: estimates and tests, on plain arrays.
 
-Prompts of one conversation are not independent, so every interval and test here treats whole
-conversations (clusters) as the unit that is drawn. Shapes: _P prompts, _C clusters, _M metrics, _R
+Prompts on one story are not independent, so every interval and test here treats whole stories
+(clusters) as the unit that is drawn. Shapes: _P prompts, _C clusters, _M metrics, _R
 resamples, _S training seeds.
 """
 
@@ -15,11 +15,19 @@ from gpro_empathy.analysis import bootstrap
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean differences and what is known of them, each of shape (M,)."""
+    """Mean differences and what is known of them, each of shape (M,).
+
+    `low` and `high` are for the trainings at hand, or, where there are several, for the mean over
+    trainings; `new_low` and `new_high` are for a new training, and NaN where the spread between
+    trainings, `between_sd`, is not known.
+    """
 
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    new_low: np.ndarray
+    new_high: np.ndarray
+    between_sd: np.ndarray
     standard_error: np.ndarray
     p_sign_flip: np.ndarray
     p_wilcoxon: np.ndarray
@@ -32,16 +40,18 @@ def paired(
     confidence: float,
     rng: np.random.Generator,
     seed_mean_SM: np.ndarray | None = None,
+    known: bootstrap.Spread | None = None,
 ) -> Paired:
     """Estimate mean differences over prompts, with interval, standard error and tests.
 
     Args:
         value_PM: Difference of each prompt in each metric, averaged over samples and training
             seeds.
-        cluster_P: Conversation of each prompt.
+        cluster_P: Story of each prompt.
         seed_mean_SM: Mean difference of each training seed, if there are several: interval and
             standard error then include the spread between trainings. The tests are about the
             policies at hand.
+        known: The spread between trainings from a study of several, for a single training.
 
     Raises:
         ValueError: As `bootstrap.clusters`.
@@ -49,14 +59,19 @@ def paired(
     data = bootstrap.clusters(value_PM, cluster_P)
     boot_RM = bootstrap.bootstrap_means(data, n_resamples, rng)
     low_M, high_M = bootstrap.bca_interval(data, boot_RM, confidence)
-    error_M = bootstrap.standard_error(data)
-    if seed_mean_SM is not None and len(seed_mean_SM) > 1:
+    error_M, trainings = bootstrap.standard_error(data), 1 if seed_mean_SM is None else len(seed_mean_SM)
+    spread = bootstrap.seed_spread(seed_mean_SM) if trainings > 1 else known
+    new_low_M = new_high_M = np.full(len(low_M), np.nan)
+    if spread is not None:
+        new_low_M, new_high_M = bootstrap.for_new_training(data, low_M, high_M, spread, trainings, confidence)
+    if trainings > 1:
         low_M, high_M = bootstrap.with_seeds(data, low_M, high_M, seed_mean_SM, confidence)
         error_M = np.hypot(error_M, bootstrap.seed_error(seed_mean_SM))
+    between_M = np.full(len(low_M), np.nan) if spread is None else spread.sd_M
     mean_CM = data.sums / data.counts[:, None]
     wilcoxon_M = np.array([wilcoxon_p(mean_C) for mean_C in mean_CM.T])
     p_M = sign_flip_p(data.sums, n_resamples, rng)
-    return Paired(data.means, low_M, high_M, error_M, p_M, wilcoxon_M)
+    return Paired(data.means, low_M, high_M, new_low_M, new_high_M, between_M, error_M, p_M, wilcoxon_M)
 
 
 def sign_flip_p(

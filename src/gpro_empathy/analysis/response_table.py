@@ -30,7 +30,7 @@ STOCK_PHRASES = (
 LABELLED_ONLY = "intensity_agreement"
 # Stands for the training seed of responses that depend on none: those of the policies before GRPO.
 NO_SEED = -1
-_NEEDED = {"prompt_id", "conversation", "model", "sample", "seed", "emotion", "answer", "stated_intensity"}
+_NEEDED = {"prompt_id", "story", "conversation", "model", "sample", "seed", "emotion", "answer", "stated_intensity"}
 
 
 def responses(rows: Sequence[dict]) -> pd.DataFrame:
@@ -144,6 +144,6 @@ def per_prompt(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return per_seed(table, metric).T.groupby(level="model").mean().T[policies(table)]
 
 
-def conversations(table: pd.DataFrame, prompts: pd.Index) -> np.ndarray:
-    """Return the conversation of each prompt."""
-    return table.groupby("prompt_id")["conversation"].first().loc[prompts].to_numpy()
+def stories(table: pd.DataFrame, prompts: pd.Index) -> np.ndarray:
+    """Return the story of each prompt, which is what is resampled."""
+    return table.groupby("prompt_id")["story"].first().loc[prompts].to_numpy()

@@ -1,6 +1,6 @@
 """The form of the results: what the analysis returns and reports/*.json hold, for the report.
 
-A value is None where it is not defined: without spread, with too few conversations, or of nothing.
+A value is None where it is not defined: without spread, with too few stories, or of nothing.
 """
 
 from typing import TypedDict
@@ -20,7 +20,10 @@ class Estimate(TypedDict):
 class Comparison(TypedDict):
     """One metric, the tuned policy less the starting one: `paired_comparison.compare`.
 
-    Means are by policy, `by_seed` by training seed, as text.
+    Means are by policy, `by_seed` by training seed, as text. The interval from `low` to `high` is
+    for the weights at hand, or, where there are several trainings, for the mean over trainings;
+    that from `new_low` to `new_high` is for a new training. The latter is None where the spread
+    between trainings, `between_training_sd`, is not known.
     """
 
     prompts: int
@@ -29,6 +32,9 @@ class Comparison(TypedDict):
     difference: float
     low: float
     high: float
+    new_low: float | None
+    new_high: float | None
+    between_training_sd: float | None
     standard_error: float
     by_seed: dict[str, float]
     p_sign_flip: float
@@ -70,6 +76,7 @@ class Level(TypedDict):
     level: int
     prompts: int
     conversations: int
+    stories: int
 
 
 class LevelMean(TypedDict):
@@ -106,11 +113,15 @@ class ByIntensity(TypedDict):
 
 
 class Gap(TypedDict):
-    """The gain on the reward's scorer less that on the held-out one."""
+    """The gain on the reward's scorer less that on the held-out one, as in `Comparison`."""
 
     difference: float
     low: float
     high: float
+    new_low: float | None
+    new_high: float | None
+    between_training_sd: float | None
+    by_seed: dict[str, float]
     p_sign_flip: float
 
 
@@ -223,11 +234,36 @@ class TemperatureEffect(TypedDict):
     groups: int
 
 
+class Conditions(TypedDict):
+    """What trainings must share to be of one kind: `trainings.conditions`.
+
+    `settings` are those of params.yaml that a training and its rollouts depend on, by section and
+    key, as JSON.
+    """
+
+    settings: dict[str, str]
+    prompts_sha256: str
+
+
+class SpreadSource(TypedDict):
+    """Where the spread between trainings is from: `trainings.source`.
+
+    `study` says whether it is that of another run, which is a study of several trainings;
+    `trainings` is the number of trainings that it was estimated from, 0 where it is not known;
+    `other_conditions` names what was otherwise in that study.
+    """
+
+    study: bool
+    trainings: int
+    other_conditions: list[str]
+
+
 class RolloutAnalysis(TypedDict):
     """What is known from the rollouts."""
 
     prompts: int
     conversations: int
+    stories: int
     responses: int
     training_seeds: list[int]
     policies: list[str]
@@ -243,9 +279,31 @@ class RolloutAnalysis(TypedDict):
 
 
 class Analysis(RolloutAnalysis):
-    """All of reports/reward_analysis.json."""
+    """All of reports/reward_analysis.json, and of the file in reports/seeds, of several trainings.
 
+    `between_trainings` says where the spread between trainings is from.
+    """
+
+    conditions: Conditions
+    between_trainings: SpreadSource
     temperature: TemperatureEffect
+
+
+class StudyRow(TypedDict):
+    """A metric over the trainings of a study: `trainings.rows`.
+
+    `mean` is the change, tuned less starting policy, over all trainings; its intervals are for the
+    mean over trainings and for a new training; `lowest` and `highest` are those of one training.
+    """
+
+    metric: str
+    mean: float
+    low: float
+    high: float
+    new_low: float
+    new_high: float
+    lowest: float
+    highest: float
 
 
 # Of reports/scorer.json
@@ -331,3 +389,4 @@ class Leak(LeakComparison):
     train_turns: int
     held_out_turns: int
     held_out_conversations: int
+    held_out_stories: int

@@ -7,7 +7,7 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import effects, paired_comparison, response_table, stated_levels
-from gpro_empathy.analysis.results import Comparison, RewardAudit
+from gpro_empathy.analysis.results import Analysis, Comparison, Gap, RewardAudit
 
 AUDITED = (
     "empathy_raw",
@@ -33,6 +33,7 @@ def audit(
     weights: Mapping[str, float],
     config: params.AnalyseRewards,
     rng: np.random.Generator,
+    study: Analysis | None = None,
 ) -> RewardAudit:
     """Look for a reward earned without empathy: held-out scorer, length, copying, stock phrases.
 
@@ -44,6 +45,7 @@ def audit(
             none has two verdicts; metrics that it lacks are adjusted among all that the audit looks
             at.
         weights: The terms of the reward, by name.
+        study: As in `paired_comparison.compare`.
 
     Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the
     held-out one; `prompt_correlation` of the two gains over prompts and `response_agreement`, the
@@ -55,9 +57,9 @@ def audit(
         scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"],
         commonest_level=stated_levels.states_commonest(table),
     )
-    comparisons = paired_comparison.compare(table, AUDITED, config, rng)
+    comparisons = paired_comparison.compare(table, AUDITED, config, rng, study)
     comparisons |= {metric: declared[metric] for metric in AUDITED if metric in declared}
-    gap = paired_comparison.compare(table, ["scorer_gap"], config, rng)["scorer_gap"]
+    gap = paired_comparison.compare(table, ["scorer_gap"], config, rng, study)["scorer_gap"]
     changes = _changes(table)
     best = changes.sort_values("empathy_raw", ascending=False, kind="stable").head(NAMED)
     worst = changes.sort_values("empathy_raw", kind="stable").head(NAMED)
@@ -66,7 +68,7 @@ def audit(
     asked = [metric for metric in changed if (metric, np.sign(comparisons[metric]["difference"])) in wanted]
     return {
         "metrics": comparisons,
-        "gap": {key: gap[key] for key in ("difference", "low", "high", "p_sign_flip")},
+        "gap": {key: gap[key] for key in Gap.__required_keys__},
         "prompt_correlation": effects.pearson(changes["empathy_raw"], changes["audit_empathy_raw"]),
         "response_agreement": _response_agreement(table),
         "stock_phrases": _phrase_rates(table),
@@ -109,4 +111,4 @@ def _verdict(reward: str, held_out: str, gap: Comparison) -> str:
         return "no gain to audit"
     if held_out != "improved":
         return "not confirmed"
-    return "partly confirmed" if gap["low"] > 0 else "confirmed"
+    return "partly confirmed" if paired_comparison.deciding_interval(gap)[0] > 0 else "confirmed"

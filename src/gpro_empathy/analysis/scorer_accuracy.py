@@ -41,17 +41,18 @@ def report(
         splits: The held-out turns, "validation" and "test".
     """
     test = splits["test"]
-    conversation_B = np.array([turn.conversation for turn in test])
+    story_B = np.array([turn.story for turn in test])
     result: dict = {}
     for role, predicted in predictions.items():
         empathy_B = predicted.test_B3[:, EMPATHY]
         result[role] = {
             "train_turns": len(trained_on[role]),
+            "train_stories": len({turn.story for turn in trained_on[role]}),
             "train_conversations": len({turn.conversation for turn in trained_on[role]}),
             "validation": evaluate(splits["validation"], predicted.validation_B3),
             "test": evaluate(test, predicted.test_B3),
             "calibration": scorer_reliability.calibration(test, empathy_B, rng),
-            "stock_phrases": stock_phrases.reaction(empathy_B, predicted.with_ending_B, conversation_B, rng),
+            "stock_phrases": stock_phrases.reaction(empathy_B, predicted.with_ending_B, story_B, rng),
         }
     reward_B, audit_B = (predictions[role].test_B3[:, EMPATHY] for role in ("reward", "audit"))
     return result | {"agreement": agreement(reward_B, audit_B)}

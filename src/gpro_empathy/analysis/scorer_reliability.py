@@ -31,7 +31,7 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
     known = [i for i, turn in enumerate(turns) if turn.empathy is not None]
     turns, predicted_B = [turns[i] for i in known], predicted_B[known]
     label_B = np.array([turn.empathy for turn in turns], dtype=float)
-    conversation_B = np.array([turn.conversation for turn in turns])
+    story_B = np.array([turn.story for turn in turns])
     error_B = predicted_B - label_B
 
     def errors(groups: dict[str, list[int]]) -> list[GroupError]:
@@ -39,7 +39,7 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
             {
                 "group": name,
                 "turns": len(rows),
-                "bias": estimates.mean(error_B[rows], conversation_B[rows], rng),
+                "bias": estimates.mean(error_B[rows], story_B[rows], rng),
                 "mae": float(np.abs(error_B[rows]).mean()),
             }
             for name, rows in groups.items()
@@ -47,8 +47,8 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
 
     moment_BK = estimates.moments(predicted_B, label_B)
     return {
-        "slope": estimates.statistic(estimates.slope, moment_BK, conversation_B, rng),
-        "reliability": _reliability(predicted_B, label_B, conversation_B, rng),
+        "slope": estimates.statistic(estimates.slope, moment_BK, story_B, rng),
+        "reliability": _reliability(predicted_B, label_B, story_B, rng),
         "by_label": errors(_by_level([turn.empathy for turn in turns])),
         "by_words": errors(_by_words([len(turn.text.split()) for turn in turns])),
         "by_polarity": errors(_by_level([turn.polarity for turn in turns])),
@@ -56,14 +56,14 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
 
 
 def _reliability(
-    predicted_B: np.ndarray, label_B: np.ndarray, conversation_B: np.ndarray, rng: np.random.Generator
+    predicted_B: np.ndarray, label_B: np.ndarray, story_B: np.ndarray, rng: np.random.Generator
 ) -> list[ReliabilityBin]:
     order = np.lexsort([label_B, predicted_B])
     return [
         {
             "turns": len(rows),
             "predicted": float(predicted_B[rows].mean()),
-            "labelled": estimates.mean(label_B[rows], conversation_B[rows], rng),
+            "labelled": estimates.mean(label_B[rows], story_B[rows], rng),
         }
         for rows in np.array_split(order, BINS)
         if len(rows)

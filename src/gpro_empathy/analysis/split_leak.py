@@ -1,9 +1,9 @@
-"""What a split by turn leaks: one recipe, with and without turns of tested conversations.
+"""What a split by turn leaks, against one by story: a recipe with and without the tested stories.
 
 The published scorer was validated on turns drawn at random, so that every tested conversation also
-had turns in training. Here the turns of the test conversations are halved at random. A scorer
-trained on one half, and on as many other turns as give it the reward's number, rates the other
-half, and so does the reward's scorer, which saw none of these conversations.
+had turns in training. Here the turns of each test story are halved at random. A scorer trained on
+one half, and on as many other turns as give it the reward's number, rates the other half, and so
+does the reward's scorer, which saw none of these stories.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from gpro_empathy.labels import LABELS
 
 
 def is_measurable(train: Sequence[Turn], test: Sequence[Turn]) -> bool:
-    """Return whether no test conversation stands in training and one has two turns or more."""
-    conversations = {turn.conversation for turn in test}
-    return not conversations & {turn.conversation for turn in train} and len(conversations) < len(test)
+    """Return whether no test story stands in training and one has two turns or more."""
+    stories = {turn.story for turn in test}
+    return not stories & {turn.story for turn in train} and len(stories) < len(test)
 
 
 def split(train: Sequence[Turn], test: Sequence[Turn], rng: np.random.Generator) -> tuple[list[Turn], list[Turn]]:
@@ -28,11 +28,11 @@ def split(train: Sequence[Turn], test: Sequence[Turn], rng: np.random.Generator)
     It learns from as many as `train` has. Of the held-out half only turns that carry every label
     are returned.
     """
-    by_conversation: dict[str, list[Turn]] = {}
+    by_story: dict[str, list[Turn]] = {}
     for turn in test:
-        by_conversation.setdefault(turn.conversation, []).append(turn)
+        by_story.setdefault(turn.story, []).append(turn)
     seen, held_out = [], []
-    for turns in by_conversation.values():
+    for turns in by_story.values():
         order = rng.permutation(len(turns))
         # Of an odd number the larger part is held out; a single turn is held out too.
         seen += [turns[i] for i in sorted(order[: len(turns) // 2])]
@@ -58,30 +58,31 @@ def report(
         rng: The generator that `split` drew from.
     """
     label_B3 = np.array([[getattr(turn, name) for name in LABELS] for turn in held_out]).reshape(-1, len(LABELS))
-    conversation_B = np.array([turn.conversation for turn in held_out])
+    story_B = np.array([turn.story for turn in held_out])
     return {
         "train_turns": len(leaking),
         "held_out_turns": len(held_out),
-        "held_out_conversations": len(set(conversation_B.tolist())),
-    } | compare(label_B3, grouped_B3, leaking_B3, conversation_B, rng)
+        "held_out_conversations": len({turn.conversation for turn in held_out}),
+        "held_out_stories": len(set(story_B.tolist())),
+    } | compare(label_B3, grouped_B3, leaking_B3, story_B, rng)
 
 
 def compare(
     label_B3: np.ndarray,
     grouped_B3: np.ndarray,
     leaking_B3: np.ndarray,
-    conversation_B: np.ndarray,
+    story_B: np.ndarray,
     rng: np.random.Generator,
 ) -> LeakComparison:
     """Return both predictions' correlations with the labels, and their difference.
 
     The correlations are Pearson's, and the difference has an interval. `labels` has them for each
     label, `mean` for the mean over labels: `grouped`, `by_turn`, `difference` (by turn less
-    grouped). The interval resamples conversations; it holds nothing of the spread between
+    grouped). The interval resamples stories; it holds nothing of the spread between
     trainings.
     """
     grouped, by_turn, difference = (
-        estimates.correlations(label_B3, predicted, conversation_B, rng)
+        estimates.correlations(label_B3, predicted, story_B, rng)
         for predicted in ([grouped_B3], [leaking_B3], [leaking_B3, grouped_B3])
     )
     rows = [

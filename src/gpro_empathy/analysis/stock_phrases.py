@@ -23,7 +23,7 @@ ENDINGS = tuple(dict.fromkeys(sum(PHRASES, ())))
 def reaction(
     before_B: np.ndarray,
     with_ending_B: Mapping[str, np.ndarray],
-    conversation_B: np.ndarray,
+    story_B: np.ndarray,
     rng: np.random.Generator,
 ) -> PhraseReaction:
     """Return the mean change in empathy when a phrase or its control is appended to every turn.
@@ -34,13 +34,13 @@ def reaction(
     Args:
         before_B: A scorer's empathy of the turns as they are, shape (B,), label units.
         with_ending_B: For each of ENDINGS its empathy of the turns with that ending, shape (B,).
-        conversation_B: The conversation of each turn; intervals resample whole ones.
+        story_B: The story of each turn; intervals resample whole ones.
     """
     change_B = {ending: with_ending_B[ending] - before_B for ending in ENDINGS}
 
     def changes(phrase_B: np.ndarray, control_B: np.ndarray) -> EndingChange:
         parts = {"change": phrase_B, "control_change": control_B, "difference": phrase_B - control_B}
-        return {name: estimates.mean(value_B, conversation_B, rng) for name, value_B in parts.items()}
+        return {name: estimates.mean(value_B, story_B, rng) for name, value_B in parts.items()}
 
     phrases = [
         {"phrase": phrase, "control": control} | changes(change_B[phrase], change_B[control])

@@ -99,9 +99,9 @@ def training_curves(log: pd.DataFrame, groups: pd.DataFrame, width: float, palet
 
 
 def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], width: float, palette: str) -> Figure:
-    """Draw each metric's mean difference and its interval.
+    """Draw each metric's mean difference and its interval, and thin that for a new training.
 
-    Both are in standard deviations of the differences. Several training seeds are small bars beside
+    All are in standard deviations of the differences. Several training seeds are small bars beside
     the mean.
     """
     figure = Figure(figsize=(0.56 * width, 0.19 * len(order) + 0.6))
@@ -122,6 +122,9 @@ def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], 
             ax.plot(seeds, np.full(len(seeds), row + 0.22), "|", color="0.35", markersize=5)
         clear = comparison["verdict"] != "no evidence of a change"
         ax.plot(centre, row, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=5)
+        if comparison["new_low"] is not None:
+            ends = np.array([comparison["new_low"], comparison["new_high"]]) / sd
+            ax.plot(ends, [row, row], "|-", color=colour, linewidth=0.6, markersize=4, zorder=1)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(order)), [metric_names.short_label(metric) for metric in order])
     ax.set_ylim(len(order) - 0.4, -0.6)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from gpro_empathy import params
-from gpro_empathy.analysis import metric_names, reward_hacking
+from gpro_empathy.analysis import metric_names, reward_hacking, trainings
 from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.labels import LABELS
 from gpro_empathy.report import latex, template_table
@@ -60,13 +60,13 @@ def data_table(data: Mapping) -> str:
         body.append(
             [
                 split,
-                *(latex.integer(row[key]) for key in ("conversations", "turns", "prompts")),
+                *(latex.integer(row[key]) for key in ("stories", "conversations", "turns", "prompts")),
                 latex.number(row["mean_words"], 1),
                 *(_mean_and_sd(row["labels"][label]) for label in LABELS),
             ]
         )
-    header = ["split", "conversations", "turns", "prompts", "words per turn", *LABELS]
-    return latex.GENERATED + latex.tabular("@{}lrrrrrrr@{}", header, body)
+    header = ["split", "stories", "conversations", "turns", "prompts", "words per turn", *LABELS]
+    return latex.GENERATED + latex.tabular("@{}lrrrrrrrr@{}", header, body)
 
 
 def _mean_and_sd(label: Mapping) -> str:
@@ -88,6 +88,25 @@ def scorer_table(scorer: Mapping) -> str:
     return latex.GENERATED + latex.tabular("@{}lrlrrrrr@{}", header, body)
 
 
+def study_table(study: Analysis | None) -> str:
+    """Lay out the change of every metric over the trainings of a study, if there is one."""
+    body = [
+        [
+            latex.escape(metric_names.label_with_unit(row["metric"])),
+            latex.number(row["mean"], digits, signed=True),
+            latex.interval(row["low"], row["high"], digits),
+            latex.interval(row["new_low"], row["new_high"], digits),
+            latex.number(row["lowest"], digits, signed=True),
+            latex.number(row["highest"], digits, signed=True),
+        ]
+        for row in ([] if study is None else trainings.rows(study))
+        for digits in [metric_names.digits(row["metric"])]
+    ]
+    none = [[r"\multicolumn{6}{@{}l@{}}{no study of several trainings is at hand}"]]
+    header = ["metric", "mean", "interval of the mean", "for a new training", "lowest", "highest"]
+    return latex.GENERATED + latex.tabular("@{}lrrrrr@{}", header, body or none)
+
+
 def results_table(analysis: Analysis) -> str:
     """Lay out the comparison of every declared metric.
 
@@ -101,8 +120,8 @@ def results_table(analysis: Analysis) -> str:
         if metric not in analysis["metrics"]
     ]
     names = [latex.escape(metric_names.POLICY_LABELS[policy]) for policy in policies]
-    header = ["metric", *names, "diff.", "interval", "$p$ adj.", "verdict"]
-    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 3) + "l@{}", header, declared, others)
+    header = ["metric", *names, "diff.", "interval", "new training", "$p$ adj.", "verdict"]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 4) + "l@{}", header, declared, others)
 
 
 def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
@@ -112,6 +131,7 @@ def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
         *(latex.number(row["means"][policy], digits) for policy in policies),
         latex.number(row["difference"], digits, signed=True),
         latex.interval(row["low"], row["high"], digits),
+        "--" if row["new_low"] is None else latex.interval(row["new_low"], row["new_high"], digits),
         latex.p_value(row["p_holm"]),
         "--" if row["verdict"] == "no evidence of a change" else row["verdict"],
     ]
@@ -151,7 +171,7 @@ def intensity_table(analysis: Analysis) -> str:
     columns += [(metric, "tuned") for metric in ("audit_empathy_raw", "answer_words") if metric in intensity["values"]]
     body = []
     for number, level in enumerate(intensity["levels"]):
-        cells = [latex.integer(level[key]) for key in ("level", "prompts", "conversations")]
+        cells = [latex.integer(level[key]) for key in ("level", "prompts", "stories")]
         for metric, what in columns:
             row, digits = intensity["values"][metric][what]["levels"][number], metric_names.digits(metric)
             cells.append(latex.number(row["mean"], digits, signed=what == "change"))
@@ -167,7 +187,7 @@ def intensity_table(analysis: Analysis) -> str:
         trends += [shown, ""] if what == "change" else [shown]
     names = [f"{'held-out scorer' if metric == 'audit_empathy_raw' else 'words'}, tuned" for metric, _ in columns[3:]]
     start_name = latex.escape(metric_names.POLICY_LABELS[start])
-    header = ["level", "prompts", "conv.", f"empathy, {start_name}", "tuned", "change", "interval", *names]
+    header = ["level", "prompts", "stories", f"empathy, {start_name}", "tuned", "change", "interval", *names]
     return latex.GENERATED + latex.tabular("@{}" + "r" * len(header) + "@{}", header, [*body, trends])
 
 

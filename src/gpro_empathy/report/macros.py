@@ -24,7 +24,8 @@ class Inputs:
     """What the report is written from.
 
     These are the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
-    `gpus` are the rehearsals on GPUs, in reports/gpu.
+    `study` is the analysis of several trainings, and `gpus` are the rehearsals on GPUs, in
+    reports/gpu.
     """
 
     data: dict
@@ -32,6 +33,7 @@ class Inputs:
     benchmark: dict
     warm_start: dict
     analysis: Analysis
+    study: Analysis | None
     settings: dict
     log: pd.DataFrame
     timing: pd.DataFrame
@@ -47,6 +49,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **scorer_section.macros(inputs.scorer, inputs.sections["train_scorer"], inputs.benchmark),
         **_training(inputs),
         **_results(inputs.analysis),
+        **_study(inputs.analysis, inputs.study),
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
@@ -154,18 +157,27 @@ def _training(inputs: Inputs) -> dict[str, str]:
     }
 
 
+def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
+    return {
+        "RunStudySentence": sentences.study(study, analysis["between_trainings"]),
+        "RunStudySeeds": sentences.study_seeds(study),
+    }
+
+
 def _results(analysis: Analysis) -> dict[str, str]:
+    trainings = len(analysis["training_seeds"])
     start = analysis["starting_policy"]
     empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
     return {
         "RunPrompts": latex.integer(analysis["prompts"]),
         "RunConversations": latex.integer(analysis["conversations"]),
+        "RunStories": latex.integer(analysis["stories"]),
         "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": {"base": "the base model", "warm_start": "the warm-started model"}[start],
         "RunHeadline": verdicts.HEADLINE[empathy["verdict"]],
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
-        "RunEmpathyInterval": latex.interval(empathy["low"], empathy["high"], 2),
+        "RunEmpathyInterval": sentences.intervals(empathy, 2, trainings),
         "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
         "RunEmpathyStart": latex.number(empathy["means"][start], 2),
         "RunEmpathyTuned": latex.number(empathy["means"]["tuned"], 2),
@@ -174,10 +186,10 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
-        "RunSimilaritySentence": sentences.similarity(similar, analysis["similarity_noninferiority"]),
+        "RunSimilaritySentence": sentences.similarity(similar, analysis["similarity_noninferiority"], trainings),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
-        "RunSeedSentence": sentences.seeds(analysis["training_seeds"]),
+        "RunSeedSentence": sentences.seeds(analysis["training_seeds"], analysis["between_trainings"]),
         "RunSeedResults": sentences.seed_results(empathy),
     }
 
@@ -191,7 +203,7 @@ def _intensity(analysis: Analysis) -> dict[str, str]:
         "RunTrendSentence": sentences.trend(
             by_policy["tuned"]["trend"], by_policy["change"]["trend"], analysis["confidence"]
         ),
-        "RunFewestConversations": latex.integer(bootstrap.FEWEST_CONVERSATIONS),
+        "RunFewestStories": latex.integer(bootstrap.FEWEST_STORIES),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
         "RunStatedCount": latex.integer(agreement["tuned"]["n"]),
@@ -212,7 +224,7 @@ def _pearson(correlation: float | None) -> str:
 
 
 def _audit(analysis: Analysis) -> dict[str, str]:
-    audit = analysis["audit"]
+    audit, trainings = analysis["audit"], len(analysis["training_seeds"])
     held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     agreement, start = audit["response_agreement"], analysis["starting_policy"]
@@ -220,9 +232,9 @@ def _audit(analysis: Analysis) -> dict[str, str]:
         "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
         "RunHackingSentence": sentences.hacking(audit),
         "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
-        "RunSecondInterval": latex.interval(held_out["low"], held_out["high"], 2),
+        "RunSecondInterval": sentences.intervals(held_out, 2, trainings),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
-        "RunGapInterval": latex.interval(gap["low"], gap["high"], 2),
+        "RunGapInterval": sentences.intervals(gap, 2, trainings),
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),
@@ -255,8 +267,5 @@ def _temperature(analysis: Analysis) -> dict[str, str]:
             for mode, rows in temperature["modes"].items()
         )
         + ".",
-        "RunTemperatureVerdict": sentences.temperature_verdict(
-            temperature["modes"][temperature["calibration"]], temperature["configured"]
-        ),
         "RunBatchReference": latex.number(temperature["batch_reference_correlation"], 3),
     }

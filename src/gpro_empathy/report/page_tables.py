@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis import metric_names, trainings
 from gpro_empathy.analysis.results import Analysis, ByIntensity
 from gpro_empathy.report import template_table, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 
-def findings(analysis: Analysis) -> list[dict[str, str]]:
+def findings(analysis: Analysis, study: Analysis | None) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
     similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
     loss = verdicts.LOSS[test["verdict"]].format(margin=f"{test['margin']:g}")
+    conditions = verdicts.conditions(analysis["between_trainings"], str)
+    over = "One training was run, and no study of several is at hand."
     return [
+        {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
         {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
         {"what": "Side effects", "text": verdicts.drift(audit)},
@@ -21,16 +24,20 @@ def findings(analysis: Analysis) -> list[dict[str, str]]:
     ]
 
 
-def tables(analysis: Analysis) -> list[dict]:
-    """Return the tables of the page, cells as text."""
+def tables(analysis: Analysis, study: Analysis | None) -> list[dict]:
+    """Return the tables of the page, cells as text, first that of several trainings, if any."""
     policies, start = analysis["policies"], analysis["starting_policy"]
     header = [metric_names.POLICY_LABELS[policy] for policy in policies]
-    compared = ["Metric", *header, "change", f"{percent(analysis['confidence'])} interval", "adjusted p", "verdict"]
+    interval = f"{percent(analysis['confidence'])} interval"
+    compared = ["Metric", *header, "change", interval, "for a new training", "adjusted p", "verdict"]
     against = metric_names.POLICY_LABELS[start]
+    of = "these weights" if len(analysis["training_seeds"]) == 1 else "the mean over trainings"
     return [
+        *([] if study is None else [_trainings(study)]),
         {
             "title": "Declared metrics",
-            "note": f"Change: tuned less {against}; p adjusted over the table by Holm's method.",
+            "note": f"Change: tuned less {against}, with intervals for {of} and for a new training; p adjusted over the "
+            "table by Holm's method. Verdicts go by the interval for a new training, where there is one.",
             "header": compared,
             "rows": _compared(analysis["metrics"], analysis["metric_order"], policies),
         },
@@ -48,8 +55,8 @@ def tables(analysis: Analysis) -> list[dict]:
         },
         {
             "title": "Raw empathy by intensity of the user's turn",
-            "note": "Means in label units; a dash stands where too few conversations allow no interval.",
-            "header": ["Intensity (rounded label)", "prompts", *header, "change", compared[-3]],
+            "note": "Means in label units; a dash stands where too few stories allow no interval.",
+            "header": ["Intensity (rounded label)", "prompts", *header, "change", interval],
             "rows": _by_intensity(analysis["by_intensity"], policies),
         },
     ]
@@ -61,6 +68,29 @@ def _templates_note(analysis: Analysis) -> str:
         f"Over {found['answers']} answers of each policy, not within one; self-BLEU over {found['self_bleu_answers']}. Explained "
         "part: what length, modal words, words for the user and a final question mark account for."
     )
+
+
+def _trainings(study: Analysis) -> dict:
+    rows = []
+    for row in trainings.rows(study):
+        digits = metric_names.digits(row["metric"])
+        rows.append(
+            [
+                metric_names.label_with_unit(row["metric"]),
+                PAGE.number(row["mean"], digits, signed=True),
+                PAGE.interval(row["low"], row["high"], digits),
+                PAGE.interval(row["new_low"], row["new_high"], digits),
+                PAGE.number(row["lowest"], digits, signed=True),
+                PAGE.number(row["highest"], digits, signed=True),
+            ]
+        )
+    seeds = ", ".join(map(str, study["training_seeds"]))
+    return {
+        "title": "Several trainings",
+        "note": f"Change by tuning over trainings with the seeds {seeds}; lowest and highest of one training.",
+        "header": ["Metric", "mean", "interval of the mean", "for a new training", "lowest", "highest"],
+        "rows": rows,
+    }
 
 
 def percent(share: float) -> str:
@@ -78,6 +108,7 @@ def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str]) -
                 *(PAGE.number(comparison["means"][policy], digits) for policy in policies),
                 PAGE.number(comparison["difference"], digits, signed=True),
                 PAGE.interval(comparison["low"], comparison["high"], digits),
+                _interval(comparison["new_low"], comparison["new_high"], digits),
                 PAGE.p_value(comparison["p_holm"]),
                 comparison["verdict"],
             ]
@@ -95,7 +126,11 @@ def _by_intensity(intensity: ByIntensity, policies: Sequence[str]) -> list[list[
                 str(level["prompts"]),
                 *(PAGE.number(values[policy]["levels"][k]["mean"], 2) for policy in policies),
                 PAGE.number(change["mean"], 2, signed=True),
-                PAGE.number(None, 2) if change["low"] is None else PAGE.interval(change["low"], change["high"], 2),
+                _interval(change["low"], change["high"], 2),
             ]
         )
     return rows
+
+
+def _interval(low: float | None, high: float | None, digits: int) -> str:
+    return PAGE.missing if low is None else PAGE.interval(low, high, digits)

@@ -14,20 +14,20 @@ from gpro_empathy.report import latex
 TITLES = {"reward": "the reward's scorer", "audit": "the held-out scorer"}
 # By `estimates.side` of the slope and 1.
 SLOPE = {
-    None: "there are too few conversations to judge it",
+    None: "there are too few stories to judge it",
     -1: "below 1, so that its predictions are spread too far",
     0: "no evidence that it differs from 1",
     1: "above 1, so that its predictions are spread too little",
 }
-# By `estimates.side` of what seeing other turns of the tested conversations adds, and 0.
+# By `estimates.side` of what seeing other turns on the tested stories adds, and 0.
 LEAK = {
-    None: "there are too few conversations to judge it.",
+    None: "there are too few stories to judge it.",
     -1: "here, a split by turn makes the scorer look worse.",
     0: "no evidence, on these data, that a split by turn flatters the scorer.",
-    1: "a split by turn makes the scorer look better than it is for new conversations.",
+    1: "a split by turn makes the scorer look better than it is for new stories.",
 }
 NO_LEAK = (
-    "What a split by turn would add to these correlations cannot be measured on these data: the tested conversations have turns in "
+    "What a split by turn would add to these correlations cannot be measured on these data: the tested stories have turns in "
     "training already, no second turn to learn from, or no turn that carries every label."
 )
 
@@ -35,7 +35,7 @@ NO_LEAK = (
 PUBLISHED = "published"
 # By `estimates.side` of what the benchmark's recipe adds to the published one, and 0.
 RECIPE = {
-    None: "there are too few conversations to judge it",
+    None: "there are too few stories to judge it",
     -1: "it does worse",
     0: "no evidence of a difference",
     1: "it does better",
@@ -103,7 +103,7 @@ def stock_phrases(scorer: Mapping) -> str:
     reward, held_out = (scorer[role]["stock_phrases"]["mean"] for role in TITLES)
     change, difference = estimates.side(reward["change"], 0), estimates.side(reward["difference"], 0)
     verdict = {
-        None: "there are too few conversations to judge it",
+        None: "there are too few stories to judge it",
         -1: "it is worth less than the neutral sentence",
         0: "no evidence that it is worth more than the neutral sentence",
         1: "the reward can be had by a habit of speech, in part"
@@ -122,12 +122,10 @@ def leak(measured: Mapping | None) -> str:
     if measured is None:
         return NO_LEAK
     mean = measured["mean"]
-    sizes = {
-        name: latex.integer(measured[name]) for name in ("held_out_turns", "held_out_conversations", "train_turns")
-    }
+    sizes = {name: latex.integer(measured[name]) for name in ("held_out_turns", "held_out_stories", "train_turns")}
     start = (
-        f"Of the test conversations, {sizes['held_out_turns']} turns, about half of each, are rated by two scorers trained in the same way on "
-        f"{sizes['train_turns']} turns: the reward's, which saw none of the {sizes['held_out_conversations']} conversations, "
+        f"On the test stories, {sizes['held_out_turns']} turns, about half of each story's, are rated by two scorers trained in the same way on "
+        f"{sizes['train_turns']} turns: the reward's, which saw none of the {sizes['held_out_stories']} stories, "
         "and one that learned from the other halves"
     )
     if mean["difference"]["estimate"] is None:

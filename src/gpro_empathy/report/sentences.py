@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import calibration, params
 from gpro_empathy.analysis import effects
-from gpro_empathy.analysis.results import AtTemperature, Audit, Comparison, ExplainedGain, Noninferiority, Trend
+from gpro_empathy.analysis.results import (
+    Analysis,
+    AtTemperature,
+    Audit,
+    Comparison,
+    ExplainedGain,
+    Gap,
+    Noninferiority,
+    SpreadSource,
+    Trend,
+)
 from gpro_empathy.report import gpu_table, latex, verdicts
 
 NAMES = {
@@ -30,6 +40,7 @@ DATA_LIMIT = {
     "wassa_csv": "The raters were crowd workers who judged short chats about news; their ratings are one view of empathy.",
 }
 SPLIT = {
+    "by_story": "Training, validation and test share no news story.",
     "by_conversation": "Training, validation and test share no conversation.",
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
@@ -59,10 +70,10 @@ ADVANTAGE_FORMULA = {
     "each term": _DIVIDED_WITHIN_GROUP,
 }
 LOSS = {
-    "dapo": r"$N$ is the number of tokens in all responses of the step that are trained on~\citep{yu2025dapo}.",
-    "bnpo": "$N$ is the number of tokens in all responses of one forward batch that are trained on.",
-    "grpo": r"$1/N$ stands for the mean over the responses that are trained on of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
-    "dr_grpo": r"$N$ is the number of responses that are trained on times the longest length allowed, a constant~\citep{liu2025understanding}.",
+    "dapo": r"$N$ is the number of tokens in the kept responses of the step~\citep{yu2025dapo}.",
+    "bnpo": "$N$ is the number of tokens in the kept responses of one forward batch.",
+    "grpo": r"$1/N$ stands for the mean over the kept responses of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
+    "dr_grpo": r"$N$ is the number of kept responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
 }
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
@@ -87,8 +98,8 @@ HACKING = {
 ASKS = {
     "well_formed": "the response format",
     "length": "short answers",
-    "repetition": "little repetition",
-    "overlap": "little copying from the utterance",
+    "repetition": "word pairs that do not return",
+    "overlap": "words other than the user's",
 }
 # In place of a share that is not defined.
 NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
@@ -97,10 +108,12 @@ CALIBRATIONS = {
     "prompt": "calibrated over a single prompt's responses",
     "reference": "against the frozen reference",
 }
-# From which smallest correlation of advantages on T is said to matter so much.
-MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
-
 SECOND = r"\second"
+_NEW_TRAINING = (
+    r"A further interval is for the gain of one more training: beside the variance of the stories it holds $s^2(1+1/n)$, where $s$ is the "
+    r"standard deviation between trainings and $n$ the number of trainings behind the mean, as Student's prediction interval "
+    r"does~\citep{hahn1991statistical}, with Satterthwaite's degrees of freedom. Verdicts go by this interval."
+)
 
 
 def model_name(name: str) -> str:
@@ -165,40 +178,79 @@ def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
 def trained_share(grpo: params.TrainGrpo) -> str:
     """Say which responses of a group are trained on."""
     if grpo.trained_generations == grpo.num_generations:
-        return ""
+        return "All of them are kept for the update."
     return (
-        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages vary most are trained on, in the manner of "
+        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages vary most are kept for the update, in the manner of "
         r"\citet{xu2026rollouts}; their advantages are those against the whole group."
     )
 
 
-def similarity(comparison: Comparison, noninferiority: Noninferiority) -> str:
+def similarity(comparison: Comparison, noninferiority: Noninferiority, trainings: int) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
     change = verdicts.SIMILARITY[comparison["verdict"]]
     bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=latex.setting(noninferiority["margin"]))
     difference = latex.number(comparison["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
-    return f"{change} ({difference}, {latex.interval(comparison['low'], comparison['high'], 3)}); {bound} (one-sided {test})."
+    return f"{change} ({difference}, {intervals(comparison, 3, trainings)}); {bound} (one-sided {test})."
 
 
-def seeds(numbers: Sequence[int]) -> str:
+def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
     """Say how many trainings the comparison rests on.
 
-    It says too what that means for intervals and tests.
+    It says too what that means for intervals, tests and verdicts.
     """
-    if len(numbers) == 1:
+    if len(numbers) > 1:
+        caution = "; over two seeds such intervals were too short in simulation" if len(numbers) == 2 else ""
+        listed = _listed([str(number) for number in numbers])
         return (
-            "One training seed was run, so the spread between trainings is unknown: intervals and tests say what these "
-            "weights do on conversations like these, not what training again would give."
+            f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
+            "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
+            "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the stories, "
+            f"the degrees of freedom of the sum being Satterthwaite's{caution}. That interval is for the mean over trainings. "
+            f"{_NEW_TRAINING} The permutation tests are about these trainings."
         )
-    caution = "; with two seeds that differ much such intervals are too short" if len(numbers) == 2 else ""
-    listed = _listed([str(number) for number in numbers])
-    return (
-        f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
-        "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
-        "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the conversations, "
-        f"the degrees of freedom of the sum being Satterthwaite's{caution}. The permutation tests are about these trainings."
+    once = (
+        "One training seed was run. Intervals and tests say what these weights do on stories like these, not what training "
+        "again would give, be it from the same seed on another processor, which rounds differently."
     )
+    if not source["trainings"]:
+        return (
+            rf"{once} No study of several trainings is at hand (\stage{{make seeds}} makes one), so that the spread between trainings is "
+            "unknown, and the verdicts too are about these weights."
+        )
+    measured = f"Here $n=1$, and $s$ is from a study of {latex.integer(source['trainings'])} trainings (\\autoref{{tab:study}})"
+    if source["other_conditions"]:
+        measured += f", which was made under other conditions: {conditions(source)}"
+    return f"{once} {_NEW_TRAINING} {measured}."
+
+
+def conditions(source: SpreadSource) -> str:
+    """Name what was otherwise in the study that the spread between trainings is from."""
+    return verdicts.conditions(source, lambda name: rf"\stage{{{name}}}" if "." in name else name)
+
+
+def intervals(comparison: Comparison | Gap, digits: int, trainings: int) -> str:
+    """Give the intervals of a difference, each with what it is for."""
+    of = "these weights" if trainings == 1 else "the mean over trainings"
+    text = f"{latex.interval(comparison['low'], comparison['high'], digits)} for {of}"
+    if comparison["new_low"] is None:
+        return text
+    return f"{text}, {latex.interval(comparison['new_low'], comparison['new_high'], digits)} for a new training"
+
+
+def study(found: Analysis | None, source: SpreadSource) -> str:
+    """Say what the study of several trainings found, and where it differs from this run."""
+    if found is None:
+        return "One training was run, and no study of several is at hand."
+    return verdicts.study(found, conditions(source), latex.LATEX)
+
+
+def study_seeds(found: Analysis | None) -> str:
+    """Name the seeds of the study and point to its table."""
+    if found is None:
+        return ""
+    listed = _listed([str(number) for number in found["training_seeds"]])
+    return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {listed}."
 
 
 def seed_results(comparison: Comparison) -> str:
@@ -261,20 +313,6 @@ def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: flo
     return (
         rf"{latex.number(farthest['correlation'], 3)} (at $T={farthest['temperature']:g}$) and "
         f"{latex.percent(reversed_pairs, 1)} {CALIBRATIONS[mode]}"
-    )
-
-
-def temperature_verdict(rows: Sequence[AtTemperature], configured: float) -> str:
-    """Say how much T matters in the calibration trained with, and from where on it is said to."""
-    other_rows = _others(rows, configured)
-    if not other_rows:
-        return "Whether $T$ matters cannot be said."
-    smallest = min(row["correlation"] for row in other_rows)
-    word = next(word for bound, word in MATTERS if smallest >= bound)
-    hardly, little = (latex.setting(bound) for bound, _ in MATTERS[:2])
-    return (
-        rf"In the calibration that was trained with, $T$ \emph{{{word}}} (we say \emph{{hardly}} from a smallest correlation of "
-        rf"{hardly} on, and \emph{{little}} from {little} on)."
     )
 
 

@@ -114,7 +114,7 @@ RULES = (
     # What policy.dtype: auto stands for depends on the processor.
     Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", _any),
     Rule("data and settings: counts and words", "exactly equal", r"data\.json$|settings\.json$", r"", _exact),
-    Rule("scorers: turns and conversations", "exactly equal", r"scorer\.json$", r"turns$|conversations$", _exact),
+    Rule("scorers: turns, conversations and stories", "exactly equal", r"scorer\.json$", r"turns$|conversations$|stories$", _exact),
     Rule("scorers: leak", "0.05", r"scorer\.json$", r"^leak\.", _absolute(0.05)),
     Rule(
         "scorers: calibration, stock phrases and limits of agreement", "0.25 label units",
@@ -131,7 +131,7 @@ RULES = (
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(
         "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2), or 1 / prompts if that is more",
-        _ANALYSIS, rf"{_INTERVAL}.*\.(low|high|\w*means\.\w+|by_seed\.\w+)$", _level,
+        _ANALYSIS, rf"{_INTERVAL}.*\.((new_)?(low|high)|\w*means\.\w+|by_seed\.\w+)$", _level,
     ),
     Rule(
         "scores by intensity", "half the level's interval, times sqrt(2); without one, two sd of the metric's differences",
@@ -150,7 +150,7 @@ RULES = (
     Rule("shares", "sqrt(2 / prompts)", _ANALYSIS, r"probability_of_improvement$|exact$|within_one$|stock_phrases", _over_prompts(1)),
     Rule("temperature: correlations and reversed pairs", "0.05", _ANALYSIS, r"^temperature.*(correlation|reversed_pairs)$", _absolute(0.05)),
     Rule("temperature: spread within a group", "30 %", _ANALYSIS, r"^temperature.*sd$", _relative(0.3)),
-    Rule("spreads and detectable differences", "50 %", _ANALYSIS, r"standard_error$|sd_of|detectable", _relative(0.5)),
+    Rule("spreads and detectable differences", "50 %", _ANALYSIS, r"standard_error$|sd_of|detectable|between_training_sd$", _relative(0.5)),
     Rule("replies that state an intensity", "15 % of the replies", _ANALYSIS, r"^intensity_agreement.*(n|missing)$", _replies),
     Rule("counts and settings of the comparison", "exactly equal", _ANALYSIS, r"", _exact),
 )  # fmt: skip

@@ -1,7 +1,13 @@
 """What was found, in plain text: the one source of the report's and the results page's verdicts."""
 
-from gpro_empathy.analysis import metric_names
-from gpro_empathy.analysis.results import Audit, TemplateCriteria, Templates
+from collections.abc import Callable
+
+from gpro_empathy.analysis import metric_names, trainings
+from gpro_empathy.analysis.results import Analysis, Audit, SpreadSource, TemplateCriteria, Templates
+from gpro_empathy.report.number_format import NumberFormat
+
+# So many of the conditions in which a study differs are named, the others counted.
+NAMED_CONDITIONS = 4
 
 # The main finding, as a clause.
 HEADLINE = {
@@ -42,6 +48,40 @@ TEMPLATES = {
     "answers by a template": "The tuned policy answers by a template.",
     "no sign of a template": "No sign of a template is found in the tuned policy.",
 }
+
+
+def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
+    """Say what a study of several trainings found.
+
+    Args:
+        conditions: What was otherwise in it than in the run of the report, in words; or nothing.
+    """
+    rows = {row["metric"]: row for row in trainings.rows(found)}
+
+    def gain(metric: str) -> str:
+        row, digits = rows[metric], metric_names.digits(metric)
+        mean, new = (
+            form.interval(row[low], row[high], digits) for low, high in (("low", "high"), ("new_low", "new_high"))
+        )
+        value = form.number(row["mean"], digits, signed=True)
+        return f"{value} label units ({mean} for the mean over trainings, {new} for a new training)"
+
+    lowest, highest = trainings.tuned_range(found, "well_formed")
+    other = f", in a study under other conditions ({conditions})," if conditions else ""
+    return (
+        f"Over {len(found['training_seeds'])} trainings from different seeds{other} raw empathy changed by "
+        f"{gain('empathy_raw')}, and on the held-out scorer by {gain(trainings.HELD_OUT)}; the share of well-formed replies was "
+        f"{form.number(lowest, 2)} to {form.number(highest, 2)}."
+    )
+
+
+def conditions(source: SpreadSource, quote: Callable[[str], str]) -> str:
+    """Name what was otherwise in the study that the spread between trainings is from."""
+    names = source["other_conditions"]
+    shown = [quote(name) for name in names[:NAMED_CONDITIONS]]
+    if len(names) > NAMED_CONDITIONS:
+        shown.append(f"{len(names) - NAMED_CONDITIONS} more")
+    return ", ".join(shown)
 
 
 def drift(audit: Audit) -> str:

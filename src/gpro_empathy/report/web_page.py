@@ -37,7 +37,13 @@ class Template:
     script: str
 
 
-def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], captions: Mapping[str, str]) -> str:
+def render(
+    template: Template,
+    analysis: Analysis,
+    rows: Sequence[Mapping],
+    captions: Mapping[str, str],
+    study: Analysis | None = None,
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -45,6 +51,7 @@ def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], capt
         rows: Rollout rows, one per response.
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
+        study: The analysis of several trainings, with which the page leads.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.
@@ -68,10 +75,11 @@ def render(template: Template, analysis: Analysis, rows: Sequence[Mapping], capt
             "tuned": PAGE.number(empathy["means"]["tuned"], 2),
             "difference": PAGE.number(empathy["difference"], 2, signed=True),
             "interval": PAGE.interval(empathy["low"], empathy["high"], 2),
+            "new": None if empathy["new_low"] is None else PAGE.interval(empathy["new_low"], empathy["new_high"], 2),
             "p": PAGE.p_value(empathy["p_holm"]),
         },
-        findings=page_tables.findings(analysis),
-        tables=page_tables.tables(analysis),
+        findings=page_tables.findings(analysis, study),
+        tables=page_tables.tables(analysis, study),
         captions=captions,
     )
 

@@ -3,12 +3,14 @@
 Reads   data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
         reports/training/groups.csv        raw scores of every training sample
         reports/training/reference.json    frozen statistics of the starting policy
+        reports/seeds/reward_analysis.json the study of several trainings, where there is one: the
+                                           spread between trainings of a run with one
 Writes  reports/reward_analysis.json       every number that the report quotes about the comparison
         reports/metrics.json               the few of them that tell experiments apart at a glance
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +23,33 @@ from gpro_empathy.analysis import (
     reward_hacking,
     temperature_effect,
     templates,
+    trainings,
 )
 from gpro_empathy.analysis.results import Analysis, RolloutAnalysis
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 GROUPS = Path("reports/training/groups.csv")
 REFERENCE = Path("reports/training/reference.json")
+STUDY = Path("reports/seeds/reward_analysis.json")
 ANALYSIS = Path("reports/reward_analysis.json")
 METRICS = Path("reports/metrics.json")
+# What a training and its rollouts depend on, beside the terms of the reward and GRPO's settings.
+CONDITIONS = (params.Policy, params.Prepare, params.TrainScorer, params.WarmStart, params.Rollout)
 # What the analysis of the rollouts is told by while it runs.
 PARTS = ("declared metrics", "intensity levels", "audit", "templates")
 
 
-def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.TrainGrpo, root: Path = Path()) -> None:
+def run(
+    config: params.AnalyseRewards,
+    rewards: params.Rewards,
+    grpo: params.TrainGrpo,
+    root: Path = Path(),
+    others: Sequence[params.Section] = (),
+) -> None:
     """Analyse the rollouts below `root` and write the numbers.
+
+    Args:
+        others: The other sections that a training and its rollouts depend on.
 
     Raises:
         UserError: If an input is missing or does not allow the comparison.
@@ -44,8 +59,10 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.Tra
             raise files.UserError(f"params.yaml: analyse_rewards.metrics must name {metric}; the report rests on it")
     rng = np.random.default_rng(config.seed)
     rows = files.read_jsonl(root / ROLLOUTS)
+    # A run of several trainings has a spread of its own.
+    study = trainings.read(root / STUDY) if len(grpo.seeds) == 1 else None
     try:
-        of_rollouts = analyse(rows, config, rewards.weights, rng)
+        of_rollouts = analyse(rows, config, rewards.weights, rng, study)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"])
@@ -54,33 +71,47 @@ def run(config: params.AnalyseRewards, rewards: params.Rewards, grpo: params.Tra
         temperature = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
     except ValueError as error:
         raise files.UserError(f"{GROUPS}: {error}") from error
-    analysis: Analysis = {**of_rollouts, "temperature": temperature}
+    conditions = trainings.conditions([rewards, grpo, *others], {row["prompt_id"]: row["prompt"] for row in rows})
+    analysis: Analysis = {
+        **of_rollouts,
+        "conditions": conditions,
+        "between_trainings": trainings.source(of_rollouts["training_seeds"], conditions, study),
+        "temperature": temperature,
+    }
     files.write_json(root / ANALYSIS, analysis)
     files.write_json(root / METRICS, glance(analysis))
 
 
 def analyse(
-    rows: list[dict], config: params.AnalyseRewards, weights: Mapping[str, float], rng: np.random.Generator
+    rows: list[dict],
+    config: params.AnalyseRewards,
+    weights: Mapping[str, float],
+    rng: np.random.Generator,
+    study: Analysis | None = None,
 ) -> RolloutAnalysis:
     """Return all numbers from the rollouts of a policy trained on rewards of these weights.
+
+    Args:
+        study: The analysis of several trainings, which a run of one takes their spread from.
 
     Raises:
         ValueError: If the rollouts do not allow the comparison, naming prompt and column.
     """
     started = time.perf_counter()
     table = response_table.responses(rows)
-    metrics = paired_comparison.compare(table, config.metrics, config, rng)
+    metrics = paired_comparison.compare(table, config.metrics, config, rng, study)
     similarity = paired_comparison.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
     tell("declared metrics", started)
     levels = by_intensity.by_intensity(table, config.metrics, config, rng)
     tell("intensity levels", started)
-    audited = reward_hacking.audit(table, metrics, weights, config, rng)
+    audited = reward_hacking.audit(table, metrics, weights, config, rng, study)
     tell("audit", started)
     by_template = templates.audit(table, config.seed)
     tell("templates", started)
     return {
         "prompts": int(table["prompt_id"].nunique()),
         "conversations": int(table["conversation"].nunique()),
+        "stories": int(table["story"].nunique()),
         "responses": len(table),
         "training_seeds": response_table.training_seeds(table),
         "policies": response_table.policies(table),
@@ -119,7 +150,8 @@ def glance(analysis: Analysis) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run the stage with the settings of params.yaml."""
-    run(params.load(params.AnalyseRewards), params.load(params.Rewards), params.load(params.TrainGrpo))
+    others = [params.load(section) for section in CONDITIONS]
+    run(params.load(params.AnalyseRewards), params.load(params.Rewards), params.load(params.TrainGrpo), others=others)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Write every number, table and example of the report as LaTeX.
 
 Reads   reports/*.json, reports/training/  what the other stages found
+        reports/seeds/reward_analysis.json the study of several trainings, where there is one
         data/rollouts/rollouts.jsonl       for the examples
         reports/gpu/*.json                 what rehearsals measured on GPUs
         bench/scorer.json                  the scorer's recipes on the official WASSA files
@@ -12,13 +13,14 @@ Writes  paper/generated/*.tex              macros (numbers.tex), tables, example
 from pathlib import Path
 
 from gpro_empathy import csv_table, entry_point, files, params
-from gpro_empathy.analysis import response_table
+from gpro_empathy.analysis import response_table, trainings
 from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, scorer_section
 from gpro_empathy.report import macros as report_macros
 
 REPORTS = Path("reports")
 TRAINING = Path("reports/training")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+STUDY = Path("reports/seeds/reward_analysis.json")
 GPUS = Path("reports/gpu")
 BENCHMARK = Path("bench/scorer.json")
 MAIN = Path("paper/main.tex")
@@ -54,6 +56,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "leak_table": scorer_section.leak_table(inputs.scorer["leak"], inputs.benchmark["dev"]),
             "calibration_table": scorer_section.calibration_table(inputs.scorer),
             "phrases_table": scorer_section.phrases_table(inputs.scorer),
+            "study_table": latex_tables.study_table(inputs.study),
             "results_table": latex_tables.results_table(inputs.analysis),
             "effects_table": latex_tables.effects_table(inputs.analysis),
             "intensity_table": latex_tables.intensity_table(inputs.analysis),
@@ -78,12 +81,14 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
     Raises:
         UserError: If a file is missing or malformed.
     """
+    analysis = files.read_json(root / REPORTS / "reward_analysis.json")
     return report_macros.Inputs(
         data=files.read_json(root / REPORTS / "data.json"),
         scorer=files.read_json(root / REPORTS / "scorer.json"),
         benchmark=read_benchmark(root / BENCHMARK),
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
-        analysis=files.read_json(root / REPORTS / "reward_analysis.json"),
+        analysis=analysis,
+        study=trainings.of_report(analysis, root / STUDY),
         settings=files.read_json(root / TRAINING / "settings.json"),
         log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),

@@ -1,18 +1,21 @@
 """Write the results as one web page that needs no server and no network.
 
-Reads   reports/reward_analysis.json    verdict and tables
-        data/rollouts/rollouts.jsonl    every response with its scores
-        paper/web/page.html             the written part, with page.css and page.js beside it
-Writes  reports/index.html              travels with the folder reports/, whose figures it links
-                                        without reading them
+Reads   reports/reward_analysis.json        verdict and tables
+        reports/seeds/reward_analysis.json  the study of several trainings, where there is one
+        data/rollouts/rollouts.jsonl        every response with its scores
+        paper/web/page.html                 the written part, with page.css and page.js beside it
+Writes  reports/index.html                  travels with the folder reports/, whose figures it links
+                                            without reading them
 """
 
 from pathlib import Path
 
 from gpro_empathy import entry_point, files
+from gpro_empathy.analysis import trainings
 from gpro_empathy.report import web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
+STUDY = Path("reports/seeds/reward_analysis.json")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 MARKUP = Path("paper/web/page.html")
 STYLE = Path("paper/web/page.css")
@@ -39,7 +42,7 @@ def run(root: Path = Path()) -> None:
     template = web_page.Template(*(files.read_text(root / path) for path in (MARKUP, STYLE, SCRIPT)))
     analysis, rows = files.read_json(root / ANALYSIS), files.read_jsonl(root / ROLLOUTS)
     try:
-        page = web_page.render(template, analysis, rows, CAPTIONS)
+        page = web_page.render(template, analysis, rows, CAPTIONS, trainings.of_report(analysis, root / STUDY))
     except KeyError as error:
         raise files.UserError(f"{ANALYSIS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`") from error
     except ValueError as error:

@@ -117,7 +117,11 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 
 def _metrics(trained: adapters.Tuned, analysis: Mapping) -> str:
     start, seeds = analysis["starting_policy"], analysis["training_seeds"]
-    several = f", the spread between the seeds {', '.join(map(str, seeds))} included" if len(seeds) > 1 else ""
+    several = (
+        f", the spread between the seeds {', '.join(map(str, seeds))} included"
+        if len(seeds) > 1
+        else ", for these weights alone"
+    )
     header = ["metric", "starting", "tuned", "difference", "p", f"seed {trained.seed} alone"]
     rows = [_metric(name, trained.seed, start, analysis["metrics"][name]) for name in analysis["metric_order"]]
     return (

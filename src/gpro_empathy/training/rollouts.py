@@ -161,6 +161,7 @@ def _describe(sample: Sample, response: response_format.Response) -> dict:
     turn = sample.turn
     return {
         "prompt_id": turn.key,
+        "story": turn.story,
         "conversation": turn.conversation,
         "turn": turn.turn,
         "prompt": turn.text,
