@@ -29,10 +29,21 @@ DATA_LIMIT = {
     "hub": "The labels are those of the data set, taken as they are.",
     "wassa_csv": "The raters were crowd workers who judged short chats about news; their ratings are one view of empathy.",
 }
+# By what the split keeps together: where all three parts are drawn, and where training and validation alone are.
 SPLIT = {
+    "by_story": "Training, validation and test share no story.",
     "by_conversation": "Training, validation and test share no conversation.",
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
+}
+SPLIT_BESIDE_TEST = {
+    "by_story": "Training and validation share no story.",
+    "by_conversation": "Training and validation share no conversation.",
+    "by_turn": "Training and validation are split by turn and share conversations.",
+}
+TEST_SPLIT = {
+    "marked": "The test stories were written for the test, and nothing about them is in training or validation.",
+    "dev_file": "The test split is the official development file{shared}.",
 }
 # By what advantages of summed terms are divided by, and for terms standardised one by one.
 AGGREGATION = {
@@ -101,6 +112,19 @@ CALIBRATIONS = {
 MATTERS = ((0.99, "hardly matters"), (0.95, "matters little"), (-1.0, "matters"))
 
 SECOND = r"\second"
+
+
+def split(data: Mapping) -> str:
+    """Say what training, validation and test share, and where the test split comes from."""
+    # Data without stories count each conversation as one of its own.
+    kept = "by_conversation" if data["split"] == "by_story" and data["stories"] is None else data["split"]
+    if data["test_split"] == "drawn":
+        return SPLIT[kept]
+    shared = ""
+    if data["shared_stories"] is not None:
+        counts = latex.integer(data["shared_stories"]), latex.integer(data["splits"]["test"]["stories"])
+        shared = f", of whose {counts[1]} stories {counts[0]} are also in training or validation"
+    return f"{TEST_SPLIT[data['test_split']].format(shared=shared)} {SPLIT_BESIDE_TEST[kept]}"
 
 
 def model_name(name: str) -> str:
