@@ -201,12 +201,14 @@ def _data() -> dict:
     split = {"stories": 30, "conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
     return {
         "source": "embedded",
-        "split": "by_conversation",
+        "split": "by_story",
+        "test_split": "marked",
         "dataset": "data/embedded",
         "splits": {"train": split, "validation": split, "test": split},
         "demonstrations": {"train": 180, "used": 128},
         "left_out": {"short": 31, "long": 2},
         "stories": 42,
+        "shared_stories": 0,
     }
 
 

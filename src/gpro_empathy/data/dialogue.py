@@ -8,7 +8,7 @@ and Empathy (0-5), means over annotators.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -61,12 +61,12 @@ class Turn:
         return f"{self.conversation}.{self.turn}"
 
 
-# What a split keeps together, by the values of prepare.split.
+# What a split keeps together, by the values of prepare.split: its plural, and its name for a turn.
 Split = Literal["by_story", "by_conversation", "by_turn"]
-UNITS: dict[Split, Callable[[Turn], str]] = {
-    "by_story": lambda turn: turn.story,
-    "by_conversation": lambda turn: turn.conversation,
-    "by_turn": lambda turn: turn.key,
+UNITS: dict[Split, tuple[str, Callable[[Turn], str]]] = {
+    "by_story": ("stories", lambda turn: turn.story),
+    "by_conversation": ("conversations", lambda turn: turn.conversation),
+    "by_turn": ("turns", lambda turn: turn.key),
 }
 
 
@@ -105,12 +105,13 @@ def split(
     Raises:
         UserError: If there are fewer units than splits to fill.
     """
-    unit = UNITS[by]
+    plural, unit = UNITS[by]
     groups = sorted({unit(turn) for turn in turns})
     order = [groups[i] for i in rng.permutation(len(groups))]
     counts = [max(1, round(share * len(groups))) if share else 0 for share in (validation, test)]
     if sum(counts) >= len(groups):
-        raise UserError(f"prepare.split {by}: {len(groups)} of them cannot fill train, validation and test")
+        filled = "train and validation" if not test else "train, validation and test"
+        raise UserError(f"prepare.split {by}: too few {plural} ({len(groups)}) to fill {filled}; give more data")
     part = dict.fromkeys(order, "train")
     part.update(dict.fromkeys(order[: counts[0]], "validation"))
     part.update(dict.fromkeys(order[counts[0] : sum(counts)], "test"))
@@ -142,6 +143,20 @@ def describe(turns: Iterable[Turn]) -> dict:
         "mean_words": float(np.mean([len(turn.text.split()) for turn in turns])) if turns else None,
         "labels": labels,
     }
+
+
+def count_stories(parts: Mapping[str, Sequence[Turn]]) -> dict:
+    """Count the stories of all splits, and those of test that stand in another split too.
+
+    Both are None where the source names no stories: no two conversations then share one.
+    """
+    turns = [turn for part in parts.values() for turn in part]
+    stories = {turn.story for turn in turns}
+    if len(stories) == len({turn.conversation for turn in turns}):
+        return {"stories": None, "shared_stories": None}
+    tested = {turn.story for turn in parts["test"]}
+    others = {turn.story for name, part in parts.items() if name != "test" for turn in part}
+    return {"stories": len(stories), "shared_stories": len(tested & others)}
 
 
 def write_turns(path: Path, turns: Iterable[Turn]) -> None:

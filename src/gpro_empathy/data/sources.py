@@ -6,6 +6,7 @@ The setting prepare.source says where turns come from.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,9 +21,11 @@ DEMONSTRATION_KEYS = {"conversation", "turn", "concern", "emotion", "intensity",
 def load(config: params.Prepare) -> dict[str, list[Turn]]:
     """Return the turns of the configured source as train, validation and test.
 
+    The test split is what `test_split` says; what is drawn is drawn by config.split.
+
     Raises:
-        UserError: If the source cannot be read, or it names no conversations and config.split does
-            not accept that.
+        UserError: If the source cannot be read, it names no conversations and config.split does not
+            accept that, or the marks of the embedded test stories do not fit; names file and line.
     """
     rng = np.random.default_rng(config.seed)
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
@@ -37,6 +40,17 @@ def load(config: params.Prepare) -> dict[str, list[Turn]]:
             "conversation would stand in train and test; set prepare.split to by_turn to accept that leak"
         )
     return dialogue.split(turns, **shares, by=config.split, rng=rng)
+
+
+def test_split(config: params.Prepare) -> Literal["marked", "dev_file", "drawn"]:
+    """Say where the test split comes from.
+
+    It is the embedded stories that are marked as written for the test, the official development
+    file, or drawn from the source with the share config.test_fraction.
+    """
+    if config.source == "wassa_csv" and config.wassa_dev_csv is not None:
+        return "dev_file"
+    return "marked" if config.source == "embedded" and _test_stories(config) else "drawn"
 
 
 def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
@@ -82,8 +96,9 @@ def describe(config: params.Prepare) -> str:
 def load_demonstrations(config: params.Prepare, turns: Sequence[Turn]) -> list[dict]:
     """Return the demonstrations that answer some turns: {"utterance", "response"} each.
 
-    With the embedded source these are those of the given turns, of one split; any other source
-    shares none with the corpus, and gets all.
+    With the embedded source these are those of the given turns, of one split, so that by story or
+    by conversation none is about a turn of another; any other source shares no turn with the
+    corpus, and gets all.
 
     Raises:
         UserError: If the file is malformed, or a demonstration does not fit the response format;
@@ -112,30 +127,36 @@ def load_demonstrations(config: params.Prepare, turns: Sequence[Turn]) -> list[d
 
 
 def _embedded(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
-    """Split the corpus; the stories that stories.jsonl marks `test` are the test split.
+    """Split the corpus; the marked stories are the test split.
 
     They were written for that. Where none is marked, config.test_fraction is drawn.
     """
-    folder = Path(config.embedded_folder)
-    turns = wassa.read_labelled(folder / "turns.csv")
-    marked = _test_stories(folder / "stories.jsonl", {turn.story for turn in turns})
+    turns = wassa.read_labelled(Path(config.embedded_folder) / "turns.csv")
+    marked, known = _test_stories(config), {turn.story for turn in turns}
+    for story, place in marked.items():
+        if story not in known:
+            raise UserError(f"{place}: turns.csv has no turn on story {story!r}; mend article_id, or write its turns")
+    if not marked:
+        shares = {"validation": config.validation_fraction, "test": config.test_fraction}
+        return dialogue.split(turns, **shares, by=config.split, rng=rng)
     rest = [turn for turn in turns if turn.story not in marked]
-    test = 0.0 if marked else config.test_fraction
-    parts = dialogue.split(rest, validation=config.validation_fraction, test=test, by=config.split, rng=rng)
-    return parts | ({"test": [turn for turn in turns if turn.story in marked]} if marked else {})
+    parts = dialogue.split(rest, validation=config.validation_fraction, test=0.0, by=config.split, rng=rng)
+    return parts | {"test": [turn for turn in turns if turn.story in marked]}
 
 
-def _test_stories(path: Path, known: set[str]) -> set[str]:
-    """Return the stories that the file marks by `"part": "test"`; other values are refused."""
-    marked = set()
+def _test_stories(config: params.Prepare) -> dict[str, str]:
+    """Return the stories that stories.jsonl marks by `"part": "test"`, each with its file and line.
+
+    A story without `part` belongs to the corpus, as one with `"part": "corpus"`.
+    """
+    path = Path(config.embedded_folder) / "stories.jsonl"
+    marked = {}
     for number, row in enumerate(files.read_jsonl(path), start=1):
-        part, story = row.get("part", "corpus"), str(row.get("article_id", ""))
+        place, part = f"{path}, line {number}", row.get("part", "corpus")
         if part not in ("corpus", "test"):
-            raise UserError(f"{path}, line {number}: part is {part!r}; it must be corpus or test")
+            raise UserError(f"{place}: part is {part!r}; it must be corpus or test")
         if part == "test":
-            if story not in known:
-                raise UserError(f"{path}, line {number}: turns.csv has no turn on story {story!r}")
-            marked.add(story)
+            marked[str(row.get("article_id", ""))] = place
     return marked
 
 
@@ -146,8 +167,13 @@ def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[T
     if config.wassa_dev_csv is None:
         shares = {"validation": config.validation_fraction, "test": config.test_fraction}
         return dialogue.split(train, **shares, by=config.split, rng=rng)
-    # All ids of the dev file also occur in train, for other conversations.
     dev = wassa.read_labelled(Path(config.wassa_dev_csv), config.escapes, print)
-    dev = [replace(turn, conversation=f"dev-{turn.conversation}") for turn in dev]
+    # All conversation ids of the dev file also occur in train, for other conversations; those of
+    # stories mean the same ones in both.
+    names_stories = any(turn.story != turn.conversation for turn in dev)
+    dev = [
+        replace(turn, conversation=f"dev-{turn.conversation}", story=turn.story if names_stories else "")
+        for turn in dev
+    ]
     parts = dialogue.split(train, validation=config.validation_fraction, test=0.0, by=config.split, rng=rng)
     return parts | {"test": dev}

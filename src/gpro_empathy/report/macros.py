@@ -113,7 +113,7 @@ def _data(inputs: Inputs) -> dict[str, str]:
     described = sentences.DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
     return {
         "RunDataSentence": described,
-        "RunSplitSentence": sentences.SPLIT[data["split"]],
+        "RunSplitSentence": sentences.split(data),
         "RunDataLimit": sentences.DATA_LIMIT[data["source"]],
         "RunMinWords": latex.integer(inputs.sections["prepare"].min_prompt_words),
         "RunLeftOutShort": latex.integer(data["left_out"]["short"]),

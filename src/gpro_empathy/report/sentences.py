@@ -39,11 +39,21 @@ DATA_LIMIT = {
     "hub": "The labels are those of the data set, taken as they are.",
     "wassa_csv": "The raters were crowd workers who judged short chats about news; their ratings are one view of empathy.",
 }
+# By what a split keeps together: of three parts, and of training and validation alone.
 SPLIT = {
     "by_story": "Training, validation and test share no news story.",
     "by_conversation": "Training, validation and test share no conversation.",
     "by_turn": r"\textbf{The split is by turn}: turns of one conversation stand in training and in test, because the settings accept this leak. "
     "It inflates the scorer's quality, and the policy is tested on conversations that it has partly seen.",
+}
+SPLIT_BESIDE_TEST = {
+    "by_story": "Training and validation share no story.",
+    "by_conversation": "Training and validation share no conversation.",
+    "by_turn": "Training and validation are split by turn and share conversations.",
+}
+TEST_SPLIT = {
+    "marked": "The test stories were written for the test, and nothing about them is in training or validation.",
+    "dev_file": "The test split is the official development file.",
 }
 # By what advantages of summed terms are divided by, and for terms standardised one by one.
 AGGREGATION = {
@@ -114,6 +124,19 @@ _NEW_TRAINING = (
     r"standard deviation between trainings and $n$ the number of trainings behind the mean, as Student's prediction interval "
     r"does~\citep{hahn1991statistical}, with Satterthwaite's degrees of freedom. Verdicts go by this interval."
 )
+
+
+def split(data: Mapping) -> str:
+    """Say what training, validation and test share, and where the test split comes from."""
+    # Data without stories count each conversation as one of its own.
+    kept = "by_conversation" if data["split"] == "by_story" and data["stories"] is None else data["split"]
+    shared = ""
+    if data["shared_stories"]:
+        counts = latex.integer(data["splits"]["test"]["stories"]), latex.integer(data["shared_stories"])
+        shared = f" Of the {counts[0]} test stories, {counts[1]} are also in training or validation."
+    if data["test_split"] == "drawn":
+        return SPLIT[kept] + shared
+    return f"{TEST_SPLIT[data['test_split']]} {SPLIT_BESIDE_TEST[kept]}{shared}"
 
 
 def model_name(name: str) -> str:

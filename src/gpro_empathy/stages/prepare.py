@@ -1,11 +1,12 @@
-"""Read the source, split it, and choose the turns that serve as prompts.
+"""Read the source, split it by story, and choose the turns that serve as prompts.
 
-Reads   models/policy/                      the tokenizer, for the length of prompts
+Reads   the source that prepare.source names, and the demonstrations in prepare.embedded_folder
+        models/policy/                      the tokenizer, for the length of prompts
 Writes  data/prepared/<split>.jsonl         turns
         data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
         data/prepared/demonstrations_{train,validation}.jsonl  utterance and response in the format,
                                             for the warm start
-        reports/data.json                   sizes and label statistics
+        reports/data.json                   sizes, label statistics, where the test split comes from
 """
 
 from pathlib import Path
@@ -25,6 +26,7 @@ def main() -> None:
     demonstrations = {name: sources.load_demonstrations(config, splits[name]) for name in ("train", "validation")}
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
+    report |= {"test_split": sources.test_split(config)} | dialogue.count_stories(splits)
     report["left_out"] = {"short": 0, "long": 0}
     with files.atomic_path(PREPARED) as folder:
         for name, turns in splits.items():
