@@ -103,11 +103,11 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
 def comparison(rows: list[dict]) -> dict:
     """Return both policies' means, the mean difference per prompt, and p of a t-test.
 
-    The t-test is over conversations.
+    The t-test is over stories.
     """
     result = {}
     for name in MEASURED:
-        start, tuned = (by_conversation(rows, model, name) for model in ("warm_start", "tuned"))
+        start, tuned = (by_story(rows, model, name) for model in ("warm_start", "tuned"))
         result[name] = {
             "start": round(float(np.mean([row[name] for row in rows if row["model"] == "warm_start"])), 3),
             "tuned": round(float(np.mean([row[name] for row in rows if row["model"] == "tuned"])), 3),
@@ -119,12 +119,12 @@ def comparison(rows: list[dict]) -> dict:
     return result
 
 
-def by_conversation(rows: list[dict], model: str, name: str) -> np.ndarray:
-    """Return the mean of a measure by conversation, in one order for all policies."""
+def by_story(rows: list[dict], model: str, name: str) -> np.ndarray:
+    """Return the mean of a measure by story, in one order for all policies."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row["model"] == model:
-            values.setdefault(row["conversation"], []).append(float(row[name]))
+            values.setdefault(row["story"], []).append(float(row[name]))
     return np.array([np.mean(values[key]) for key in sorted(values)])
 
 

@@ -50,9 +50,7 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
 
 def corpus_prompts(bench: Bench, settings: params.Params) -> list[str]:
     """Return prompts of the embedded corpus that training would use, in a fixed random order."""
-    turns = sources.load(settings.prepare.model_copy(update={"source": "embedded", "split": "by_conversation"}))[
-        "train"
-    ]
+    turns = sources.load(settings.prepare.model_copy(update={"source": "embedded", "split": "by_story"}))["train"]
     texts = [turn.text for turn in turns if len(turn.text.split()) >= settings.prepare.min_prompt_words]
     order = np.random.default_rng(SEED).permutation(len(texts))
     counted = [(texts[i], len(loading.prompt_ids(bench.tokenizer, response_format.messages(texts[i])))) for i in order]

@@ -188,15 +188,17 @@ def _data() -> dict:
         "polarity": {"n": 800, "mean": 1.3, "sd": 0.6, "missing": 0},
         "empathy": {"n": 799, "mean": 2.1, "sd": 0.9, "missing": 1},
     }
-    split = {"conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
+    split = {"stories": 30, "conversations": 90, "turns": 800, "prompts": 700, "mean_words": 17.3, "labels": labels}
     return {
         "source": "embedded",
-        "split": "by_conversation",
+        "split": "by_story",
+        "test_split": "marked",
         "dataset": "data/embedded",
         "splits": {"train": split, "validation": split, "test": split},
         "demonstrations": {"train": 180, "used": 128},
         "left_out": {"short": 31, "long": 2},
         "stories": 42,
+        "shared_stories": 0,
     }
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,13 @@ CORPUS = Path(__file__).parents[2] / "data/embedded/turns.csv"
 texts = st.text(max_size=60)
 
 
-def made(conversations, turns=3):
-    return [Turn(f"c{c}", t, f"text {c} {t}", (), 1.0, 1.0, 1.0) for c in range(conversations) for t in range(turns)]
+def made(conversations, turns=3, per_story=1):
+    """Make turns of conversations, so many of them on one story."""
+    return [
+        Turn(f"c{c}", t, f"text {c} {t}", (), 1.0, 1.0, 1.0, f"s{c // per_story}")
+        for c in range(conversations)
+        for t in range(turns)
+    ]
 
 
 # Text
@@ -60,7 +66,7 @@ def test_control_characters_are_dropped_or_folded(code):
 def test_normalised_corpus_is_what_it_was_when_the_committed_results_were_made():
     turns = wassa.read_labelled(CORPUS)
     digest = hashlib.sha256("\n".join(turn.text for turn in turns).encode()).hexdigest()
-    assert digest == "022bd35f10df761b7aa297ab171b4c287da8a8a4fc8e3e1e4aea838033c09c6e"
+    assert digest == "3cee5d29cf75460871ad7d997a8ce3047262829180b9d7fc87de82b08e373508"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_refuses_a_turn_that_stands_twice():
 def test_turns_come_back_as_they_were_written(tmp_path):
     turns = [
         Turn("1", 0, "did you?", (), 0.6667, 1.0, None),
-        Turn("1", 1, "\u2028 yes", ("did you?",), 3.0, 2.0, 4.3333),
+        Turn("1", 1, "\u2028 yes", ("did you?",), 3.0, 2.0, 4.3333, "35"),
     ]
     dialogue.write_turns(tmp_path / "turns.jsonl", turns)
     assert dialogue.read_turns(tmp_path / "turns.jsonl") == turns
@@ -140,44 +146,81 @@ def test_refuses_lines_that_are_no_turns(tmp_path, line):
 
 
 @given(
-    lengths=st.lists(st.integers(1, 5), min_size=3, max_size=30),
+    stories=st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4), min_size=3, max_size=15),
+    by=st.sampled_from(["by_story", "by_conversation"]),
     shares=st.sampled_from([(0.1, 0.2), (0.3, 0.3), (0.1, 0.0), (0.01, 0.01)]),
     seed=st.integers(0, 100),
 )
-def test_splits_share_no_conversation_and_lose_no_turn(lengths, shares, seed):
-    turns = [Turn(f"c{c}", t, "x", (), None, None, None) for c, n in enumerate(lengths) for t in range(n)]
-    parts = dialogue.split(turns, validation=shares[0], test=shares[1], by_turn=False, rng=np.random.default_rng(seed))
+def test_splits_share_no_story_or_no_conversation_and_lose_no_turn(stories, by, shares, seed):
+    turns = [
+        Turn(f"s{s}c{c}", t, "x", (), None, None, None, f"s{s}")
+        for s, lengths in enumerate(stories)
+        for c, n in enumerate(lengths)
+        for t in range(n)
+    ]
+    parts = dialogue.split(turns, validation=shares[0], test=shares[1], by=by, rng=np.random.default_rng(seed))
     assert sorted(t.key for part in parts.values() for t in part) == sorted(t.key for t in turns)
-    conversations = [{t.conversation for t in part} for part in parts.values()]
-    assert sum(map(len, conversations)) == len(lengths)
+    units = [{t.story if by == "by_story" else t.conversation for t in part} for part in parts.values()]
+    assert sum(map(len, units)) == (len(stories) if by == "by_story" else sum(map(len, stories)))
     assert [bool(part) for part in parts.values()] == [True, True, shares[1] > 0]
 
 
-def test_split_takes_the_stated_shares_of_conversations():
-    parts = dialogue.split(made(50), validation=0.1, test=0.2, by_turn=False, rng=np.random.default_rng(0))
+@pytest.mark.parametrize(("by", "per_story"), [("by_conversation", 5), ("by_story", 1)])
+def test_split_takes_the_stated_shares_of_conversations(by, per_story):
+    turns = made(50, per_story=per_story)
+    parts = dialogue.split(turns, validation=0.1, test=0.2, by=by, rng=np.random.default_rng(0))
     assert {name: len(part) for name, part in parts.items()} == {"train": 105, "validation": 15, "test": 30}
+
+
+def test_split_by_story_keeps_all_conversations_of_a_story_together_and_by_conversation_does_not():
+    def shared(by):
+        turns = made(60, per_story=3)
+        parts = dialogue.split(turns, validation=0.1, test=0.2, by=by, rng=np.random.default_rng(0))
+        return dialogue.count_stories(parts)
+
+    assert shared("by_story") == {"stories": 20, "shared_stories": 0}
+    assert shared("by_conversation")["shared_stories"] > 0
+
+
+def test_turns_of_no_stated_story_stand_with_their_conversation():
+    turns = [replace(turn, story="") for turn in made(20)]
+    assert {turn.story for turn in turns} == {turn.conversation for turn in turns}
+    split = [
+        dialogue.split(turns, validation=0.2, test=0.2, by=by, rng=np.random.default_rng(0))
+        for by in ("by_story", "by_conversation")
+    ]
+    assert split[0] == split[1]
+    assert dialogue.count_stories(split[0]) == {"stories": None, "shared_stories": None}
 
 
 def test_split_depends_on_the_seed_and_not_on_the_order_of_turns():
     turns = made(30)
     one, again = (
-        dialogue.split(order, validation=0.2, test=0.2, by_turn=False, rng=np.random.default_rng(1))
+        dialogue.split(order, validation=0.2, test=0.2, by="by_story", rng=np.random.default_rng(1))
         for order in (turns, turns[::-1])
     )
-    other = dialogue.split(turns, validation=0.2, test=0.2, by_turn=False, rng=np.random.default_rng(2))
+    other = dialogue.split(turns, validation=0.2, test=0.2, by="by_story", rng=np.random.default_rng(2))
     assert {t.key for t in one["test"]} == {t.key for t in again["test"]}
     assert {t.key for t in one["test"]} != {t.key for t in other["test"]}
 
 
 def test_split_by_turn_takes_conversations_apart():
-    parts = dialogue.split(made(20), validation=0.2, test=0.3, by_turn=True, rng=np.random.default_rng(0))
+    parts = dialogue.split(made(20), validation=0.2, test=0.3, by="by_turn", rng=np.random.default_rng(0))
     assert [len(part) for part in parts.values()] == [30, 12, 18]
     assert {t.conversation for t in parts["train"]} & {t.conversation for t in parts["test"]}
 
 
-def test_refuses_to_split_too_few_conversations():
-    with pytest.raises(UserError, match="2 conversations cannot fill train, validation and test"):
-        dialogue.split(made(2), validation=0.1, test=0.2, by_turn=False, rng=np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("conversations", "by", "test", "message"),
+    [
+        (2, "by_conversation", 0.2, r"by_conversation: too few conversations \(2\) to fill train, validation and test"),
+        (6, "by_story", 0.2, r"by_story: too few stories \(2\) to fill train, validation and test; give more data"),
+        (3, "by_story", 0.0, r"by_story: too few stories \(1\) to fill train and validation;"),
+    ],
+)
+def test_refuses_to_split_too_few(conversations, by, test, message):
+    with pytest.raises(UserError, match=rf"prepare\.split {message}"):
+        dialogue.split(made(conversations, per_story=3), validation=0.1, test=test, by=by, rng=np.random.default_rng(0))
 
 
 # Describing
@@ -185,12 +228,12 @@ def test_refuses_to_split_too_few_conversations():
 
 def test_description_gives_sizes_and_label_statistics():
     turns = [
-        Turn("a", 0, "one two three", (), 1.0, 2.0, None),
-        Turn("a", 1, "four", (), 3.0, 2.0, None),
-        Turn("b", 0, "five six", (), None, 2.0, 4.0),
+        Turn("a", 0, "one two three", (), 1.0, 2.0, None, "s"),
+        Turn("a", 1, "four", (), 3.0, 2.0, None, "s"),
+        Turn("b", 0, "five six", (), None, 2.0, 4.0, "s"),
     ]
     found = dialogue.describe(turns)
-    assert (found["conversations"], found["turns"], found["mean_words"]) == (2, 3, 2.0)
+    assert (found["stories"], found["conversations"], found["turns"], found["mean_words"]) == (1, 2, 3, 2.0)
     assert found["labels"]["emotion"] == {"n": 2, "missing": 1, "mean": 2.0, "sd": pytest.approx(2**0.5)}
     assert found["labels"]["polarity"] == {"n": 3, "missing": 0, "mean": 2.0, "sd": 0.0}
     assert found["labels"]["empathy"] == {"n": 1, "missing": 2, "mean": 4.0, "sd": None}

@@ -4,11 +4,11 @@ from pathlib import Path
 import datasets
 import pytest
 
-from gpro_empathy.data import sources
+from gpro_empathy.data import dialogue, sources
 from gpro_empathy.files import UserError
 
 ROOT = Path(__file__).parents[2]
-HEADER = "id,conversation_id,turn_id,text,Emotion,EmotionalPolarity,Empathy\n"
+HEADER = "id,article_id,conversation_id,turn_id,text,Emotion,EmotionalPolarity,Empathy\n"
 SHARES = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 13}
 DEMONSTRATION = {
     "conversation": "0", "turn": 1, "concern": "the flood", "emotion": "fear", "intensity": 3,
@@ -16,16 +16,26 @@ DEMONSTRATION = {
 }  # fmt: skip
 
 
-def write_turns(path, conversations, turns=2):
-    rows = [f"{c}{t},{c},{t},said {c} {t},1,2,3\n" for c in range(conversations) for t in range(turns)]
+def write_turns(path, conversations, turns=2, article=lambda conversation: "NULL"):
+    rows = [f"{c}{t},{article(c)},{c},{t},said {c} {t},1,2,3\n" for c in range(conversations) for t in range(turns)]
     path.write_text(HEADER + "".join(rows))
     return path
 
 
+def write_stories(folder, marks):
+    """Write stories 100, 101, ... with these values of `part`, or without where it is None."""
+    rows = [{"article_id": 100 + i} | ({"part": part} if part else {}) for i, part in enumerate(marks)]
+    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.fixture
 def embedded(settings, tmp_path):
-    """Return prepare's settings for a made-up corpus of 10 conversations with one demonstration."""
-    write_turns(tmp_path / "turns.csv", 10)
+    """Return prepare's settings for a made-up corpus with one demonstration.
+
+    It has 20 conversations on 10 stories, of which none is marked.
+    """
+    write_turns(tmp_path / "turns.csv", 20, article=lambda conversation: 100 + conversation // 2)
+    write_stories(tmp_path, [None] * 10)
     (tmp_path / "demonstrations.jsonl").write_text(json.dumps(DEMONSTRATION) + "\n")
     return settings.prepare.model_copy(update=SHARES | {"embedded_folder": str(tmp_path)})
 
@@ -40,10 +50,51 @@ def conversations(parts):
     return {name: {turn.conversation for turn in turns} for name, turns in parts.items()}
 
 
-def test_embedded_corpus_is_split_by_conversation(embedded):
-    parts = conversations(sources.load(embedded))
-    assert {name: len(part) for name, part in parts.items()} == {"train": 7, "validation": 1, "test": 2}
-    assert len(set.union(*parts.values())) == 10
+def stories(parts):
+    return {name: {turn.story for turn in turns} for name, turns in parts.items()}
+
+
+def test_stories_without_a_mark_are_drawn_whole_for_every_split(embedded):
+    parts = sources.load(embedded)
+    assert {name: len(part) for name, part in stories(parts).items()} == {"train": 7, "validation": 1, "test": 2}
+    assert {name: len(part) for name, part in conversations(parts).items()} == {"train": 14, "validation": 2, "test": 4}
+    assert len(set.union(*stories(parts).values())) == 10
+    assert sources.test_split(embedded) == "drawn"
+
+
+@pytest.mark.parametrize("split", ["by_story", "by_conversation", "by_turn"])
+def test_marked_stories_are_the_test_split_and_nothing_of_them_is_elsewhere(embedded, split):
+    write_stories(Path(embedded.embedded_folder), ["corpus", "test", None, "corpus", "test", *["corpus"] * 5])
+    config = embedded.model_copy(update={"split": split, "test_fraction": 0.9})
+    parts = sources.load(config)
+    assert stories(parts)["test"] == {"101", "104"}
+    assert not stories(parts)["test"] & (stories(parts)["train"] | stories(parts)["validation"])
+    assert sum(map(len, parts.values())) == 40
+    assert len(parts["test"]) == 8
+    shared = stories(parts)["train"] & stories(parts)["validation"]
+    assert parts["validation"]
+    assert split != "by_story" or not shared
+    assert sources.test_split(config) == "marked"
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        (["corpus", "Test"], r"stories\.jsonl, line 2: part is 'Test'; it must be corpus or test"),
+        ([None] * 10 + ["test"], r"stories\.jsonl, line 11: turns\.csv has no turn on story '110'; mend article_id"),
+        (["test"] * 10, r"by_story: too few stories \(0\) to fill train and validation"),
+    ],
+)
+def test_refuses_marks_that_do_not_fit(embedded, marks, message):
+    write_stories(Path(embedded.embedded_folder), marks)
+    with pytest.raises(UserError, match=message):
+        sources.load(embedded)
+
+
+def test_refuses_a_corpus_without_its_stories(embedded):
+    (Path(embedded.embedded_folder) / "stories.jsonl").unlink()
+    with pytest.raises(UserError, match=r"stories\.jsonl"):
+        sources.load(embedded)
 
 
 def test_same_seed_gives_the_same_split(embedded):
@@ -57,11 +108,24 @@ def test_official_dev_file_is_the_test_split_although_it_repeats_conversation_id
     assert [turn.conversation for turn in parts["test"]] == ["dev-0", "dev-0", "dev-1", "dev-1", "dev-2", "dev-2"]
     assert len(parts["train"]) + len(parts["validation"]) == 20
     assert len(conversations(parts)["validation"]) == 1
+    # Without articles each conversation is a story, and none of dev is one of train.
+    assert stories(parts)["test"] == conversations(parts)["test"]
+    assert sources.test_split(wassa(settings, train, dev)) == "dev_file"
+
+
+def test_stories_of_the_official_dev_file_are_those_of_train_where_both_name_them(settings, tmp_path):
+    train = write_turns(tmp_path / "train.csv", 10, article=lambda conversation: conversation // 2)
+    dev = write_turns(tmp_path / "dev.csv", 2, article=lambda conversation: 4 + conversation)
+    parts = sources.load(wassa(settings, train, dev))
+    assert stories(parts)["test"] == {"4", "5"}
+    assert not stories(parts)["train"] & stories(parts)["validation"]
+    assert dialogue.count_stories(parts) == {"stories": 6, "shared_stories": 1}
 
 
 def test_official_train_file_alone_is_split_in_three(settings, tmp_path):
     parts = conversations(sources.load(wassa(settings, write_turns(tmp_path / "train.csv", 10))))
     assert [len(part) for part in parts.values()] == [7, 1, 2]
+    assert sources.test_split(wassa(settings, "train.csv")) == "drawn"
 
 
 def test_refuses_wassa_without_a_file(settings):
@@ -81,7 +145,7 @@ def hub_folder(tmp_path):
     return tmp_path
 
 
-def hub(settings, folder, split="by_conversation"):
+def hub(settings, folder, split="by_story"):
     update = SHARES | {"source": "hub", "hub_dataset": str(folder), "split": split}
     return settings.prepare.model_copy(update=update)
 
@@ -128,9 +192,10 @@ def test_name_of_the_data_holds_no_path(settings, source, name):
 # Demonstrations
 
 
-def test_demonstrations_are_those_of_training_conversations_alone(settings):
+def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_test_story(settings):
     config = settings.prepare.model_copy(update={"embedded_folder": str(ROOT / "data/embedded")})
-    train = sources.load(config)["train"]
+    parts = sources.load(config)
+    train = parts["train"]
     found = sources.load_demonstrations(config, train)
     texts = {turn.text for turn in train}
     rows = [json.loads(line) for line in (ROOT / "data/embedded/demonstrations.jsonl").read_text().splitlines()]
@@ -138,6 +203,21 @@ def test_demonstrations_are_those_of_training_conversations_alone(settings):
     assert len(found) == sum(f"{row['conversation']}.{row['turn']}" in keys for row in rows)
     assert 0 < len(found) < len(rows)
     assert {row["utterance"] for row in found} <= texts
+    story = {turn.key: turn.story for turns in parts.values() for turn in turns}
+    shown = {story[f"{row['conversation']}.{row['turn']}"] for row in rows}
+    assert not shown & stories(parts)["test"]
+    assert len(found) + len(sources.load_demonstrations(config, parts["validation"])) == len(rows)
+    # The comment of warm_start.demonstrations says how many there are.
+    assert f"training stories, {len(found):,} of the embedded corpus)" in (ROOT / "params.yaml").read_text()
+
+
+def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(settings):
+    config = settings.prepare.model_copy(update={"embedded_folder": str(ROOT / "data/embedded")})
+    parts = stories(sources.load(config))
+    assert config.split == "by_story"
+    rows = [json.loads(line) for line in (ROOT / "data/embedded/stories.jsonl").read_text().splitlines()]
+    assert parts["test"] == {str(row["article_id"]) for row in rows if row["part"] == "test"}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(rows)
 
 
 def test_other_sources_may_use_every_demonstration(embedded):

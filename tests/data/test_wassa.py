@@ -43,17 +43,23 @@ def table(content, escapes="auto"):
 
 def test_train_layout_is_read_with_escapes_and_missing_labels(tmp_path):
     assert read(tmp_path, f"{TRAIN}\n{TRAIN_ROWS}") == [
-        Turn("1", 0, "did you read it?", (), 0.6667, 1.0, 0.6667),
-        Turn("1", 1, 'Yes, "all" of it. It hurt.', ("did you read it?",), 3.0, 2.0, 4.3333),
-        Turn("2", 0, "hi", (), None, None, None),
+        Turn("1", 0, "did you read it?", (), 0.6667, 1.0, 0.6667, "35"),
+        Turn("1", 1, 'Yes, "all" of it. It hurt.', ("did you read it?",), 3.0, 2.0, 4.3333, "35"),
+        Turn("2", 0, "hi", (), None, None, None, "35"),
     ]
 
 
 def test_dev_layout_is_read(tmp_path):
     assert read(tmp_path, f"{DEV}\n{DEV_ROWS}") == [
-        Turn("68", 1, "Hello how are you?", (), 1.0, 1.0, 1.0),
-        Turn("68", 2, "Fine.", ("Hello how are you?",), 2.0, 1.0, 2.0),
+        Turn("68", 1, "Hello how are you?", (), 1.0, 1.0, 1.0, "8"),
+        Turn("68", 2, "Fine.", ("Hello how are you?",), 2.0, 1.0, 2.0, "8"),
     ]
+
+
+@pytest.mark.parametrize("article", ["NULL", "", " nan "])
+def test_turn_of_no_article_is_of_the_story_of_its_conversation(tmp_path, article):
+    (turn,) = read(tmp_path, f"{TEST}\n0,{article},5,0,7,so sad\n")
+    assert turn.story == "5"
 
 
 def test_file_without_label_columns_has_no_labels(tmp_path):
@@ -208,9 +214,9 @@ def test_refuses_a_missing_file(tmp_path):
 
 def test_json_lines_are_read_as_the_same_table_in_csv_is(tmp_path):
     rows = [
-        {"conversation_id": 1, "turn_id": 0, "text": "did you read it?", "Emotion": 0.6667, "EmotionalPolarity": 1, "Empathy": 0.6667},
-        {"conversation_id": 1, "turn_id": 1, "text": 'Yes, "all" of it. It hurt.', "Emotion": 3, "EmotionalPolarity": 2, "Empathy": 4.3333},
-        {"conversation_id": 2, "turn_id": 0, "text": "hi", "Emotion": None, "EmotionalPolarity": None, "Empathy": "NULL"},
+        {"article_id": 35, "conversation_id": 1, "turn_id": 0, "text": "did you read it?", "Emotion": 0.6667, "EmotionalPolarity": 1, "Empathy": 0.6667},
+        {"article_id": 35, "conversation_id": 1, "turn_id": 1, "text": 'Yes, "all" of it. It hurt.', "Emotion": 3, "EmotionalPolarity": 2, "Empathy": 4.3333},
+        {"article_id": 35, "conversation_id": 2, "turn_id": 0, "text": "hi", "Emotion": None, "EmotionalPolarity": None, "Empathy": "NULL"},
     ]  # fmt: skip
     assert read(tmp_path, "\n".join(map(json.dumps, rows))) == read(tmp_path, f"{TRAIN}\n{TRAIN_ROWS}")
 

@@ -121,11 +121,35 @@ def test_no_sentence_claims_a_gain_where_there_is_none(tmp_path):
 def test_other_sources_of_data_are_described_as_what_they_are(tmp_path, source, word):
     make_report(tmp_path)
     data = json.loads((tmp_path / "reports/data.json").read_text())
-    files.write_json(tmp_path / "reports/data.json", {**data, "source": source, "dataset": "a/b", "split": "by_turn"})
+    changed = {"source": source, "dataset": "a/b", "split": "by_turn", "test_split": "drawn"}
+    files.write_json(tmp_path / "reports/data.json", data | changed)
     write_numbers.run(SECTIONS, tmp_path)
     assert re.search(word, words(tmp_path))
     assert "synthetic" not in words(tmp_path)
     assert "split is by turn" in words(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "test_split", "stories", "shared", "said"),
+    [
+        ("by_story", "drawn", 9, 0, "Training, validation and test share no story."),
+        ("by_story", "drawn", None, None, "Training, validation and test share no conversation."),
+        (
+            "by_conversation",
+            "drawn",
+            9,
+            2,
+            r"share no conversation. Of the \\num\{3\} test stories, \\num\{2\} are also",
+        ),
+        ("by_story", "marked", 9, 0, "were written for the test, .* Training and validation share no story.$"),
+        ("by_turn", "marked", 9, 0, "were written for the test, .* Training and validation are split by turn"),
+        ("by_story", "dev_file", 9, 2, r"development file. Training .* share no story. Of the \\num\{3\} test stories"),
+        ("by_story", "dev_file", None, None, "official development file. Training .* share no conversation."),
+    ],
+)
+def test_split_is_told_as_it_was_made(split, test_split, stories, shared, said):
+    data = {"split": split, "test_split": test_split, "stories": stories, "shared_stories": shared}
+    assert re.search(said, sentences.split(data | {"splits": {"test": {"stories": 3}}}))
 
 
 @pytest.mark.parametrize(("stories", "words_of_it"), [(42, r"about \num{42} invented"), (None, "about invented")])

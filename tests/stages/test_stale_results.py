@@ -184,4 +184,5 @@ def test_another_folder_of_the_embedded_corpus_is_a_dependency(repository, chang
     values["prepare"]["embedded_folder"] = "data/elsewhere"
     shutil.copytree(repository.path("data/embedded"), repository.path("data/elsewhere"))
     changed(repository.path("params.yaml"), yaml.safe_dump(values))
-    assert {"data/elsewhere/turns.csv", "data/elsewhere/demonstrations.jsonl"} <= repository.status()["prepare"].keys()
+    read = {f"data/elsewhere/{name}" for name in ("demonstrations.jsonl", "stories.jsonl", "turns.csv")}
+    assert read <= repository.status()["prepare"].keys()

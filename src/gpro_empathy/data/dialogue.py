@@ -111,7 +111,7 @@ def split(
     counts = [max(1, round(share * len(groups))) if share else 0 for share in (validation, test)]
     if sum(counts) >= len(groups):
         filled = "train and validation" if not test else "train, validation and test"
-        raise UserError(f"prepare.split {by}: {len(groups)} {plural} cannot fill {filled}; give more data")
+        raise UserError(f"prepare.split {by}: too few {plural} ({len(groups)}) to fill {filled}; give more data")
     part = dict.fromkeys(order, "train")
     part.update(dict.fromkeys(order[: counts[0]], "validation"))
     part.update(dict.fromkeys(order[counts[0] : sum(counts)], "test"))

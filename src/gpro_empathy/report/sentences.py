@@ -29,7 +29,7 @@ DATA_LIMIT = {
     "hub": "The labels are those of the data set, taken as they are.",
     "wassa_csv": "The raters were crowd workers who judged short chats about news; their ratings are one view of empathy.",
 }
-# By what the split keeps together: where all three parts are drawn, and where training and validation alone are.
+# By what a split keeps together: of three parts, and of training and validation alone.
 SPLIT = {
     "by_story": "Training, validation and test share no story.",
     "by_conversation": "Training, validation and test share no conversation.",
@@ -43,7 +43,7 @@ SPLIT_BESIDE_TEST = {
 }
 TEST_SPLIT = {
     "marked": "The test stories were written for the test, and nothing about them is in training or validation.",
-    "dev_file": "The test split is the official development file{shared}.",
+    "dev_file": "The test split is the official development file.",
 }
 # By what advantages of summed terms are divided by, and for terms standardised one by one.
 AGGREGATION = {
@@ -118,13 +118,13 @@ def split(data: Mapping) -> str:
     """Say what training, validation and test share, and where the test split comes from."""
     # Data without stories count each conversation as one of its own.
     kept = "by_conversation" if data["split"] == "by_story" and data["stories"] is None else data["split"]
-    if data["test_split"] == "drawn":
-        return SPLIT[kept]
     shared = ""
-    if data["shared_stories"] is not None:
-        counts = latex.integer(data["shared_stories"]), latex.integer(data["splits"]["test"]["stories"])
-        shared = f", of whose {counts[1]} stories {counts[0]} are also in training or validation"
-    return f"{TEST_SPLIT[data['test_split']].format(shared=shared)} {SPLIT_BESIDE_TEST[kept]}"
+    if data["shared_stories"]:
+        counts = latex.integer(data["splits"]["test"]["stories"]), latex.integer(data["shared_stories"])
+        shared = f" Of the {counts[0]} test stories, {counts[1]} are also in training or validation."
+    if data["test_split"] == "drawn":
+        return SPLIT[kept] + shared
+    return f"{TEST_SPLIT[data['test_split']]} {SPLIT_BESIDE_TEST[kept]}{shared}"
 
 
 def model_name(name: str) -> str:
