@@ -13,6 +13,7 @@ from pathlib import Path
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
+from gpro_empathy.response_format import SYSTEM_PROMPT
 
 PREPARED = Path("data/prepared")
 FOLDER = Path("data/embedded/warm_start")
@@ -26,11 +27,12 @@ REMEDY = (
 
 
 def decides(policy: params.Policy, config: params.WarmStart, demonstrations: Sequence[Mapping]) -> dict:
-    """Return what decides the adapter: settings by key, and the SHA-256 of the demonstrations."""
+    """Return what decides the adapter: settings by key, and a SHA-256 of prompt and demonstrations."""
     settings = {f"policy.{key}": getattr(policy, key) for key in POLICY_KEYS}
     settings |= {f"warm_start.{key}": getattr(config, key) for key in WARM_START_KEYS}
-    rows = json.dumps([[row["utterance"], row["response"]] for row in demonstrations], ensure_ascii=False)
-    return settings | {"demonstrations": hashlib.sha256(rows.encode()).hexdigest()}
+    shown = [SYSTEM_PROMPT, *([row["utterance"], row["response"]] for row in demonstrations)]
+    digest = hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()
+    return settings | {"demonstrations": digest}
 
 
 def check(wanted: Mapping, folder: Path = FOLDER) -> dict:
@@ -50,6 +52,6 @@ def check(wanted: Mapping, folder: Path = FOLDER) -> dict:
     for key, value in wanted.items():
         if record["decided_by"].get(key) != value:
             kept = record["decided_by"].get(key)
-            said = "other demonstrations" if key == "demonstrations" else f"{key} {kept!r}, not {value!r}"
+            said = "another system prompt or other demonstrations" if key == "demonstrations" else f"{key} {kept!r}, not {value!r}"
             raise UserError(f"{folder}: the kept warm start was trained with {said}; {REMEDY}")
     return record
