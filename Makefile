@@ -138,6 +138,11 @@ search: .venv/ready scm  ## Try the GRPO settings of bench/search_grpo.yaml on t
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
+.PHONY: reward-terms
+reward-terms: .venv/ready scm  ## Which reward terms tell sensible answers from others, of those that were read? Into bench/reward_terms.md
+	@$(BIN)/dvc repro train_scorer warm_start
+	@$(BIN)/python bench/reward_terms.py
+
 .PHONY: scorer-benchmark
 scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>)
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make scorer-benchmark WASSA=<folder>" >&2; exit 1)

@@ -30,17 +30,25 @@ ENOUGH = 0.7
 
 def main() -> None:
     """Score the answers and write the table."""
-    with READINGS.open(encoding="utf-8", newline="") as stream:
-        readings = list(csv.DictReader(stream))
+    readings = read(READINGS)
     turns = {turn.key: turn for turn in dialogue.read_turns(TURNS)}
-    chosen = [turns[row["prompt_id"]] for row in readings]
-    responses = [response_format.parse_response(row["text"]) for row in readings]
+    chosen = [turns[prompt] for prompt, _ in readings]
+    responses = [response_format.parse_response(text) for _, text in readings]
     scores = score([turn.text for turn in chosen], responses)
-    sensible = np.array([row["sense"] == "2" for row in readings])
-    empathetic = np.array([row["empathetic"] == "1" for row in readings])
+    sensible, empathetic = np.array(list(readings.values())).T
     story = np.array([turn.story for turn in chosen])
     files.write_text(RESULT, report(scores, sensible, empathetic, story))
     print(RESULT.read_text())
+
+
+def read(path: Path) -> dict[tuple[str, str], tuple[bool, bool]]:
+    """Return by (prompt, text) whether every reader found the answer sensible, and empathetic."""
+    marks: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            mark = row["sense"] == "2", row["empathetic"] == "1"
+            marks.setdefault((row["prompt_id"], row["text"]), []).append(mark)
+    return {item: tuple(map(all, zip(*found, strict=True))) for item, found in marks.items()}
 
 
 def score(utterances: list[str], responses: list[response_format.Response]) -> dict[str, np.ndarray]:
@@ -62,8 +70,8 @@ def report(scores: dict[str, np.ndarray], sensible: np.ndarray, empathetic: np.n
     lines = [
         "# What reward terms tell apart",
         "",
-        f"{len(sensible)} answers to validation prompts, {sensible.sum()} of them sensible and {empathetic.sum()} empathetic; read by a",
-        "language model, blind to policy and scores ([rules](../data/ratings/README.md)). AUC, with a 95 % interval from",
+        f"{len(sensible)} answers to validation prompts, {sensible.sum()} of them sensible and {empathetic.sum()} empathetic in both",
+        "readings by a language model, blind to policy and scores ([rules](../data/ratings/README.md)). AUC, with a 95 % interval from",
         f"{RESAMPLES} resamples of whole stories, of which there are {len(set(story))}.",
         "",
         "| term | sensible | interval | empathetic |",
