@@ -21,7 +21,7 @@ from gpro_empathy import calibration, entry_point, files, params, rewards, text_
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.scorer import kinds
-from gpro_empathy.stages import rollout, train_grpo
+from gpro_empathy.stages import train_grpo
 from gpro_empathy.training import grpo_run, rollouts
 
 HERE = Path(__file__).parent
@@ -30,8 +30,7 @@ CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
 TRIED = ("policy", "rewards", "train_grpo", "rollout")
 VALIDATION = train_grpo.PROMPTS / "prompts_validation.jsonl"
 MEASURED = (
-    "empathy_raw", "audit_empathy_raw", "semantic_similarity_raw", "combined_reference", "well_formed", "overlap",
-    "distinct_2", "answer_words",
+    "empathy_raw", "likelihood_raw", "semantic_similarity_raw", "well_formed", "overlap", "distinct_2", "answer_words",
 )  # fmt: skip
 
 
@@ -66,10 +65,11 @@ def measure(config: params.Params) -> dict:
     """Train one candidate and compare it with the policy that it started from."""
     base = loading.load_base(config.policy, train_grpo.POLICY)
     tokenizer = loading.load_tokenizer(train_grpo.POLICY)
+    start = rewards.StartingPolicy(config.policy, train_grpo.POLICY, train_grpo.WARM_START)
     run = grpo_run.Run(
         model=loading.add_lora(base, config.policy, adapters.adapter_in(train_grpo.WARM_START)),
         tokenizer=tokenizer,
-        rewards=rewards.load(config.rewards, train_grpo.SCORER),
+        rewards=rewards.load(config.rewards, train_grpo.SCORER, start),
         train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
         sample_prompts=[turn.text for turn in dialogue.read_turns(VALIDATION)],
         config=config.train_grpo,
@@ -97,7 +97,8 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
         turns,
         config.rollout,
     )
-    return rollouts.score(samples, model, kinds.load(rollout.AUDIT_SCORER))
+    # The held-out scorer is kept out of the search: what audits the result must not choose it.
+    return rollouts.score(samples, model, kinds.load(train_grpo.SCORER))
 
 
 def comparison(rows: list[dict]) -> dict:
