@@ -214,6 +214,40 @@ class Audit(RewardAudit):
     templates: Templates
 
 
+class PolicyReadings(TypedDict):
+    """What readers found in the answers of a policy: `readings.summary`.
+
+    Of `answers` answers on `stories` stories, `nonsense`, `off` and `sensible` are counts of the
+    marks of sense, and `shares` their shares, by the same names, and that of `empathetic` ones.
+    """
+
+    answers: int
+    stories: int
+    nonsense: int
+    off: int
+    sensible: int
+    empathetic: int
+    shares: dict[str, Estimate]
+
+
+class ReaderAgreement(TypedDict):
+    """Cohen's kappa of two readers on what is sensible, over the answers that both read."""
+
+    readers: list[str]
+    answers: int
+    kappa: float | None
+
+
+class Readings(TypedDict):
+    """What `readings.summary` returns; policies of which nothing was read are left out."""
+
+    readings: int
+    of_another_run: int
+    readers: list[str]
+    policies: dict[str, PolicyReadings]
+    agreement: list[ReaderAgreement]
+
+
 class AtTemperature(TypedDict):
     """What one temperature changes against the configured one."""
 
@@ -287,6 +321,7 @@ class Analysis(RolloutAnalysis):
     conditions: Conditions
     between_trainings: SpreadSource
     temperature: TemperatureEffect
+    readings: Readings
 
 
 class StudyRow(TypedDict):
