@@ -167,7 +167,7 @@ def write_reports(
         {"empathy": {"mean": 1.9, "sd": 0.6}, "semantic_similarity": {"mean": 0.4, "sd": 0.15}},
     )
     settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",
-                "load_in_4bit": True, "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
+                "load_in_4bit": True, "dtype": "bfloat16", "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
     _json(training / "settings.json", settings)
     enabled = {
         "enabled": True,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import made_up
 from gpro_empathy import files, params
+from gpro_empathy.analysis import readings
 from gpro_empathy.report import page_tables, web_page
 from gpro_empathy.report.number_format import PAGE
 from gpro_empathy.stages import analyse_rewards, write_page
@@ -302,6 +303,19 @@ def test_page_leads_with_a_study_of_several_trainings(analysis):
     told = page_tables.findings(analysis, study)[0]["text"]
     assert f"label units ({mean} for the mean over trainings, {new} for a new training)" in told
     assert "no study of several is at hand" in page_tables.findings(analysis, None)[0]["text"]
+
+
+def test_page_shows_what_readers_found_where_answers_were_read(analysis):
+    assert "No readings of this run's answers are at hand" in page_tables.findings(analysis, None)[1]["text"]
+    row = next(row for row in made_up.rollouts() if row["model"] == "tuned")
+    read = [readings.Reading("tuned", 23, row["prompt_id"], row["text"], 1, 1, "A")]
+    told = analysis | {"readings": readings.summary(read, [row], 0.95)}
+    assert "0 (0%) are sensible replies" in page_tables.findings(told, None)[1]["text"]
+    first, *rest = page_tables.tables(told, None)
+    assert len(rest) == len(page_tables.tables(analysis, None))
+    assert [len(cells) for cells in first["rows"]] == [len(first["header"])]
+    assert first["rows"][0][:3] == ["tuned", "1", "1"]
+    assert "responses: 1, by one reader." in first["note"]
 
 
 @pytest.mark.parametrize(

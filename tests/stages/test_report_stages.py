@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import made_up
-from gpro_empathy import files, params
+from gpro_empathy import csv_table, files, params
 from gpro_empathy.report import figures as draw
 from gpro_empathy.report import latex, latex_tables, provenance, sentences, typeset, verdicts
 from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
@@ -34,6 +34,7 @@ def make_report(root, effect="gain", **made):
     (root / "paper").mkdir()
     for name in ("main.tex", "references.bib"):
         shutil.copy(ROOT / "paper" / name, root / "paper")
+    shutil.copy(ROOT / "reports/protocol.yaml", root / "reports")
     grpo = PARAMS.train_grpo.model_copy(update={"seeds": list(made.get("seeds", (23,)))})
     analyse_rewards.run(CONFIG, PARAMS.rewards, grpo, root)
     write_numbers.run(SECTIONS, root)
@@ -133,7 +134,7 @@ def test_other_sources_of_data_are_described_as_what_they_are(tmp_path, source, 
 @pytest.mark.parametrize(
     ("split", "test_split", "stories", "shared", "said"),
     [
-        ("by_story", "drawn", 9, 0, "Training, validation and test share no story."),
+        ("by_story", "drawn", 9, 0, "Training, validation and test share no news story."),
         ("by_story", "drawn", None, None, "Training, validation and test share no conversation."),
         (
             "by_conversation",
@@ -184,7 +185,10 @@ def test_results_table_holds_declared_and_audited_metrics_once(tmp_path):
     make_report(tmp_path)
     text = (tmp_path / "paper/generated/results_table.tex").read_text()
     _, declared, audited = text.split(r"\midrule")
-    assert [line.split(" & ")[0] for line in audited.splitlines() if " & " in line] == ["stock phrase in the answer"]
+    assert [line.split(" & ")[0] for line in audited.splitlines() if " & " in line] == [
+        "stock phrase in the answer",
+        "share of the commonest stated intensity",
+    ]
     assert declared.count(r"\\") == len(CONFIG.metrics)
     analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
     analysis["metric_order"].append("stock_phrase")
@@ -199,14 +203,17 @@ def test_settings_without_a_value_are_left_out_of_the_table():
     assert r"load\_in\_4bit & yes" in table
 
 
-def test_examples_hold_typical_and_extreme_prompts_and_typical_and_worst_responses(tmp_path):
+def test_examples_hold_typical_prompts_and_responses_and_then_the_extremes(tmp_path):
     make_report(tmp_path)
     text = (tmp_path / "paper/generated/examples.tex").read_text()
     levels = {int(r["emotion"] + 0.5) for r in made_up.rollouts()}
     assert re.findall(r"Intensity (\d)", text) == [str(level) for level in sorted(levels)]
     assert text.count("Largest gain (") == 1
     assert text.count("Largest loss (") + text.count("Smallest gain (") == 2
-    assert text.count("Median of 120 responses") == 1
+    typical, extremes = text.split("Extremes}")
+    assert typical.count("Median of 120 tuned responses") == 1
+    assert not re.findall("Largest|Smallest|Lowest", typical)
+    assert "median" not in extremes.lower()
     lowest = sorted(r["empathy_raw"] for r in made_up.rollouts() if r["model"] == "tuned")[:2]
     assert re.findall(r"Lowest empathy.*?empathy ([\d.]+)", text, re.DOTALL) == [f"{value:.2f}" for value in lowest]
 
@@ -301,6 +308,79 @@ def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):
     assert "no study of several trainings is at hand" in (tmp_path / "paper/generated/study_table.tex").read_text()
 
 
+def read_answers(root, sensible, of=10):
+    """Write readings of tuned answers, the first `sensible` of them sensible; of two readers."""
+    rows = [row for row in made_up.rollouts() if row["model"] == "tuned" and row["sample"] == 0][:of]
+    readings = [
+        {"set": "s", "policy": "tuned-23", "prompt_id": row["prompt_id"], "text": row["text"], "sense": mark, "empathetic": 1, "reader": reader}
+        for n, row in enumerate(rows)
+        for mark in [2 if n < sensible else 0]
+        for reader in ("A", "B")
+    ]  # fmt: skip
+    readings.append(readings[0] | {"text": "of another run"})
+    files.write_text(root / analyse_rewards.RATINGS, csv_table.text(list(readings[0]), readings))
+
+
+@pytest.mark.parametrize(
+    ("sensible", "said"), [(4, "the answers do not make sense."), (5, "At least half of the tuned policy's answers")]
+)
+def test_report_says_whether_the_answers_that_were_read_make_sense(tmp_path, sensible, said):
+    read_answers(tmp_path, sensible)
+    make_report(tmp_path)
+    text = words(tmp_path)
+    share = (
+        rf"{sensible} ({10 * sensible}\%) are sensible replies, {10 - sensible} ({100 - 10 * sensible}\%) are nonsense"
+    )
+    assert f"Of 10 answers of the tuned policy that language models read, blind to policy and score, {share}" in text
+    assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
+    assert ("do not make sense" in text) == (sensible < 5)
+    assert "Readings of this run's responses: 20, by 2 readers." in text
+    assert (
+        "over the 10 answers that A and B both read, is 1.00. Of another run's responses, and not counted here: 1."
+        in text
+    )
+    table = (tmp_path / "paper/generated/readings_table.tex").read_text()
+    assert rf"tuned & 10 & 10 & {sensible}: \num{{0.{sensible}0}} " in table
+
+
+def test_report_without_readings_says_that_none_are_at_hand(tmp_path):
+    make_report(tmp_path)
+    assert "No readings of this run's answers are at hand" in words(tmp_path)
+    assert "do not make sense" not in words(tmp_path)
+    assert "no readings of this run's answers" in (tmp_path / "paper/generated/readings_table.tex").read_text()
+
+
+@pytest.mark.parametrize("verdict", verdicts.AUDIT)
+@pytest.mark.parametrize("signs", [[], ["self_bleu"]])
+@pytest.mark.parametrize("sensible", [None, 4, 5])
+def test_discussion_is_of_what_was_found(verdict, signs, sensible):
+    policies = {} if sensible is None else {"tuned": {"sensible": sensible, "answers": 10}}
+    audit = {"verdict": verdict, "templates": {"signs": signs}}
+    text = sentences.gains({"audit": audit, "readings": {"policies": policies}})
+    assert ("finds a sign of one" in text) == bool(signs)
+    assert ("most of the tuned answers do not make sense" in text) == (sensible == 4)
+    assert text.startswith(sentences.GAINS[verdict])
+
+
+def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
+    study = made_study(tmp_path)
+    assert (
+        "puts above zero the change that a new training would give on the reward's scorer, and on the held-out one."
+        in sentences.study_verdict(study)
+    )
+    study["metrics"]["audit_empathy_raw"] |= {"new_low": -0.1, "new_high": 0.3}
+    assert (
+        "scorer, and leaves open the sign of the change that it would give on the held-out one."
+        in sentences.study_verdict(study)
+    )
+    assert sentences.study_verdict(None) == "One training cannot say what the next one would give."
+
+
+def test_authors_are_those_of_the_citation_file():
+    names = re.findall(r"name: (.*)", (ROOT / "CITATION.cff").read_text())
+    assert re.findall(r"\\author\{(.*)\}", (ROOT / "paper/main.tex").read_text()) == [" and ".join(names)]
+
+
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("drifts", [[], ["overlap"]])
 def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):
@@ -365,6 +445,21 @@ def test_temperature_of_rewards_without_spread_has_no_effect_to_tell():
 )
 def test_further_terms_are_named_where_the_reward_has_any(weights, text):
     assert sentences.further_terms(weights) == text
+
+
+@pytest.mark.parametrize(
+    ("terms", "named", "described"),
+    [
+        (["empathy", "semantic_similarity"], "similarity of answer and utterance and the score of a learned", False),
+        (["likelihood", "empathy", "length"], "the score of a learned empathy regressor and the likelihood of", True),
+        (["overlap"], "no calibrated score", False),
+    ],
+)
+def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
+    weights = dict.fromkeys(terms, 1.0)
+    assert named in sentences.scored_terms(weights)
+    assert ("mean log-probability" in sentences.likelihood(weights)) == described
+    assert "likel" not in sentences.further_terms(weights)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +537,9 @@ def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_pat
     first = (tmp_path / "reports/paper.pdf").read_bytes()
     assert word in words(tmp_path)
     log = (tmp_path / "paper/build/main.log").read_text(errors="replace")
-    assert 6 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 10
+    assert 9 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 13
+    labels = (tmp_path / "paper/build/main.aux").read_text(errors="replace")
+    assert int(re.search(r"newlabel\{sec:examples\}\{\{[^}]*\}\{(\d+)\}", labels)[1]) <= 7
     if effect == "gain":
         paper.run(tmp_path)
         assert (tmp_path / "reports/paper.pdf").read_bytes() == first

@@ -13,18 +13,20 @@ WORST = 2
 
 
 def examples(table: pd.DataFrame) -> str:
-    """Typeset example prompts and responses.
+    """Typeset example prompts and responses, typical ones first.
 
-    These are the typical prompt of each intensity level, the extreme prompts, and single tuned
-    responses.
+    These are the typical prompt of each intensity level and the tuned response of median empathy;
+    then the extreme prompts, and the tuned responses of lowest empathy.
     """
     start = response_table.starting_policy(table)
     wide = response_table.per_prompt(table, "empathy_raw")
     change = (wide["tuned"] - wide[start]).sort_index().sort_values(kind="stable")
+    tuned = table[table["model"] == "tuned"].sort_values(["empathy_raw", "prompt_id", "seed", "sample"])
+    middle = [(f"Median of {len(tuned)} tuned responses", tuned.iloc[len(tuned) // 2])]
+    lowest = [("Lowest empathy of a tuned response", row) for _, row in tuned.head(WORST).iterrows()]
     parts = {
-        "Typical prompts by intensity": _typical_prompts(table, change, start),
-        "Largest gain and largest losses": _extreme_prompts(table, change, start),
-        "Typical and worst responses of the tuned policy": _tuned_responses(table),
+        "Typical answers": _typical_prompts(table, change, start) + _single(middle),
+        "Extremes": _extreme_prompts(table, change, start) + _single(lowest),
     }
     # A heading must not be left alone at the foot of a page, nor stand above nothing.
     headed = [
@@ -57,13 +59,9 @@ def _extreme_prompts(table: pd.DataFrame, change: pd.Series, start: str) -> list
     return parts
 
 
-def _tuned_responses(table: pd.DataFrame) -> list[str]:
-    """Show the tuned response of median raw empathy and those of the lowest."""
-    tuned = table[table["model"] == "tuned"].sort_values(["empathy_raw", "prompt_id", "seed", "sample"])
-    chosen = [(len(tuned) // 2, f"Median of {len(tuned)} responses"), *((n, "Lowest empathy") for n in range(WORST))]
-    return [
-        _box(title, tuned.iloc[place], [_reply(tuned.iloc[place])]) for place, title in chosen if place < len(tuned)
-    ]
+def _single(titled: Sequence[tuple[str, pd.Series]]) -> list[str]:
+    """Show single responses, each with its title."""
+    return [_box(title, row, [_reply(row)]) for title, row in titled]
 
 
 def _prompt(table: pd.DataFrame, prompt: str, policies: Sequence[str], title: str, change: float) -> str:

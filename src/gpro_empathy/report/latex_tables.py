@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import params
 from gpro_empathy.analysis import metric_names, reward_hacking, trainings
-from gpro_empathy.analysis.results import Analysis
+from gpro_empathy.analysis.results import Analysis, Readings
 from gpro_empathy.labels import LABELS
-from gpro_empathy.report import latex, template_table
+from gpro_empathy.report import latex, sense_table, template_table
 from gpro_empathy.report.number_format import LATEX
 
 # Columns of key and value in the table of settings.
@@ -35,7 +35,7 @@ def setup_table(sections: Sequence[params.Section]) -> str:
     height = max(len(part) for part in parts)
     parts = [part + [("", "")] * (height - len(part)) for part in parts]
     body = [[cell for pair in row for cell in pair] for row in zip(*parts, strict=True)]
-    columns = r"l>{\raggedright\arraybackslash}p{0.15\linewidth}"
+    columns = r"l>{\raggedright\arraybackslash}p{0.2\linewidth}"
     return latex.GENERATED + latex.tabular(f"@{{}}{columns * COLUMNS}@{{}}", ["setting", "value"] * COLUMNS, body)
 
 
@@ -211,3 +211,12 @@ def templates_table(analysis: Analysis) -> str:
         for rows in (template_table.measures(analysis, LATEX), template_table.explained(analysis, LATEX))
     ]
     return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, *parts)
+
+
+def readings_table(readings: Readings) -> str:
+    """Lay out what readers found in each policy's answers, if any were read."""
+    columns = len(sense_table.HEADER)
+    body = sense_table.rows(readings, LATEX) or [
+        [rf"\multicolumn{{{columns}}}{{@{{}}l@{{}}}}{{no readings of this run's answers are at hand}}"]
+    ]
+    return latex.GENERATED + latex.tabular("@{}l" + "r" * (columns - 1) + "@{}", sense_table.HEADER, body)

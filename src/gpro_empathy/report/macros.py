@@ -12,7 +12,7 @@ import pandas as pd
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
 from gpro_empathy.analysis.results import Analysis, Templates, Trend
-from gpro_empathy.report import latex, scorer_section, sentences, verdicts
+from gpro_empathy.report import latex, protocol, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
 # less.
@@ -24,8 +24,8 @@ class Inputs:
     """What the report is written from.
 
     These are the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
-    `study` is the analysis of several trainings, and `gpus` are the rehearsals on GPUs, in
-    reports/gpu.
+    `study` is the analysis of several trainings, `gpus` are the rehearsals on GPUs, in reports/gpu,
+    and `protocol` is the record of what was fixed when.
     """
 
     data: dict
@@ -38,6 +38,7 @@ class Inputs:
     log: pd.DataFrame
     timing: pd.DataFrame
     gpus: Sequence[dict]
+    protocol: protocol.Protocol
     sections: Mapping[str, params.Section]
 
 
@@ -53,6 +54,9 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
+        **_sense(inputs.analysis),
+        "RunGainsSentence": sentences.gains(inputs.analysis),
+        "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),
         "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }
 
@@ -80,6 +84,8 @@ def _method(inputs: Inputs) -> dict[str, str]:
         + ".",
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
+        "RunScoredTerms": sentences.scored_terms(rewards.weights),
+        "RunLikelihoodSentence": sentences.likelihood(rewards.weights),
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunWeights": ", ".join(
             f"{latex.escape(term.replace('_', ' '))} {latex.setting(weight)}"
@@ -114,6 +120,7 @@ def _data(inputs: Inputs) -> dict[str, str]:
     return {
         "RunDataSentence": described,
         "RunSplitSentence": sentences.split(data),
+        "RunDataStatement": sentences.DATA_STATEMENT[data["source"]].format(dataset=latex.escape(str(data["dataset"]))),
         "RunDataLimit": sentences.DATA_LIMIT[data["source"]],
         "RunMinWords": latex.integer(inputs.sections["prepare"].min_prompt_words),
         "RunLeftOutShort": latex.integer(data["left_out"]["short"]),
@@ -161,6 +168,7 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     return {
         "RunStudySentence": sentences.study(study, analysis["between_trainings"]),
         "RunStudySeeds": sentences.study_seeds(study),
+        "RunStudyVerdict": sentences.study_verdict(study),
     }
 
 
@@ -174,7 +182,7 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunConversations": latex.integer(analysis["conversations"]),
         "RunStories": latex.integer(analysis["stories"]),
         "RunResponses": latex.integer(analysis["responses"]),
-        "RunStartingPolicy": {"base": "the base model", "warm_start": "the warm-started model"}[start],
+        "RunStartingPolicy": verdicts.POLICIES[start],
         "RunHeadline": verdicts.HEADLINE[empathy["verdict"]],
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
         "RunEmpathyInterval": sentences.intervals(empathy, 2, trainings),
@@ -252,6 +260,16 @@ def _templates(found: Templates) -> dict[str, str]:
         "RunTemplateCriteria": latex.escape(verdicts.template_criteria(found["criteria"])),
         "RunTemplateSentence": latex.escape(verdicts.templates(found)),
         "RunExplainedSentence": sentences.explained(found["explained"]),
+    }
+
+
+def _sense(analysis: Analysis) -> dict[str, str]:
+    found = analysis["readings"]
+    return {
+        "RunSenseSentence": latex.escape(verdicts.sense(found, analysis["starting_policy"])),
+        "RunSenseVerdict": latex.escape(verdicts.SENSE[verdicts.sense_verdict(found)]),
+        "RunUnseenSentence": sentences.UNSEEN[verdicts.sense_verdict(found)],
+        "RunReadersSentence": latex.escape(verdicts.readers(found)),
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy.analysis import metric_names, trainings
 from gpro_empathy.analysis.results import Analysis, ByIntensity
-from gpro_empathy.report import template_table, verdicts
+from gpro_empathy.report import sense_table, template_table, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 
@@ -17,6 +17,7 @@ def findings(analysis: Analysis, study: Analysis | None) -> list[dict[str, str]]
     over = "One training was run, and no study of several is at hand."
     return [
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
+        {"what": "Sense", "text": verdicts.sense(analysis["readings"], analysis["starting_policy"])},
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
         {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
         {"what": "Side effects", "text": verdicts.drift(audit)},
@@ -34,6 +35,7 @@ def tables(analysis: Analysis, study: Analysis | None) -> list[dict]:
     of = "these weights" if len(analysis["training_seeds"]) == 1 else "the mean over trainings"
     return [
         *([] if study is None else [_trainings(study)]),
+        *([_readings(analysis)] if analysis["readings"]["policies"] else []),
         {
             "title": "Declared metrics",
             "note": f"Change: tuned less {against}, with intervals for {of} and for a new training; p adjusted over the "
@@ -90,6 +92,16 @@ def _trainings(study: Analysis) -> dict:
         "note": f"Change by tuning over trainings with the seeds {seeds}; lowest and highest of one training.",
         "header": ["Metric", "mean", "interval of the mean", "for a new training", "lowest", "highest"],
         "rows": rows,
+    }
+
+
+def _readings(analysis: Analysis) -> dict:
+    return {
+        "title": "Do the answers make sense?",
+        "note": f"Counts, each with its share and {percent(analysis['confidence'])} interval (Wilson's, as if the answers were independent, "
+        "though several are about one story). " + verdicts.readers(analysis["readings"]),
+        "header": list(sense_table.HEADER),
+        "rows": sense_table.rows(analysis["readings"], PAGE),
     }
 
 

@@ -1,9 +1,7 @@
 """What was fixed before the test stories were looked at, and every look since.
 
-The record is reports/protocol.yaml.
-
-The file is written by hand, once settings are chosen on the validation stories. A run whose
-settings are others is told apart from those that it dates.
+The record is reports/protocol.yaml. It is written by hand, once settings are chosen on the
+validation stories. A run whose settings are others is told apart from those that it dates.
 """
 
 import datetime
@@ -75,14 +73,17 @@ def differing(protocol: Protocol, sections: Mapping[str, params.Section]) -> lis
 
 
 def sentence(protocol: Protocol, sections: Mapping[str, params.Section]) -> str:
-    """Say when settings were frozen, and whether this run has others."""
+    """Say when metrics and settings were frozen, and whether this run has others."""
     looks = "; ".join(f"{latex.escape(look.what)} ({look.date.isoformat()})" for look in protocol.runs)
     since = f" Runs on test since then: {looks}." if looks else " No run on test is recorded since then."
     text = (
         f"{latex.escape(protocol.selection)} Metrics and settings were frozen on {protocol.frozen.isoformat()}, before any "
         f"response to a test story was read or scored.{since}"
     )
-    if keys := differing(protocol, sections):
-        listed = ", ".join(rf"\stage{{{latex.escape(key)}}}" for key in keys)
+    keys = differing(protocol, sections)
+    if protocol.metrics != sections["analyse_rewards"].metrics:
+        keys.append("analyse_rewards.metrics")
+    if keys:
+        listed = ", ".join(rf"\texttt{{{latex.escape(key)}}}" for key in keys)
         text += f" \\textbf{{The settings of this run are not the frozen ones}}: {listed}."
     return text

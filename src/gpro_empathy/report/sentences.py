@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from gpro_empathy import calibration, params
-from gpro_empathy.analysis import effects
+from gpro_empathy.analysis import effects, estimates, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     AtTemperature,
     Audit,
     Comparison,
+    Estimate,
     ExplainedGain,
     Gap,
     Noninferiority,
     SpreadSource,
+    StudyRow,
     Trend,
 )
 from gpro_empathy.report import gpu_table, latex, verdicts
@@ -25,12 +27,19 @@ NAMES = {
 
 DATA = {
     "embedded": "The data are the corpus of this repository: invented conversations of two people about {stories}invented news "
-    "stories of somebody's trouble, in the schema of the WASSA conversation task. The corpus is synthetic. A large language "
-    "model wrote the conversations and the demonstrations, and labelled each turn, by the written "
-    r"guidelines in \file{{data/embedded/guidelines.md}}; no person was in distress, and none rated a turn.",
+    "stories of somebody's trouble, in the schema of the WASSA conversation task. The corpus is synthetic: a large language "
+    "model wrote and labelled it. No person was in distress, and none rated a turn.",
     "hub": r"The data are \stage{{{dataset}}} from the Hugging Face hub, in the schema of the WASSA conversation task.",
     "wassa_csv": "The data are the official files of the WASSA conversation task: two people talk about a news story of "
     r"somebody's trouble, and raters labelled each turn~\citep{{omitaomu2022empathic,giorgi2024wassa}}.",
+}
+DATA_STATEMENT = {
+    "embedded": "A large language model wrote the stories, the conversations and the demonstrations for this repository and labelled every turn, in "
+    r"November 2026, by the rules in \file{{data/embedded/guidelines.md}}. No person spoke these words or labelled them, and nothing was copied "
+    "from the WASSA data.",
+    "hub": r"The turns and labels are those of \stage{{{dataset}}} on the Hugging Face hub, whose card says where they come from.",
+    "wassa_csv": r"The turns and labels are those of the official files, written and rated by people~\citep{{omitaomu2022empathic}}; they are not in "
+    "the repository.",
 }
 DATA_LIMIT = {
     "embedded": "The conversations are synthetic and so are their labels: a language model wrote and rated them by written "
@@ -104,7 +113,42 @@ HACKING = {
         "Both scorers see the gain, which speaks against reward hacking; but the style has drifted too, and both may like it.",
     ),
 }
-# What the terms of the reward beside the two scores ask for.
+# What a change in score is, by the audit's verdict; and what readers add, by
+# `verdicts.sense_verdict`.
+GAINS = {
+    "no gain to audit": "This run establishes no gain in the score that was rewarded, so that there is none to interpret.",
+    "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not see the "
+    "gain, and we count it as none.",
+    "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
+    "of different kinds value; the rest is peculiar to the optimised one.",
+    "confirmed": "Both scorers rate the tuned answers higher. So the gain is not peculiar to the scorer that was optimised; but both learned from "
+    "labels of one source, and neither from answers of the policy.",
+}
+GAINS_READ = {
+    "not read": "No score here can tell whether an answer makes sense, and no readings of this run are at hand.",
+    "do not": "A reader finds that most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
+    "do": "At least half of the answers that were read make sense; whether they would help anybody was not asked.",
+}
+# What the audit by scores cannot see, by `verdicts.sense_verdict`.
+UNSEEN = {
+    "not read": "Whether the answers make sense is beyond both scorers.",
+    "do not": r"Neither scorer sees whether an answer makes sense, and by the readings of \autoref{sec:sense} the answers do not: the score that was "
+    "rewarded was had without sense.",
+    "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the readings.",
+}
+# By `estimates.side` of the interval for a new training, and 0.
+NEW_TRAINING = {
+    -1: "puts below zero the change",
+    0: "leaves open the sign of the change",
+    1: "puts above zero the change",
+}
+# What the calibrated terms of the reward are.
+SCORED = {
+    "semantic_similarity": "the semantic similarity of answer and utterance",
+    "empathy": "the score of a learned empathy regressor",
+    "likelihood": "the likelihood of the answer under the policy that training starts from",
+}
+# What the other terms ask for.
 ASKS = {
     "well_formed": "the response format",
     "length": "short answers",
@@ -145,15 +189,18 @@ def model_name(name: str) -> str:
 
 
 def quantisation(policy: params.Policy, settings: Mapping) -> str:
-    """Say in which number format the frozen weights are."""
+    """Say in which number format the frozen weights are, and what is computed in."""
     if not policy.load_in_4bit:
-        return f"The base weights are frozen and kept in {policy.dtype}."
+        return f"The base weights are frozen and kept in {settings['dtype']}."
     place = (
         " and, on this machine without CUDA, dequantised once at loading, which keeps the numbers of the 4-bit model"
         if str(settings["device"]).startswith("cpu")
         else ""
     )
-    return rf"The base weights are frozen and quantised to 4-bit NF4~\citep{{dettmers2023qlora}}{place}."
+    return (
+        rf"The base weights are frozen and quantised to 4-bit NF4~\citep{{dettmers2023qlora}}{place}; products are computed in "
+        f"{settings['dtype']}."
+    )
 
 
 def warm_start(report: Mapping) -> str:
@@ -178,8 +225,23 @@ def warm_start(report: Mapping) -> str:
     )
 
 
+def scored_terms(weights: Mapping[str, float]) -> str:
+    """Name the calibrated terms of the reward."""
+    return _listed([what for term, what in SCORED.items() if term in weights]) or "no calibrated score"
+
+
+def likelihood(weights: Mapping[str, float]) -> str:
+    """Say what the likelihood is, where the reward has it."""
+    if "likelihood" not in weights:
+        return ""
+    return (
+        r"A further score, $r_{\mathrm{lik}}$, is the mean log-probability of the answer's tokens under the policy that GRPO starts from, "
+        "given the message and the reasoning, in nats: an answer that wanders off falls in it."
+    )
+
+
 def further_terms(weights: Mapping[str, float]) -> str:
-    """Say what the reward asks for beside the two scores, if anything."""
+    """Say what the reward asks for beside the calibrated scores, if anything."""
     asked = [
         ASKS.get(term, latex.escape(term.replace("_", " "))) for term in weights if term not in calibration.CALIBRATED
     ]
@@ -189,7 +251,7 @@ def further_terms(weights: Mapping[str, float]) -> str:
 
 
 def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
@@ -266,6 +328,34 @@ def study(found: Analysis | None, source: SpreadSource) -> str:
     if found is None:
         return "One training was run, and no study of several is at hand."
     return verdicts.study(found, conditions(source), latex.LATEX)
+
+
+def study_verdict(found: Analysis | None) -> str:
+    """Say whether the study settles the sign of the changes that a new training would give."""
+    if found is None:
+        return "One training cannot say what the next one would give."
+    by_metric = {row["metric"]: row for row in trainings.rows(found)}
+    reward, held_out = (
+        NEW_TRAINING[estimates.side(_new(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)
+    )
+    again = "" if reward == held_out else f"{held_out} that it would give "
+    return (
+        f"The study of {len(found['training_seeds'])} trainings {reward} that a new training would give on the reward's scorer, and "
+        f"{again}on the held-out one."
+    )
+
+
+def _new(row: StudyRow) -> Estimate:
+    return {"estimate": row["mean"], "low": row["new_low"], "high": row["new_high"]}
+
+
+def gains(analysis: Analysis) -> str:
+    """Say what the change in score is, and what it is not."""
+    audit = analysis["audit"]
+    text = GAINS[audit["verdict"]]
+    if audit["templates"]["signs"]:
+        text += " The audit for templates finds a sign of one, so that part of what the scorers see may be a manner that all answers share."
+    return f"{text} {GAINS_READ[verdicts.sense_verdict(analysis['readings'])]}"
 
 
 def study_seeds(found: Analysis | None) -> str:

@@ -3,6 +3,7 @@
 Reads   reports/*.json, reports/training/  what the other stages found
         reports/seeds/reward_analysis.json the study of several trainings, where there is one
         data/rollouts/rollouts.jsonl       for the examples
+        reports/protocol.yaml              when metrics and settings were frozen, and which
         reports/gpu/*.json                 what rehearsals measured on GPUs
         bench/scorer.json                  the scorer's recipes on the official WASSA files
         params.yaml                        for the table of settings
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table, trainings
-from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, scorer_section
+from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, protocol, scorer_section
 from gpro_empathy.report import macros as report_macros
 
 REPORTS = Path("reports")
@@ -56,6 +57,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "leak_table": scorer_section.leak_table(inputs.scorer["leak"], inputs.benchmark["dev"]),
             "calibration_table": scorer_section.calibration_table(inputs.scorer),
             "phrases_table": scorer_section.phrases_table(inputs.scorer),
+            "readings_table": latex_tables.readings_table(inputs.analysis["readings"]),
             "study_table": latex_tables.study_table(inputs.study),
             "results_table": latex_tables.results_table(inputs.analysis),
             "effects_table": latex_tables.effects_table(inputs.analysis),
@@ -92,6 +94,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         settings=files.read_json(root / TRAINING / "settings.json"),
         log=csv_table.read(root / TRAINING / "log.csv", ["step", "empathy_raw", "semantic_similarity_raw"]),
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
+        protocol=protocol.read(root / protocol.PATH),
         gpus=gpu_table.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )
