@@ -87,6 +87,7 @@ def test_report_of_the_repository_is_packed_whole(tmp_path):
     (tmp_path / "paper").mkdir()
     for name in ("main.tex", "references.bib"):
         shutil.copy(ROOT / "paper" / name, tmp_path / "paper")
+    shutil.copy(ROOT / "reports/protocol.yaml", tmp_path / "reports")
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
     analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
     draw_figures.run(PARAMS.draw_figures, tmp_path)

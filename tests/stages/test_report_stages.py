@@ -191,8 +191,9 @@ def test_results_table_holds_declared_and_audited_metrics_once(tmp_path):
     ]
     assert declared.count(r"\\") == len(CONFIG.metrics)
     analysis = json.loads((tmp_path / "reports/reward_analysis.json").read_text())
-    analysis["metric_order"].append("stock_phrase")
-    analysis["metrics"]["stock_phrase"] = analysis["audit"]["metrics"]["stock_phrase"]
+    for metric in ("stock_phrase", "commonest_level"):
+        analysis["metric_order"].append(metric)
+        analysis["metrics"][metric] = analysis["audit"]["metrics"][metric]
     assert latex_tables.results_table(analysis).count(r"\midrule") == 1
 
 

@@ -37,7 +37,7 @@ DATA_STATEMENT = {
     "embedded": "A large language model wrote the stories, the conversations and the demonstrations for this repository and labelled every turn, in "
     r"November 2026, by the rules in \file{{data/embedded/guidelines.md}}. No person spoke these words or labelled them, and nothing was copied "
     "from the WASSA data.",
-    "hub": r"The turns and labels are those of \stage{{{dataset}}} on the Hugging Face hub, whose card says where they come from.",
+    "hub": r"The turns and labels are those of \stage{{{dataset}}} on the Hugging Face hub, taken as they are.",
     "wassa_csv": r"The turns and labels are those of the official files, written and rated by people~\citep{{omitaomu2022empathic}}; they are not in "
     "the repository.",
 }
