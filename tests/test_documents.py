@@ -54,9 +54,9 @@ def rounded(value, like, signed=False):
     return f"{value:{'+' if signed else ''}.{len(like.partition('.')[2])}f}"
 
 
-def interval(values, like):
+def interval(values, like, which=""):
     digits = like.strip("[]").split(", ")[0]
-    return f"[{rounded(values['low'], digits)}, {rounded(values['high'], digits)}]"
+    return f"[{rounded(values[f'{which}low'], digits)}, {rounded(values[f'{which}high'], digits)}]"
 
 
 def test_readme_has_at_most_150_lines():
@@ -115,32 +115,49 @@ def test_figures_of_the_committed_run_are_those_of_its_report():
     analysis = files.read_json(ROOT / "reports/reward_analysis.json")
     table = rows("The committed run")
     assert [metric(row[0]) for row in table] == analysis["metric_order"]
-    for name, start, tuned, change, between, p in table:
+    for name, start, tuned, change, between, p, new in table:
         found = analysis["metrics"][metric(name)]
         assert start == rounded(found["means"][analysis["starting_policy"]], start), name
         assert tuned == rounded(found["means"]["tuned"], tuned), name
         assert change == rounded(found["difference"], change, signed=True), name
         assert between == interval(found, between), name
         assert p == ("< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}"), name
+        assert new == interval(found, new, "new_"), name
 
 
 def test_figures_by_seed_are_those_of_their_report():
     analysis = files.read_json(ROOT / "reports/seeds/reward_analysis.json")
-    for name, *by_seed, change, between in rows("Three seeds"):
+    for name, *by_seed, change, between, new in rows("Five trainings"):
         found = analysis["metrics"][metric(name)]
         for seed, value in zip(analysis["training_seeds"], by_seed, strict=True):
-            assert value == rounded(found["by_seed"][str(seed)], value).replace("-0.000", "0.000"), (name, seed)
+            assert value == rounded(found["by_seed"][str(seed)], value), (name, seed)
         assert change == rounded(found["difference"], change, signed=True), name
         assert between == interval(found, between), name
+        assert new == interval(found, new, "new_"), name
 
 
-def test_figures_of_the_readme_are_those_of_the_report():
+def test_figures_of_the_readme_are_those_of_the_study():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    analysis = files.read_json(ROOT / "reports/reward_analysis.json")
-    found = analysis["metrics"]
+    study = files.read_json(ROOT / "reports/seeds/reward_analysis.json")
+    found = study["metrics"]
     for name in ("empathy_raw", "audit_empathy_raw", "intensity_agreement"):
-        change, low, high = (found[name][key] for key in ("difference", "low", "high"))
-        assert f": {change:+.2f} [{low:.2f}, {high:.2f}]" in text
-    assert f"{analysis['prompts']} held-out prompts from {analysis['conversations']} conversations" in text
+        change, low, high, new_low, new_high = (
+            found[name][key] for key in ("difference", "low", "high", "new_low", "new_high")
+        )
+        interval_of_mean = f"{change:+.2f} [{low:.2f}, {high:.2f}]"
+        assert f": {interval_of_mean}, for a new training [{new_low:.2f}, {new_high:.2f}]" in text
+    assert f"on {study['prompts']} prompts about {study['stories']} news stories" in text
     assert f"answers are {found['answer_words']['difference']:.1f} words longer" in text
     assert f"{100 * found['well_formed']['means']['tuned']:.1f} % of the responses keep to the format" in text
+
+
+def test_readings_that_the_readme_quotes_are_those_of_the_report():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    policies = files.read_json(ROOT / "reports/reward_analysis.json")["readings"]["policies"]
+    tuned, start = policies["tuned"], policies["warm_start"]
+    assert f"{tuned['sensible']} of {tuned['answers']} answers of the tuned policy" in text
+    assert f"{tuned['nonsense']} nonsense; {tuned['empathetic']} were empathetic" in text
+    assert (
+        f"{start['sensible']} of {start['answers']} were sensible, {start['nonsense']} nonsense and "
+        f"{start['empathetic']} empathetic" in text
+    )
