@@ -24,7 +24,7 @@ MISSING = {"", "null", "nan", "none", "unknown"}
 # (conversation, turn).
 ID_COLUMN = re.compile(r"id|.+_id(_\d+)?|speaker|conversation|turn")
 # What a column may hold beside names; anything else is reported as not understood.
-OTHER_COLUMNS = {"text", "context", *LABELS, *COLUMNS.values(), "SelfDisclosure"}
+OTHER_COLUMNS = {"text", "context", "story", *LABELS, *COLUMNS.values(), "SelfDisclosure"}
 
 
 @dataclass(frozen=True)
