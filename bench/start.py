@@ -40,7 +40,7 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
         torch.manual_seed(SEED)
         kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
         empathy_scorer.save(empathy_scorer.build(stated), scorer_folder, kept)
-    terms = rewards.load(settings.rewards, scorer_folder)
+    terms = rewards.load(settings.rewards, scorer_folder, rewards.StartingPolicy(config, folder, adapter))
     # What the scores are calibrated with takes no part in the time that it takes.
     terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED})
     tokenizer = loading.load_tokenizer(folder)

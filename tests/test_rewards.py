@@ -220,9 +220,9 @@ def test_reference_statistics_come_back_as_they_were_stored(settings):
 
 @pytest.fixture
 def without_models(monkeypatch):
-    """Let the two terms that need a model load without one."""
+    """Let the terms that need a model load without one."""
     for name in calibration.CALIBRATED:
-        monkeypatch.setitem(rewards.TERMS, name, lambda config, folder: rewards.overlap)
+        monkeypatch.setitem(rewards.TERMS, name, lambda config, folder, start: rewards.overlap)
 
 
 def test_function_of_the_users_own_is_scored_beside_the_others(settings, tmp_path, without_models, monkeypatch):
@@ -231,6 +231,15 @@ def test_function_of_the_users_own_is_scored_beside_the_others(settings, tmp_pat
     raw = rewards.load(config, tmp_path).raw(["u"] * 2, replies("Are you safe?", "Bye."))
     assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
     assert raw["length"].tolist() == [1.0, 1.0]
+
+
+def test_likelihood_is_loaded_where_it_has_a_weight_and_needs_the_starting_policy(settings, tmp_path, without_models):
+    weighed = settings.rewards.model_copy(update={"weights": {"likelihood": 1.0}})
+    assert set(rewards.load(weighed, tmp_path).terms) == {"empathy", "likelihood", "semantic_similarity"}
+    other = settings.rewards.model_copy(update={"weights": {"length": 1.0}})
+    assert "likelihood" not in rewards.load(other, tmp_path).terms
+    with pytest.raises(ValueError, match="needs the starting policy"):
+        rewards._load_likelihood(weighed, tmp_path, None)
 
 
 def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):

@@ -52,6 +52,10 @@ def check(wanted: Mapping, folder: Path = FOLDER) -> dict:
     for key, value in wanted.items():
         if record["decided_by"].get(key) != value:
             kept = record["decided_by"].get(key)
-            said = "another system prompt or other demonstrations" if key == "demonstrations" else f"{key} {kept!r}, not {value!r}"
+            said = (
+                "another system prompt or other demonstrations"
+                if key == "demonstrations"
+                else f"{key} {kept!r}, not {value!r}"
+            )
             raise UserError(f"{folder}: the kept warm start was trained with {said}; {REMEDY}")
     return record
