@@ -122,3 +122,22 @@ def test_card_tells_settings_and_losses(config, tiny_policy):
     assert card.startswith("# Warm start of random\n")
     assert "rank 4" in card
     assert "from 2.500 to 1.250 nats" in card
+
+
+def test_learning_rate_rises_to_its_peak_and_falls_to_the_last_update():
+    shares = [sft._share_of_peak(done, 30) for done in range(30)]
+    peak = sft.WARMUP_UPDATES - 1
+    assert shares[peak] == max(shares) == 1.0
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert 0 < shares[-1] < 0.1
+
+
+def test_a_training_shorter_than_the_rise_still_moves():
+    assert [sft._share_of_peak(done, 2) for done in range(2)] == [0.5, 1.0]
+
+
+def test_mean_loss_is_that_of_one_text_at_a_time(lora, tokenizer):
+    with torch.no_grad():
+        expected = float(plain_loss(lora, tokenizer, DEMONSTRATIONS))
+    assert sft.mean_loss(lora, tokenizer, DEMONSTRATIONS) == pytest.approx(expected, abs=1e-5)

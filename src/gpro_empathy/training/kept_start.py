@@ -27,7 +27,7 @@ REMEDY = (
 
 
 def decides(policy: params.Policy, config: params.WarmStart, demonstrations: Sequence[Mapping]) -> dict:
-    """Return what decides the adapter: settings by key, and a SHA-256 of prompt and demonstrations."""
+    """Return what decides the adapter: settings by key, and a hash of prompt and demonstrations."""
     settings = {f"policy.{key}": getattr(policy, key) for key in POLICY_KEYS}
     settings |= {f"warm_start.{key}": getattr(config, key) for key in WARM_START_KEYS}
     shown = [SYSTEM_PROMPT, *([row["utterance"], row["response"]] for row in demonstrations)]
