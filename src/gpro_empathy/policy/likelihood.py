@@ -40,7 +40,9 @@ class Likelihood:
 
     def _tokens(self, response: Response) -> tuple[list[int], tuple[int, int]]:
         """Return a reply's token ids, and where those of its answer begin and end."""
-        start = response.text.find(response.answer, response.text.find("<answer>") + 1)
+        # The answer may stand in the reasoning too; a malformed reply is its own answer, tags and all.
+        block = 0 if response.answer == response.text.strip() else response.text.find("<answer>")
+        start = response.text.find(response.answer, block)
         end = start + len(response.answer)
         encoded = self.tokenizer(response.text, add_special_tokens=False, return_offsets_mapping=True)
         inside = [i for i, (first, last) in enumerate(encoded["offset_mapping"]) if last > start and first < end]

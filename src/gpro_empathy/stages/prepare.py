@@ -24,6 +24,8 @@ def main() -> None:
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
     demonstrations = {name: sources.load_demonstrations(config, splits[name]) for name in ("train", "validation")}
+    if config.source != "embedded":  # all are trained on, so that none is left to measure the loss on
+        demonstrations["validation"] = []
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report |= {"test_split": sources.test_split(config)} | dialogue.count_stories(splits)
