@@ -32,6 +32,10 @@ def main() -> None:
     """Score the answers and write the table."""
     readings = read(READINGS)
     turns = {turn.key: turn for turn in dialogue.read_turns(TURNS)}
+    if missing := sorted({prompt for prompt, _ in readings} - turns.keys()):
+        raise files.UserError(
+            f"{READINGS}: {missing[0]} is no prompt of {TURNS}; undo changes of prepare with `git checkout params.yaml`"
+        )
     chosen = [turns[prompt] for prompt, _ in readings]
     responses = [response_format.parse_response(text) for _, text in readings]
     scores = score([turn.text for turn in chosen], responses)

@@ -107,7 +107,7 @@ def comparison(rows: list[dict]) -> dict:
     The t-test is over stories.
     """
     result = {}
-    for name in MEASURED:
+    for name in (name for name in MEASURED if name in rows[0]):
         start, tuned = (by_story(rows, model, name) for model in ("warm_start", "tuned"))
         result[name] = {
             "start": round(float(np.mean([row[name] for row in rows if row["model"] == "warm_start"])), 3),

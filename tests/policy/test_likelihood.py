@@ -45,6 +45,14 @@ def test_it_is_the_mean_log_probability_of_the_answers_tokens(base, tokenizer, m
     assert (found < 0).all()
 
 
+def test_an_empty_reply_costs_what_ending_at_once_does(base, tokenizer):
+    prompt = loading.prompt_ids(tokenizer, response_format.messages("ok then"))
+    with torch.no_grad():
+        log = torch.log_softmax(base(torch.tensor([prompt])).logits[0, -1].float(), -1)
+    found = likelihood.Likelihood(base, tokenizer)(["ok then"], [response_format.parse_response("")])
+    assert found[0] == pytest.approx(float(log[tokenizer.eos_token_id]), abs=1e-4)
+
+
 def test_an_answer_that_stands_in_the_reasoning_too_is_scored_where_it_answers(base, tokenizer):
     response = response_format.parse_response(TEXTS[-1])
     assert response.well_formed

@@ -189,7 +189,8 @@ def _require(needed: Iterable[str], columns: list[str], name: str) -> None:
 def _turn(row: Row) -> Turn:
     labels = {name: _label(row.place, name, row.values.get(COLUMNS[name])) for name in LABELS}
     conversation, turn = row.conversation("conversation_id"), row.turn_number("turn_id")
-    story = str(row.ids.get("article_id") or "").strip()
+    article = row.ids.get("article_id")
+    story = "" if article is None else str(article).strip()
     if story.lower() in MISSING:
         story = ""
     return Turn(conversation, turn, dialogue.normalise(row.text), (), **labels, story=story)

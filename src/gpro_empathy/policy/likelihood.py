@@ -23,7 +23,9 @@ RESPONSES_PER_FORWARD = 16
 class Likelihood:
     """The mean log-probability of an answer's tokens, given the message and the reasoning; nats.
 
-    At most 0. A reply without a well-formed answer block is taken whole, as by every other term.
+    At most 0. A reply without a well-formed answer block is taken whole, as by every other term:
+    the tags in it are likely, so that well_formed must have a weight too. What an answer repeats of
+    its own reasoning is likely as well.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -41,12 +43,14 @@ class Likelihood:
     def _tokens(self, response: Response) -> tuple[list[int], tuple[int, int]]:
         """Return a reply's token ids, and where those of its answer begin and end."""
         # The answer may stand in the reasoning too; a malformed reply is its own answer, tags and all.
-        block = 0 if response.answer == response.text.strip() else response.text.find("<answer>")
+        block = 0 if response.answer == response.text.strip() else response.text.find("<answer>") + len("<answer>")
         start = response.text.find(response.answer, block)
         end = start + len(response.answer)
         encoded = self.tokenizer(response.text, add_special_tokens=False, return_offsets_mapping=True)
         inside = [i for i, (first, last) in enumerate(encoded["offset_mapping"]) if last > start and first < end]
-        return encoded["input_ids"], (inside[0], inside[-1] + 1) if inside else (0, 0)
+        if not inside:  # an empty reply: what it says is that it ends at once
+            return [self.tokenizer.eos_token_id], (0, 1)
+        return encoded["input_ids"], (inside[0], inside[-1] + 1)
 
     def _means(self, prompts: list[list[int]], parts: list[tuple[list[int], tuple[int, int]]]) -> np.ndarray:
         """Return the means of responses, padded on the right, where no token sees the padding."""
@@ -66,7 +70,7 @@ class Likelihood:
         logits_MV = self.model.get_output_embeddings()(hidden_BTH[row_M, column_M - 1]).float()
         logps_M = logits_MV.gather(1, ids_BT[row_M, column_M][:, None]).squeeze(1) - logits_MV.logsumexp(1)
         sum_B = torch.zeros(len(rows), dtype=torch.float64, device=device).index_add(0, row_M, logps_M.double())
-        return (sum_B / answer_BT.sum(1).clamp(min=1)).cpu().numpy()
+        return (sum_B / answer_BT.sum(1)).cpu().numpy()
 
 
 def load(config: params.Policy, folder: Path, adapter: Path | None) -> Likelihood:
@@ -78,7 +82,10 @@ def load(config: params.Policy, folder: Path, adapter: Path | None) -> Likelihoo
     model = loading.load_base(config, folder)
     if adapter is not None:
         adapters.check_base(adapter, folder)
-        model = loading.add_lora(model, config, adapter).merge_and_unload()
+        adapted = loading.add_lora(model, config, adapter)
+        # Merged into weights that stay in four bits, the sum would be quantised anew.
+        in_four_bits = config.load_in_4bit and torch.cuda.is_available()
+        model = adapted.get_base_model() if in_four_bits else adapted.merge_and_unload()
     return Likelihood(model.requires_grad_(False), loading.load_tokenizer(folder))
 
 

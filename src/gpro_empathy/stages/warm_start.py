@@ -31,9 +31,9 @@ def main() -> None:
     )
     if config.kept:
         summary = kept_start.check(kept_start.decides(policy_config, config, train))
+        adapters.check_base(kept_start.FOLDER, adapters.POLICY)
         with files.atomic_path(ADAPTER) as folder:
             shutil.copytree(kept_start.FOLDER, folder, copy_function=shutil.copyfile)
-        adapters.check_base(ADAPTER, adapters.POLICY)
     else:
         base, tokenizer = loading.load_base(policy_config, adapters.POLICY), loading.load_tokenizer(adapters.POLICY)
         model, losses = sft.train(base, tokenizer, train, config, policy_config)
