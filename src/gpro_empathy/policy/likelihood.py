@@ -42,7 +42,7 @@ class Likelihood:
 
     def _tokens(self, response: Response) -> tuple[list[int], tuple[int, int]]:
         """Return a reply's token ids, and where those of its answer begin and end."""
-        # The answer may stand in the reasoning too; a malformed reply is its own answer, tags and all.
+        # The answer may stand in the reasoning too. A malformed reply is its own answer, with tags.
         block = 0 if response.answer == response.text.strip() else response.text.find("<answer>") + len("<answer>")
         start = response.text.find(response.answer, block)
         end = start + len(response.answer)

@@ -113,7 +113,7 @@ def training(config: params.Params, policy: dict, rewards: list[dict], spread: S
         / GIB,
         "activations": activations(policy, in_forward, tokens, config.policy.max_completion_tokens),
         CACHE: cache(policy, prompts * grpo.num_generations * tokens),
-        "reward models": encoders(rewards),
+        "reward models": encoders(rewards) + likelihood(config, policy),
         "overhead": OVERHEAD,
     }
     if spread.sharded:
@@ -148,13 +148,18 @@ def rollout(config: params.Params, policy: dict, rewards: list[dict]) -> Sum:
         "weights": weights(policy, config.policy.load_in_4bit) / gpus,
         "LoRA": lora_parameters(policy, config.policy.lora_rank) * BYTES_FP32 / gpus / GIB,
         CACHE: cache(policy, at_once * tokens) / gpus,
-        "reward models": encoders(rewards),
+        "reward models": encoders(rewards) + likelihood(config, policy),
         "overhead": OVERHEAD,
     }
     if not vllm:
         return Sum(parts, None)
     parts[WORKSPACE] = WORKSPACE_GIB
     return Sum(parts, settings.vllm_gpu_memory_utilization, ("weights", "LoRA", CACHE, WORKSPACE))
+
+
+def likelihood(config: params.Params, policy: dict) -> float:
+    """Return what the starting policy takes that the term `likelihood` holds, in GiB."""
+    return weights(policy, config.policy.load_in_4bit) if "likelihood" in config.rewards.weights else 0.0
 
 
 @dataclass(frozen=True)
