@@ -101,8 +101,8 @@ HACKING = {
         "No gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
     ),
     "not confirmed": (
-        "A gain that only the optimised scorer sees is what reward hacking looks like, though no drift of style is confirmed.",
-        "A gain that only the optimised scorer sees is what reward hacking looks like, and the style has drifted beside it.",
+        "A gain that the held-out scorer does not confirm may be reward hacking, though no drift of style is confirmed.",
+        "A gain that the held-out scorer does not confirm may be reward hacking, and the style has drifted beside it.",
     ),
     "partly confirmed": (
         "The optimised scorer alone sees part of the gain, which is reward hacking in that part; no drift of style is confirmed.",
@@ -117,8 +117,8 @@ HACKING = {
 # `verdicts.sense_verdict`.
 GAINS = {
     "no gain to audit": "This run establishes no gain in the score that was rewarded, so that there is none to interpret.",
-    "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not see the "
-    "gain, and we count it as none.",
+    "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
+    "the gain, and we do not count it as one.",
     "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
     "of different kinds value; the rest is peculiar to the optimised one.",
     "confirmed": "Both scorers rate the tuned answers higher. So the gain is not peculiar to the scorer that was optimised; but both learned from "
@@ -132,8 +132,8 @@ GAINS_READ = {
 # What the audit by scores cannot see, by `verdicts.sense_verdict`.
 UNSEEN = {
     "not read": "Whether the answers make sense is beyond both scorers.",
-    "do not": r"Neither scorer sees whether an answer makes sense, and by the readings of \autoref{sec:sense} the answers do not: the score that was "
-    "rewarded was had without sense.",
+    "do not": r"Neither scorer sees whether an answer makes sense, and by the readings of \autoref{sec:sense} the answers do not, so that a higher score "
+    "can be had without sense.",
     "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the readings.",
 }
 # By `estimates.side` of the interval for a new training, and 0.
@@ -236,7 +236,7 @@ def likelihood(weights: Mapping[str, float]) -> str:
         return ""
     return (
         r"A further score, $r_{\mathrm{lik}}$, is the mean log-probability of the answer's tokens under the policy that GRPO starts from, "
-        "given the message and the reasoning, in nats: an answer that wanders off falls in it."
+        "given the message and the reasoning, in nats (a reply without an answer block is taken whole): an answer that wanders off falls in it."
     )
 
 
