@@ -15,23 +15,23 @@ SECTIONS = {s.section_name(): getattr(PARAMS, s.section_name()) for s in write_n
 
 def made(**changed):
     """Make a record of today's settings."""
-    names = ("rewards", "prepare", "train_scorer", "warm_start", "train_grpo", "rollout")
     content = {
         "frozen": datetime.date(2026, 11, 27),
         "selection": "Chosen on validation.",
         "metrics": PARAMS.analyse_rewards.metrics,
-        "settings": {name: SECTIONS[name].model_dump(mode="json") for name in names},
+        "settings": {name: section.model_dump(mode="json") for name, section in SECTIONS.items()},
         "runs": [],
     }
     return protocol.Protocol.model_validate(content | changed)
 
 
-def test_committed_record_names_the_declared_metrics_and_sections_that_there_are():
+def test_committed_record_holds_every_setting_of_every_section():
     record = protocol.read(ROOT / protocol.PATH)
     assert record.metrics == PARAMS.analyse_rewards.metrics
-    assert set(record.settings) <= set(SECTIONS)
+    assert set(record.settings) == set(SECTIONS)
     for name, section in record.settings.items():
-        assert section.keys() <= type(SECTIONS[name]).model_fields.keys(), name
+        known = {key for key in type(SECTIONS[name]).model_fields if f"{name}.{key}" != "analyse_rewards.metrics"}
+        assert section.keys() == known, name
 
 
 def test_run_of_the_frozen_settings_is_not_told_apart():
@@ -48,6 +48,14 @@ def test_run_of_other_settings_is_told_with_their_names():
     sections = SECTIONS | {"train_grpo": grpo, "rewards": weights}
     assert protocol.differing(made(), sections) == ["rewards.weights", "train_grpo.steps"]
     assert r"frozen ones}: \texttt{rewards.weights}, \texttt{train\_grpo" in protocol.sentence(made(), sections)
+
+
+def test_run_of_another_model_or_another_margin_is_told_apart():
+    policy = PARAMS.policy.model_copy(update={"model": "random"})
+    analysis = PARAMS.analyse_rewards.model_copy(update={"similarity_margin": 0.5})
+    sections = SECTIONS | {"policy": policy, "analyse_rewards": analysis}
+    keys = ["policy.model", "analyse_rewards.similarity_margin"]
+    assert protocol.differing(made(), sections) == keys
 
 
 def test_metrics_that_were_declared_later_are_told():

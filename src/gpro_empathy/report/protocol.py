@@ -16,8 +16,9 @@ from gpro_empathy import files, params
 from gpro_empathy.report import latex
 
 PATH = Path("reports/protocol.yaml")
-# Other seeds repeat an experiment, and the rest does not change what is measured.
-NOT_COMPARED = {"train_grpo.seeds", "train_grpo.save_steps", "rollout.batch_size"}
+# Other seeds repeat an experiment, the metrics are recorded by themselves, and the rest does not
+# change what is measured.
+NOT_COMPARED = {"train_grpo.seeds", "train_grpo.save_steps", "rollout.batch_size", "analyse_rewards.metrics"}
 
 
 class Look(BaseModel):
@@ -60,7 +61,7 @@ def read(path: Path = PATH) -> Protocol:
 
 
 def differing(protocol: Protocol, sections: Mapping[str, params.Section]) -> list[str]:
-    """Return the settings, `section.key`, that are not the frozen ones."""
+    """Return the settings, `section.key`, that are not the frozen ones; the metrics left aside."""
     keys = []
     for name, frozen in protocol.settings.items():
         current = sections[name].model_dump(mode="json")
