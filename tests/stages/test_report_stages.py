@@ -296,7 +296,12 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
     write_numbers.run(SECTIONS, root)
     assert r"in a study under other conditions (\stage{train_grpo.steps})," in words(root)
-    assert r"made under other conditions: \stage{train_grpo.steps}." in words(root)
+    assert r"made under other conditions: \stage{train_grpo.steps}. Its spread between trainings is not used" in words(root)
+    assert "trainings, made under other conditions, puts above zero the change" in words(root)
+    alone = files.read_json(root / "reports/reward_analysis.json")
+    for comparison in (alone["metrics"]["empathy_raw"], alone["audit"]["metrics"]["audit_empathy_raw"], alone["audit"]["gap"]):
+        assert (comparison["new_low"], comparison["new_high"]) == (None, None)
+    assert alone["metrics"]["empathy_raw"]["between_training_sd"] is None
 
 
 def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):
@@ -365,16 +370,19 @@ def test_discussion_is_of_what_was_found(verdict, signs, sensible):
 
 def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
     study = made_study(tmp_path)
+    same = study["between_trainings"]
     assert (
         "puts above zero the change that a new training would give on the reward's scorer, and on the held-out one."
-        in sentences.study_verdict(study)
+        in sentences.study_verdict(study, same)
     )
     study["metrics"]["audit_empathy_raw"] |= {"new_low": -0.1, "new_high": 0.3}
     assert (
         "scorer, and leaves open the sign of the change that it would give on the held-out one."
-        in sentences.study_verdict(study)
+        in sentences.study_verdict(study, same)
     )
-    assert sentences.study_verdict(None) == "One training cannot say what the next one would give."
+    other = same | {"other_conditions": ["policy.model"]}
+    assert sentences.study_verdict(study, other).startswith("The study of 3 trainings, made under other conditions, puts")
+    assert sentences.study_verdict(None, same) == "One training cannot say what the next one would give."
 
 
 def test_authors_are_those_of_the_citation_file():

@@ -282,9 +282,9 @@ class Conditions(TypedDict):
 class SpreadSource(TypedDict):
     """Where the spread between trainings is from: `trainings.source`.
 
-    `study` says whether it is that of another run, which is a study of several trainings;
-    `trainings` is the number of trainings that it was estimated from, 0 where it is not known;
-    `other_conditions` names what was otherwise in that study.
+    `study` says whether a study of several trainings, another run, is at hand; `trainings` is the
+    number of its trainings, or of this run's own, 0 where there is but one; `other_conditions`
+    names what was otherwise in that study. If anything was, its spread is not used.
     """
 
     study: bool

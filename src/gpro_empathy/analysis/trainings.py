@@ -2,7 +2,8 @@
 
 One training says what its weights do. What training again would give, with another seed or on
 another processor, needs the spread between trainings, which only several of them show: the study
-that `make seeds` leaves in reports/seeds. A run of one training takes the spread from there.
+that `make seeds` leaves in reports/seeds. A run of one training takes the spread from there, if the
+study was made under its own conditions.
 """
 
 import hashlib

@@ -168,7 +168,7 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     return {
         "RunStudySentence": sentences.study(study, analysis["between_trainings"]),
         "RunStudySeeds": sentences.study_seeds(study),
-        "RunStudyVerdict": sentences.study_verdict(study),
+        "RunStudyVerdict": sentences.study_verdict(study, analysis["between_trainings"]),
     }
 
 

@@ -303,14 +303,17 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
             rf"{once} No study of several trainings is at hand (\stage{{make seeds}} makes one), so that the spread between trainings is "
             "unknown, and the verdicts too are about these weights."
         )
-    measured = f"Here $n=1$, and $s$ is from a study of {latex.integer(source['trainings'])} trainings (\\autoref{{tab:study}})"
+    of = rf"study of {latex.integer(source['trainings'])} trainings"
     if source["other_conditions"]:
-        measured += f", which was made under other conditions: {conditions(source)}"
-    return f"{once} {_NEW_TRAINING} {measured}."
+        return (
+            rf"{once} The {of} at hand (\autoref{{tab:study}}) was made under other conditions: {conditions(source)}. Its spread between "
+            "trainings is not used, so that there is no interval for a new training of this run, and the verdicts too are about these weights."
+        )
+    return rf"{once} {_NEW_TRAINING} Here $n=1$, and $s$ is from a {of} (\autoref{{tab:study}})."
 
 
 def conditions(source: SpreadSource) -> str:
-    """Name what was otherwise in the study that the spread between trainings is from."""
+    """Name what was otherwise in the study at hand."""
     return verdicts.conditions(source, lambda name: rf"\stage{{{name}}}" if "." in name else name)
 
 
@@ -330,7 +333,7 @@ def study(found: Analysis | None, source: SpreadSource) -> str:
     return verdicts.study(found, conditions(source), latex.LATEX)
 
 
-def study_verdict(found: Analysis | None) -> str:
+def study_verdict(found: Analysis | None, source: SpreadSource) -> str:
     """Say whether the study settles the sign of the changes that a new training would give."""
     if found is None:
         return "One training cannot say what the next one would give."
@@ -338,9 +341,10 @@ def study_verdict(found: Analysis | None) -> str:
     reward, held_out = (
         NEW_TRAINING[estimates.side(_new(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)
     )
+    made = ", made under other conditions," if source["other_conditions"] else ""
     again = "" if reward == held_out else f"{held_out} that it would give "
     return (
-        f"The study of {len(found['training_seeds'])} trainings {reward} that a new training would give on the reward's scorer, and "
+        f"The study of {len(found['training_seeds'])} trainings{made} {reward} that a new training would give on the reward's scorer, and "
         f"{again}on the held-out one."
     )
 

@@ -92,7 +92,7 @@ def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
 
 
 def conditions(source: SpreadSource, quote: Callable[[str], str]) -> str:
-    """Name what was otherwise in the study that the spread between trainings is from."""
+    """Name what was otherwise in the study at hand."""
     names = source["other_conditions"]
     shown = [quote(name) for name in names[:NAMED_CONDITIONS]]
     if len(names) > NAMED_CONDITIONS:

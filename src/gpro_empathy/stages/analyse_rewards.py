@@ -5,7 +5,8 @@ Reads   data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
         reports/training/groups.csv        raw scores of every training sample
         reports/training/reference.json    frozen statistics of the starting policy
         reports/seeds/reward_analysis.json the study of several trainings, where there is one: the
-                                           spread between trainings of a run with one
+                                           spread between trainings of a run with one, if made
+                                           under the same conditions
 Writes  reports/reward_analysis.json       every number that the report quotes about the comparison
         reports/metrics.json               the few of them that tell experiments apart at a glance
 """
@@ -64,8 +65,12 @@ def run(
     rows = files.read_jsonl(root / ROLLOUTS)
     # A run of several trainings has a spread of its own.
     study = trainings.read(root / STUDY) if len(grpo.seeds) == 1 else None
+    conditions = trainings.conditions([rewards, grpo, *others], {row["prompt_id"]: row["prompt"] for row in rows})
+    source = trainings.source(grpo.seeds, conditions, study)
+    # Trainings of another kind may lie apart by more or less than those of this one.
+    of_this_kind = None if source["other_conditions"] else study
     try:
-        of_rollouts = analyse(rows, config, rewards.weights, rng, study)
+        of_rollouts = analyse(rows, config, rewards.weights, rng, of_this_kind)
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", "sample"])
@@ -74,11 +79,10 @@ def run(
         temperature = temperature_effect.effect(groups, reference, rewards, grpo.scale_rewards)
     except ValueError as error:
         raise files.UserError(f"{GROUPS}: {error}") from error
-    conditions = trainings.conditions([rewards, grpo, *others], {row["prompt_id"]: row["prompt"] for row in rows})
     analysis: Analysis = {
         **of_rollouts,
         "conditions": conditions,
-        "between_trainings": trainings.source(of_rollouts["training_seeds"], conditions, study),
+        "between_trainings": source,
         "temperature": temperature,
         "readings": readings.summary(readings.read(root / RATINGS), rows, config.confidence),
     }
