@@ -78,6 +78,14 @@ def test_what_the_starting_policy_says_to_everybody_is_told_of_it_too():
     )
 
 
+@pytest.mark.parametrize(
+    ("signs", "said"), [(["self_bleu"], "policy, too, repeats"), ([], "policy repeats"), (["modal_advice_rise"], "policy repeats")]
+)
+def test_starting_policy_shows_a_sign_too_only_if_the_tuned_one_shows_it(signs, said):
+    found = varied_to_all() | {"signs": signs, "starting_signs": ["self_bleu"]}
+    assert said in verdicts.templates(found)
+
+
 def test_headline_is_the_mean_over_trainings_and_each_is_judged_by_itself():
     found = varied_to_all({("tuned", 23): SAME}, {("tuned", 23): 1, ("tuned", 24): 3, ("tuned", 25): 3}, (23, 24, 25))
     alone = found["by_seed"]
@@ -91,7 +99,10 @@ def test_headline_is_the_mean_over_trainings_and_each_is_judged_by_itself():
         "24": ["largest_level_share"],
         "25": ["largest_level_share"],
     }
-    assert "Of 3 trainings, 3 show a sign by themselves." in verdicts.templates(found)
+    text = verdicts.templates(found)
+    assert "It states mostly one level in each training (mean share above 90% of its well-formed responses)" in text
+    assert "states one intensity level" not in text
+    assert "Of 3 trainings, 3 show a sign by themselves." in text
 
 
 def test_policies_are_measured_on_as_many_answers_as_the_smallest_has():

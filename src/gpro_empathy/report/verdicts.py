@@ -53,6 +53,10 @@ SIGNS = {
     "modal_advice_rise": "gives modal advice in more answers than the starting policy, by more than {points:g} percentage points",
     "self_bleu": "repeats itself from answer to answer (self-BLEU above {bleu:g})",
 }
+# Of the mean over several trainings, where that of each may be of another level.
+SIGNS_OF_SEVERAL = {
+    "largest_level_share": "states mostly one level in each training (mean share above {share} of its well-formed responses)",
+}
 TEMPLATES = {
     "says the same to everybody": "The tuned policy says much the same to everybody.",
     "answers by a template": "The tuned policy answers by a template.",
@@ -114,7 +118,7 @@ def sense(readings: Readings, start: str) -> str:
     if "tuned" not in of:
         return verdict
     text = (
-        f"Of {of['tuned']['answers']} answers of the tuned policy that language models read, blind to policy and score, "
+        f"Of {of['tuned']['answers']} answers of the tuned policy that were read, blind to policy and score, "
         f"{_counted(of['tuned'])}"
     )
     if start in of:
@@ -133,8 +137,8 @@ def readers(readings: Readings) -> str:
     """Say how many readings there are, by whom, and how far the readers agree."""
     sentences = []
     if readings["readings"]:
-        n = len(readings["readers"])
-        who = f"{n} readers" if n > 1 else "one reader"
+        names = readings["readers"]
+        who = f"the {'readers' if len(names) > 1 else 'reader'} {', '.join(names)}"
         sentences.append(f"Readings of this run's responses: {readings['readings']}, by {who}.")
     for pair in readings["agreement"]:
         of = f"the {pair['answers']} answers that {pair['readers'][0]} and {pair['readers'][1]} both read"
@@ -182,22 +186,26 @@ def templates(found: Templates) -> str:
     """
     sentences = [TEMPLATES[found["verdict"]]]
     if found["signs"]:
-        sentences.append(f"It {'; it '.join(_signs(found['signs'], found['criteria']))}.")
+        signs = _signs(found["signs"], found["criteria"], several=len(found["signs_by_seed"]) > 1)
+        sentences.append(f"It {'; it '.join(signs)}.")
     if len(found["signs_by_seed"]) > 1:
         showing = sum(bool(signs) for signs in found["signs_by_seed"].values())
         sentences.append(f"Of {len(found['signs_by_seed'])} trainings, {showing} show a sign by themselves.")
     if found["starting_signs"]:
+        # Of a sign that the tuned policy does not show, "too" would say that it does.
+        too = ", too," if set(found["starting_signs"]) <= set(found["signs"]) else ""
         sentences.append(
-            f"The starting policy, too, {'; and '.join(_signs(found['starting_signs'], found['criteria']))}."
+            f"The starting policy{too} {'; and '.join(_signs(found['starting_signs'], found['criteria']))}."
         )
     return " ".join(sentences)
 
 
-def _signs(names: list[str], criteria: TemplateCriteria) -> list[str]:
+def _signs(names: list[str], criteria: TemplateCriteria, *, several: bool = False) -> list[str]:
     numbers = {
         "share": f"{100 * criteria['largest_level_share']:g}%",
         "bits": criteria["opening_bits_fall"],
         "points": 100 * criteria["modal_advice_rise"],
         "bleu": criteria["self_bleu"],
     }
-    return [SIGNS[name].format(**numbers) for name in names]
+    texts = SIGNS | SIGNS_OF_SEVERAL if several else SIGNS
+    return [texts[name].format(**numbers) for name in names]
