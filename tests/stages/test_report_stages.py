@@ -337,10 +337,11 @@ def test_report_says_whether_the_answers_that_were_read_make_sense(tmp_path, sen
     share = (
         rf"{sensible} ({10 * sensible}\%) are sensible replies, {10 - sensible} ({100 - 10 * sensible}\%) are nonsense"
     )
-    assert f"Of 10 answers of the tuned policy that language models read, blind to policy and score, {share}" in text
+    assert f"Of 10 answers of the tuned policy that were read, blind to policy and score, {share}" in text
     assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
     assert ("do not make sense" in text) == (sensible < 5)
-    assert "Readings of this run's responses: 20, by 2 readers." in text
+    assert "Readings of this run's responses: 20, by the readers A, B." in text
+    assert "So answers were read." in text
     assert (
         "over the 10 answers that A and B both read, is 1.00. Of another run's responses, and not counted here: 1."
         in text
@@ -352,6 +353,7 @@ def test_report_says_whether_the_answers_that_were_read_make_sense(tmp_path, sen
 def test_report_without_readings_says_that_none_are_at_hand(tmp_path):
     make_report(tmp_path)
     assert "No readings of this run's answers are at hand" in words(tmp_path)
+    assert not re.search("answers were read|readers? were|has the counts", words(tmp_path))
     assert "do not make sense" not in words(tmp_path)
     assert "no readings of this run's answers" in (tmp_path / "paper/generated/readings_table.tex").read_text()
 

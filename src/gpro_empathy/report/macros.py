@@ -268,6 +268,8 @@ def _sense(analysis: Analysis) -> dict[str, str]:
     return {
         "RunSenseSentence": latex.escape(verdicts.sense(found, analysis["starting_policy"])),
         "RunSenseVerdict": latex.escape(verdicts.SENSE[verdicts.sense_verdict(found)]),
+        "RunReadingSentence": sentences.READING[found["readings"] > 0],
+        "RunReadingIntervals": sentences.READING_INTERVALS[found["readings"] > 0],
         "RunUnseenSentence": sentences.UNSEEN[verdicts.sense_verdict(found)],
         "RunReadersSentence": latex.escape(verdicts.readers(found)),
     }

@@ -129,6 +129,22 @@ GAINS_READ = {
     "do not": "A reader finds that most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
     "do": "At least half of the answers that were read make sense; whether they would help anybody was not asked.",
 }
+# Whether there are readings of this run's answers: how answers are read, and of the table of counts.
+READING = {
+    True: "So answers were read. A reader saw the user's message and the answer alone, shuffled over policies and prompts, and neither "
+    r"policy nor score. A \emph{sensible} reply answers this message and can be followed, may be plain or a little odd in its wording, but "
+    r"has no wrong person, no invention that matters and no contradiction; \emph{coherent but off} is one that can be followed but misses "
+    r"the point, mixes up persons or facts, or invents; \emph{nonsense} cannot be followed, or has nothing to do with the message. "
+    r"\emph{Empathetic} is an answer that shows that a feeling or a point of view was taken in, sensible or not. Of two readings of one "
+    r"answer the lower one counts. Who the readers were is told in \file{data/ratings/README.md}: where they were language models, the "
+    "readings check the scores, and are no evidence about people.",
+    False: r"Readers can tell; the rules by which they read are in \file{data/ratings/README.md}.",
+}
+READING_INTERVALS = {
+    True: r"\autoref{tab:readings} has the counts. Its intervals are Wilson's and take the answers as independent; several answers are "
+    "about one story, so that the intervals are too short to the degree that answers on one story are alike.",
+    False: r"\autoref{tab:readings} would have the counts.",
+}
 # What the audit by scores cannot see, by `verdicts.sense_verdict`.
 UNSEEN = {
     "not read": "Whether the answers make sense is beyond both scorers.",
