@@ -315,7 +315,7 @@ def test_page_shows_what_readers_found_where_answers_were_read(analysis):
     assert len(rest) == len(page_tables.tables(analysis, None))
     assert [len(cells) for cells in first["rows"]] == [len(first["header"])]
     assert first["rows"][0][:3] == ["tuned", "1", "1"]
-    assert "responses: 1, by one reader." in first["note"]
+    assert "responses: 1, by the reader A." in first["note"]
 
 
 @pytest.mark.parametrize(

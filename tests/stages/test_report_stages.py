@@ -224,7 +224,7 @@ def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_write
     floats = re.findall(r"\\begin\{(figure|table)\}(.*?)\\end\{\1\}", source, re.DOTALL)
     for _, body in floats:
         captions = body.count(r"\caption{")
-        assert captions == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{[\w./]+\}", body)) > 0
+        assert captions == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{(?:[\w./]+|\\RunStudyPath\{\})\}", body)) > 0
     graph = (ROOT / "dvc.yaml").read_text()
     for path in re.findall(r"\\source\{\w+\}\{([\w./]+)\}", source):
         assert path == "params.yaml" or str(Path(path).parent) in graph or path in graph
@@ -463,7 +463,8 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
     [
         (["empathy", "semantic_similarity"], "similarity of answer and utterance and the score of a learned", False),
         (["likelihood", "empathy", "length"], "the score of a learned empathy regressor and the likelihood of", True),
-        (["overlap"], "no calibrated score", False),
+        (["empathy", "overlap"], "The reward holds the score of a learned empathy regressor, calibrated to", False),
+        (["overlap"], "No term of the reward is a calibrated score.", False),
     ],
 )
 def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
@@ -471,6 +472,19 @@ def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
     assert named in sentences.scored_terms(weights)
     assert ("mean log-probability" in sentences.likelihood(weights)) == described
     assert "likel" not in sentences.further_terms(weights)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        (["semantic_similarity", "empathy"], "The reward here has the same two terms."),
+        (["empathy", "likelihood", "well_formed"], "The reward here leaves out the semantic similarity and adds likelihood and well formed."),
+        (["semantic_similarity", "empathy", "length"], "The reward here adds length."),
+        (["semantic_similarity"], "The reward here leaves out the learned score."),
+    ],
+)
+def test_departure_from_the_reported_reward_is_told_by_the_weights(terms, said):
+    assert sentences.reward_departure(dict.fromkeys(terms, 1.0)) == said
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,14 @@ def _method(inputs: Inputs) -> dict[str, str]:
             "where $f$ is the score of the pair by " if cross else "where $e$ is the embedding of "
         )
         + sentences.model_name(rewards.similarity_model)
-        + ".",
+        + ("." if "semantic_similarity" in rewards.weights else f". {sentences.SIMILARITY_UNPAID}"),
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
         "RunScoredTerms": sentences.scored_terms(rewards.weights),
         "RunLikelihoodSentence": sentences.likelihood(rewards.weights),
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
+        "RunRewardDeparture": sentences.reward_departure(rewards.weights),
+        "RunStartDeparture": sentences.start_departure(inputs.warm_start),
         "RunWeights": ", ".join(
             f"{latex.escape(term.replace('_', ' '))} {latex.setting(weight)}"
             for term, weight in rewards.weights.items()
@@ -168,6 +170,11 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     return {
         "RunStudySentence": sentences.study(study, analysis["between_trainings"]),
         "RunStudySeeds": sentences.study_seeds(study),
+        "RunStudyConfidence": latex.percent((study or analysis)["confidence"]),
+        # A run of several trainings is its own study.
+        "RunStudyPath": "reports/seeds/reward_analysis.json"
+        if len(analysis["training_seeds"]) == 1
+        else "reports/reward_analysis.json",
         "RunStudyVerdict": sentences.study_verdict(study, analysis["between_trainings"]),
     }
 

@@ -164,6 +164,9 @@ SCORED = {
     "empathy": "the score of a learned empathy regressor",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
+# The terms of the reward of the reported design.
+REPORTED = {"semantic_similarity": "the semantic similarity", "empathy": "the learned score"}
+SIMILARITY_UNPAID = "It is measured in every run and is no part of this reward."
 # What the other terms ask for.
 ASKS = {
     "well_formed": "the response format",
@@ -243,7 +246,29 @@ def warm_start(report: Mapping) -> str:
 
 def scored_terms(weights: Mapping[str, float]) -> str:
     """Name the calibrated terms of the reward."""
-    return _listed([what for term, what in SCORED.items() if term in weights]) or "no calibrated score"
+    named = [what for term, what in SCORED.items() if term in weights]
+    if not named:
+        return "No term of the reward is a calibrated score."
+    if len(named) == 1:
+        return f"The reward holds {named[0]}, calibrated to the unit interval with a temperature."
+    return f"The reward combines {_listed(named)}, each calibrated to the unit interval with a temperature."
+
+
+def reward_departure(weights: Mapping[str, float]) -> str:
+    """Say which terms the reward has in place of those of the reported design, or beside them."""
+    left_out = [what for term, what in REPORTED.items() if term not in weights]
+    added = [latex.escape(term.replace("_", " ")) for term in weights if term not in REPORTED]
+    changes = [f"leaves out {_listed(left_out)}"] if left_out else []
+    changes += [f"adds {_listed(added)}"] if added else []
+    return f"The reward here {' and '.join(changes)}." if changes else "The reward here has the same two terms."
+
+
+def start_departure(report: Mapping) -> str:
+    """Say what GRPO starts from, beside the reported design."""
+    if not report["enabled"]:
+        return "GRPO starts here from the model as it is."
+    kept = ", which was trained beforehand and is kept in the repository" if report["kept"] else ""
+    return f"GRPO starts here from a warm start on demonstrations{kept}."
 
 
 def likelihood(weights: Mapping[str, float]) -> str:
