@@ -79,7 +79,8 @@ def test_what_the_starting_policy_says_to_everybody_is_told_of_it_too():
 
 
 @pytest.mark.parametrize(
-    ("signs", "said"), [(["self_bleu"], "policy, too, repeats"), ([], "policy repeats"), (["modal_advice_rise"], "policy repeats")]
+    ("signs", "said"),
+    [(["self_bleu"], "policy, too, repeats"), ([], "policy repeats"), (["modal_advice_rise"], "policy repeats")],
 )
 def test_starting_policy_shows_a_sign_too_only_if_the_tuned_one_shows_it(signs, said):
     found = varied_to_all() | {"signs": signs, "starting_signs": ["self_bleu"]}

@@ -224,7 +224,11 @@ def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_write
     floats = re.findall(r"\\begin\{(figure|table)\}(.*?)\\end\{\1\}", source, re.DOTALL)
     for _, body in floats:
         captions = body.count(r"\caption{")
-        assert captions == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{(?:[\w./]+|\\RunStudyPath\{\})\}", body)) > 0
+        assert (
+            captions
+            == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{(?:[\w./]+|\\RunStudyPath\{\})\}", body))
+            > 0
+        )
     graph = (ROOT / "dvc.yaml").read_text()
     for path in re.findall(r"\\source\{\w+\}\{([\w./]+)\}", source):
         assert path == "params.yaml" or str(Path(path).parent) in graph or path in graph
@@ -296,10 +300,16 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
     write_numbers.run(SECTIONS, root)
     assert r"in a study under other conditions (\stage{train_grpo.steps})," in words(root)
-    assert r"made under other conditions: \stage{train_grpo.steps}. Its spread between trainings is not used" in words(root)
+    assert r"made under other conditions: \stage{train_grpo.steps}. Its spread between trainings is not used" in words(
+        root
+    )
     assert "trainings, made under other conditions, puts above zero the change" in words(root)
     alone = files.read_json(root / "reports/reward_analysis.json")
-    for comparison in (alone["metrics"]["empathy_raw"], alone["audit"]["metrics"]["audit_empathy_raw"], alone["audit"]["gap"]):
+    for comparison in (
+        alone["metrics"]["empathy_raw"],
+        alone["audit"]["metrics"]["audit_empathy_raw"],
+        alone["audit"]["gap"],
+    ):
         assert (comparison["new_low"], comparison["new_high"]) == (None, None)
     assert alone["metrics"]["empathy_raw"]["between_training_sd"] is None
 
@@ -383,7 +393,9 @@ def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
         in sentences.study_verdict(study, same)
     )
     other = same | {"other_conditions": ["policy.model"]}
-    assert sentences.study_verdict(study, other).startswith("The study of 3 trainings, made under other conditions, puts")
+    assert sentences.study_verdict(study, other).startswith(
+        "The study of 3 trainings, made under other conditions, puts"
+    )
     assert sentences.study_verdict(None, same) == "One training cannot say what the next one would give."
 
 
@@ -478,7 +490,10 @@ def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
     ("terms", "said"),
     [
         (["semantic_similarity", "empathy"], "The reward here has the same two terms."),
-        (["empathy", "likelihood", "well_formed"], "The reward here leaves out the semantic similarity and adds likelihood and well formed."),
+        (
+            ["empathy", "likelihood", "well_formed"],
+            "The reward here leaves out the semantic similarity and adds likelihood and well formed.",
+        ),
         (["semantic_similarity", "empathy", "length"], "The reward here adds length."),
         (["semantic_similarity"], "The reward here leaves out the learned score."),
     ],

@@ -129,7 +129,7 @@ GAINS_READ = {
     "do not": "A reader finds that most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
     "do": "At least half of the answers that were read make sense; whether they would help anybody was not asked.",
 }
-# Whether there are readings of this run's answers: how answers are read, and of the table of counts.
+# Whether there are readings of this run's answers: how answers are read; the table of counts.
 READING = {
     True: "So answers were read. A reader saw the user's message and the answer alone, shuffled over policies and prompts, and neither "
     r"policy nor score. A \emph{sensible} reply answers this message and can be followed, may be plain or a little odd in its wording, but "
