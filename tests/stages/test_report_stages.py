@@ -226,7 +226,7 @@ def test_every_figure_and_table_names_its_stage_and_a_file_that_some_stage_write
         captions = body.count(r"\caption{")
         assert (
             captions
-            == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{(?:[\w./]+|\\RunStudyPath\{\})\}", body))
+            == len(re.findall(r"\\source\{(?:draw_figures|write_numbers)\}\{(?:[\w./]+|\\RunStudyPath)\}", body))
             > 0
         )
     graph = (ROOT / "dvc.yaml").read_text()
