@@ -119,6 +119,7 @@ def groups(
     table["well_formed_raw"] = (rng.random(len(table)) < 0.95).astype(float)
     for term in ("length", "repetition", "overlap"):
         table[f"{term}_raw"] = np.clip(rng.normal(0.9, 0.1, len(table)), 0, 1)
+    table["likelihood_raw"] = -1.2 + 0.1 * level + rng.normal(0, 0.3, len(table))
     return table
 
 
@@ -164,7 +165,11 @@ def write_reports(
     timing.reset_index().to_csv(training / "timing.csv", index=False)
     _json(
         training / "reference.json",
-        {"empathy": {"mean": 1.9, "sd": 0.6}, "semantic_similarity": {"mean": 0.4, "sd": 0.15}},
+        {
+            "empathy": {"mean": 1.9, "sd": 0.6},
+            "likelihood": {"mean": -1.2, "sd": 0.3},
+            "semantic_similarity": {"mean": 0.4, "sd": 0.15},
+        },
     )
     settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",
                 "load_in_4bit": True, "dtype": "bfloat16", "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
