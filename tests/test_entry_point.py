@@ -138,7 +138,7 @@ def test_fewer_responses_in_a_forward_pass_are_named_where_there_can_be_fewer():
             "lower train_scorer.batch_size (16) or train_scorer.max_tokens (256), and run the command again",
         ),
         ("warm_start", "lower warm_start.batch_size (8), and run the command again"),
-        ("rollout", "lower rollout.batch_size (68), and run the command again"),
+        ("rollout", "lower rollout.batch_size (90), and run the command again"),
         ("chat", "close other programs and try again"),
     ],
 )

@@ -105,17 +105,27 @@ def test_published_profile_fits_a_gpu_of_24_gib_and_shows_its_sum(monkeypatch):
 
 
 def test_vllm_beside_the_trainer_has_a_copy_of_the_weights_and_on_a_server_takes_nothing(settings):
+    rewards = settings.rewards.model_copy(update={"weights": {"empathy": 1.0}})
+
     def found(mode):
         grpo = settings.train_grpo.model_copy(update={"vllm_mode": mode})
-        return gpu_memory.training(
-            settings.model_copy(update={"train_grpo": grpo}), kept("x/Llama-3.1-8B-Instruct"), []
-        )
+        config = settings.model_copy(update={"train_grpo": grpo, "rewards": rewards})
+        return gpu_memory.training(config, kept("x/Llama-3.1-8B-Instruct"), [])
 
     own, beside, server = found("none"), found("colocate"), found("server")
     assert own.share is server.share is None
     assert own.total - server.total == pytest.approx(own.parts[gpu_memory.CACHE])
     inside = 15.0 + own.parts[gpu_memory.CACHE] + gpu_memory.WORKSPACE_GIB
     assert beside.total == pytest.approx(inside / 0.6, rel=0.01)
+
+
+def test_the_term_likelihood_holds_the_policy_once_more(settings):
+    without = settings.model_copy(update={"rewards": settings.rewards.model_copy(update={"weights": {"empathy": 1.0}})})
+    weighed = {"empathy": 1.0, "likelihood": 1.0}
+    with_it = settings.model_copy(update={"rewards": settings.rewards.model_copy(update={"weights": weighed})})
+    for room in (gpu_memory.training, gpu_memory.rollout):
+        more = room(with_it, TINY, []).total - room(without, TINY, []).total
+        assert more == pytest.approx(gpu_memory.weights(TINY, settings.policy.load_in_4bit))
 
 
 def test_vllm_beside_unsloth_has_the_scales_of_4_bit_weights_in_float32_in_its_share(monkeypatch):

@@ -147,8 +147,9 @@ def test_card_quotes_every_metric_with_its_interval(run):
 def test_card_says_data_settings_limits_and_licence(run):
     publish.run("jane/empathy", None, push=False)
     text = Path("tmp/publish/README.md").read_text()
+    train = DATA["splits"]["train"]
     for words in (
-        "synthetic turns", "train 1236 turns in 117 conversations", "LoRA rank 32", "An automatic score is not empathy",
+        "synthetic turns", f"train {train['turns']} turns in {train['conversations']} conversations", "LoRA rank 32", "An automatic score is not empathy",
         "not for use with people in distress without the oversight", "Apache-2.0, as the base.", "training seed 23",
         repr(response_format.SYSTEM_PROMPT), "rounded to Q4_1", "max_new_tokens=200,",
     ):  # fmt: skip

@@ -65,7 +65,9 @@ def run(
     rows = files.read_jsonl(root / ROLLOUTS)
     # A run of several trainings has a spread of its own.
     study = trainings.read(root / STUDY) if len(grpo.seeds) == 1 else None
-    conditions = trainings.conditions([rewards, grpo, *others], {row.get("prompt_id"): row.get("prompt") for row in rows})
+    conditions = trainings.conditions(
+        [rewards, grpo, *others], {row.get("prompt_id"): row.get("prompt") for row in rows}
+    )
     source = trainings.source(grpo.seeds, conditions, study)
     # Trainings of another kind may lie apart by more or less than those of this one.
     of_this_kind = None if source["other_conditions"] else study
