@@ -270,7 +270,7 @@ def test_grpo_has_vllm_sample_from_the_weights_of_each_step(config, folder, tmp_
     }  # fmt: skip
     grpo = config.train_grpo.model_copy(update=steps)
     reward_config = config.rewards.model_copy(update={"weights": {"length": 1.0}, "free_words": 1, "limit_words": 20})
-    reward_model = rewards.RewardModel(reward_config, {"length": rewards.TERMS["length"](reward_config, None)})
+    reward_model = rewards.RewardModel(reward_config, {"length": rewards.TERMS["length"](reward_config, None, None)})
     model = backends.Transformers(config.policy, grpo, folder, None).start(23)
     tokenizer = loading.load_tokenizer(folder)
     run = grpo_run.Run(model, tokenizer, reward_model, UTTERANCES, UTTERANCES[:1], grpo, config.policy, 23)
