@@ -26,6 +26,9 @@ connect = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 
+# Of reports/: of other machines' GPUs, the study of several trainings, and what was frozen when.
+READ = ("reports/gpu/", "reports/seeds/", "reports/protocol.yaml")
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk; `make test` brings it"),
@@ -72,10 +75,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
-        # Results are left out, but for those of other machines' GPUs: what the test finds, the run
-        # must have made.
+        # Results are left out, but for those that a run reads: what the test finds, the run must have
+        # made.
         made = name.startswith(("reports/", "paper/generated/", "paper/provenance/", "dvc.lock"))
-        if (ROOT / name).is_file() and (not made or name.startswith("reports/gpu/")):
+        if (ROOT / name).is_file() and (not made or name.startswith(READ)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     result = Copy(folder, refuse)
