@@ -47,7 +47,7 @@ def test_run_of_other_settings_is_told_with_their_names():
     weights = PARAMS.rewards.model_copy(update={"weights": {"empathy": 1.0}})
     sections = SECTIONS | {"train_grpo": grpo, "rewards": weights}
     assert protocol.differing(made(), sections) == ["rewards.weights", "train_grpo.steps"]
-    assert r"frozen ones}: \texttt{rewards.weights}, \texttt{train\_grpo" in protocol.sentence(made(), sections)
+    assert r"frozen ones}: \file{rewards.weights}, \file{train_grpo" in protocol.sentence(made(), sections)
 
 
 def test_run_of_another_model_or_another_margin_is_told_apart():
@@ -60,7 +60,7 @@ def test_run_of_another_model_or_another_margin_is_told_apart():
 
 def test_metrics_that_were_declared_later_are_told():
     text = protocol.sentence(made(metrics=["empathy_raw"]), SECTIONS)
-    assert r"\texttt{analyse\_rewards.me\allowbreak{}trics}" in text
+    assert r"\file{analyse_rewards.metrics}" in text
 
 
 def test_setting_that_the_record_does_not_know_is_another_one():

@@ -75,8 +75,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
-        # Results are left out, but for those that a run reads: what the test finds, the run must have
-        # made.
+        # Results are left out, but for those that a run reads: what the test finds, the run must
+        # have made.
         made = name.startswith(("reports/", "paper/generated/", "paper/provenance/", "dvc.lock"))
         if (ROOT / name).is_file() and (not made or name.startswith(READ)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,6 @@ def sentence(protocol: Protocol, sections: Mapping[str, params.Section]) -> str:
     if protocol.metrics != sections["analyse_rewards"].metrics:
         keys.append("analyse_rewards.metrics")
     if keys:
-        listed = ", ".join(rf"\texttt{{{latex.escape(key)}}}" for key in keys)
+        listed = ", ".join(rf"\file{{{key}}}" for key in keys)
         text += f" \\textbf{{The settings of this run are not the frozen ones}}: {listed}."
     return text
