@@ -355,7 +355,7 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
 
 def conditions(source: SpreadSource) -> str:
     """Name what was otherwise in the study at hand."""
-    return verdicts.conditions(source, lambda name: rf"\stage{{{name}}}" if "." in name else name)
+    return verdicts.conditions(source, lambda name: rf"\file{{{name}}}" if "." in name else name)
 
 
 def intervals(comparison: Comparison | Gap, digits: int, trainings: int) -> str:
