@@ -299,8 +299,8 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     changed = PARAMS.train_grpo.model_copy(update={"steps": 3})
     analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
     write_numbers.run(SECTIONS, root)
-    assert r"in a study under other conditions (\stage{train_grpo.steps})," in words(root)
-    assert r"made under other conditions: \stage{train_grpo.steps}. Its spread between trainings is not used" in words(
+    assert r"in a study under other conditions (\file{train_grpo.steps})," in words(root)
+    assert r"made under other conditions: \file{train_grpo.steps}. Its spread between trainings is not used" in words(
         root
     )
     assert "trainings, made under other conditions, puts above zero the change" in words(root)
