@@ -140,7 +140,7 @@ def test_demonstrations_are_of_the_turns_of_four_words_outside_the_test_stories(
 
 
 def test_demonstrations_keep_the_stated_lengths(demonstrations):
-    ranges = {"concern": (2, 7), "emotion": (1, 3), "approach": (2, 5), "answer": (8, 24)}
+    ranges = {"concern": (2, 7), "emotion": (1, 3), "approach": (2, 5), "answer": (6, 22)}
     wrong = [
         (row[key], key)
         for row in demonstrations
@@ -160,25 +160,25 @@ def test_demonstrations_state_the_rounded_label_and_every_intensity(turns, demon
     assert {row["intensity"] for row in demonstrations} == {0, 1, 2, 3, 4, 5}
 
 
-def test_concern_is_words_of_the_turn_and_the_answer_repeats_no_four_of_them(turns, demonstrations):
-    text = {turn.key: turn.text for turn in turns}
+def test_concern_is_words_of_the_turn_in_a_row(turns, demonstrations):
+    text = {turn.key: " ".join(words(turn.text)) for turn in turns}
     for row in demonstrations:
-        said = text[f"{row['conversation']}.{row['turn']}"]
-        rest = iter(words(said))
-        assert all(word in rest for word in words(row["concern"])), row
-        # As they are spelled: "cant" and "can't" are two words.
-        spelled = (re.findall(r"[a-z0-9']+", one.lower()) for one in (said, row["answer"]))
-        runs = [{tuple(one[i : i + 4]) for i in range(len(one) - 3)} for one in spelled]
-        assert not runs[0] & runs[1], row
+        said = f" {text[row['conversation'] + '.' + str(row['turn'])]} "
+        assert f" {' '.join(words(row['concern']))} " in said, row
 
 
-def test_answers_differ_a_third_asks_and_openings_vary(demonstrations):
-    answers = [row["answer"] for row in demonstrations]
-    assert len(set(answers)) == len(answers)
-    assert np.mean([answer.endswith("?") for answer in answers]) == pytest.approx(1 / 3, abs=0.05)
-    openings = [tuple(words(answer)[:2]) for answer in answers]
-    most = max(max(Counter(openings[i : i + 30]).values()) for i in range(len(openings) - 29))
-    assert most <= 3
+def test_answers_use_few_words_beside_those_of_their_turn_and_guess_nothing(turns, demonstrations):
+    text = {turn.key: set(words(turn.text)) for turn in turns}
+    answers = [(set(words(row["answer"])), text[f"{row['conversation']}.{row['turn']}"]) for row in demonstrations]
+    assert len(set().union(*(answer - turn for answer, turn in answers))) < 700
+    guesses = re.compile(r"\b(must|would|could|might) have\b")
+    assert [row["answer"] for row in demonstrations if guesses.search(row["answer"])] == []
+
+
+def test_no_answer_stands_often(demonstrations):
+    counts = Counter(row["answer"] for row in demonstrations)
+    assert max(counts.values()) <= len(demonstrations) / 100
+    assert len(counts) > len(demonstrations) * 0.9
 
 
 def test_demonstrations_come_back_from_the_response_format(demonstrations):

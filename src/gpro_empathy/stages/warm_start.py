@@ -26,9 +26,7 @@ def main() -> None:
             files.write_text(folder / "README.md", "The warm start is off (warm_start.enabled).\n")
         files.write_json(REPORT, {"enabled": False})
         return
-    train, validation = (
-        files.read_jsonl(kept_start.PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
-    )
+    train, validation = kept_start.demonstrations()
     if config.kept:
         summary = kept_start.check(kept_start.decides(policy_config, config, train))
         adapters.check_base(kept_start.FOLDER, adapters.POLICY)

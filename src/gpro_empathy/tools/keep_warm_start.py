@@ -23,9 +23,7 @@ def main() -> None:
     """Train and keep."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     config, policy_config = params.load(params.WarmStart), params.load(params.Policy)
-    train, validation = (
-        files.read_jsonl(kept_start.PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
-    )
+    train, validation = kept_start.demonstrations()
     started = time.perf_counter()
     base, tokenizer = loading.load_base(policy_config, adapters.POLICY), loading.load_tokenizer(adapters.POLICY)
     model, losses = sft.train(base, tokenizer, train, config, policy_config)

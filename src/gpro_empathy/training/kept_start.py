@@ -14,6 +14,7 @@ from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
 from gpro_empathy.response_format import SYSTEM_PROMPT
+from gpro_empathy.training import sft
 
 PREPARED = Path("data/prepared")
 FOLDER = Path("data/embedded/warm_start")
@@ -26,10 +27,22 @@ REMEDY = (
 )
 
 
+def demonstrations() -> tuple[list[dict], list[dict]]:
+    """Return the prepared demonstrations of training and of validation stories.
+
+    Each is {"utterance", "response"}.
+    """
+    train, validation = (
+        files.read_jsonl(PREPARED / f"demonstrations_{split}.jsonl") for split in ("train", "validation")
+    )
+    return train, validation
+
+
 def decides(policy: params.Policy, config: params.WarmStart, demonstrations: Sequence[Mapping]) -> dict:
     """Return what decides the adapter: settings by key, and a hash of prompt and demonstrations."""
     settings = {f"policy.{key}": getattr(policy, key) for key in POLICY_KEYS}
     settings |= {f"warm_start.{key}": getattr(config, key) for key in WARM_START_KEYS}
+    settings |= {"warm-up in updates": sft.WARMUP_UPDATES, "largest norm of the gradient": sft.MAX_GRAD_NORM}
     shown = [SYSTEM_PROMPT, *([row["utterance"], row["response"]] for row in demonstrations)]
     digest = hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()
     return settings | {"demonstrations": digest}
