@@ -129,7 +129,7 @@ bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minute
 	@$(BIN)/python bench/grpo_step.py $(ARGS)
 
 .PHONY: warm-start
-warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it in data/embedded/warm_start, about 45 minutes on two cores
+warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it in data/embedded/warm_start, about 20 minutes on two cores
 	@$(BIN)/dvc repro prepare
 	@$(BIN)/python -m gpro_empathy.tools.keep_warm_start
 
@@ -137,6 +137,11 @@ warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it 
 search: .venv/ready scm  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
+
+.PHONY: best-of
+best-of: .venv/ready scm  ## What choosing the best of eight answers by the reward gives without training, into bench/best_of.md (ARGS="--split test")
+	@$(BIN)/dvc repro train_grpo
+	@$(BIN)/python bench/best_of.py $(ARGS)
 
 .PHONY: reward-terms
 reward-terms: .venv/ready scm  ## Which reward terms tell sensible answers from others, of those that were read? Into bench/reward_terms.md

@@ -1,0 +1,131 @@
+"""Best of eight: what choosing by the reward gives without any training, the baseline of GRPO.
+
+    make best-of                          on the validation prompts
+    make best-of ARGS="--split test"      on the test prompts, once settings are frozen
+
+The warm-started policy of the last `dvc repro` answers each prompt eight times, and the answer that
+the reward, calibrated against its reference, puts highest is kept. Compared are the kept answers
+with the mean over all eight, which is what one draw gives, paired by prompt, with intervals by
+story. Writes bench/best_of.json, with the kept answers, and bench/best_of.md.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from gpro_empathy import entry_point, files, params, rewards
+from gpro_empathy.analysis import bootstrap
+from gpro_empathy.data import dialogue
+from gpro_empathy.policy import adapters, loading
+from gpro_empathy.stages import train_grpo
+from gpro_empathy.training import rollouts
+
+HERE = Path(__file__).parent
+RESULT = HERE / "best_of.json"
+DRAWS = 8
+MEASURED = {
+    "empathy_raw": "empathy, reward's scorer",
+    "audit_empathy_raw": "empathy, held-out scorer",
+    "likelihood_raw": "likelihood, nats a token",
+    "well_formed": "well-formed",
+    "answer_words": "words",
+    "overlap": "overlap with the message",
+}
+
+
+def main() -> None:
+    """Sample, choose, compare and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=("validation", "test"), default="validation", help="default: %(default)s")
+    split = parser.parse_args().split
+    rows = sampled(split)
+    kept = best(rows)
+    found = files.read_json(RESULT) if RESULT.is_file() else {}
+    found[split] = {
+        "prompts": len(kept),
+        "stories": len({row["story"] for row in kept}),
+        "measures": compared(rows, kept),
+        "answers": [{name: row[name] for name in ("prompt_id", "sample", "text")} for row in kept],
+    }
+    files.write_json(RESULT, found)
+    files.write_text(RESULT.with_suffix(".md"), report(found))
+    print(RESULT.with_suffix(".md").read_text())
+
+
+def sampled(split: str) -> list[dict]:
+    """Return scored responses of the warm-started policy, DRAWS to each prompt of the split."""
+    policy, grpo_rewards, config = (params.load(one) for one in (params.Policy, params.Rewards, params.Rollout))
+    config = config.model_copy(update={"samples_per_prompt": DRAWS, "batch_size": 24})
+    start = rewards.StartingPolicy(policy, train_grpo.POLICY, adapters.adapter_in(train_grpo.WARM_START))
+    model, audit = rollouts.load_scorers(
+        grpo_rewards, train_grpo.SCORER, Path("models/audit_scorer"), Path("reports/training/reference.json"), start
+    )
+    turns = rollouts.choose_prompts(dialogue.read_turns(train_grpo.PROMPTS / f"prompts_{split}.jsonl"), config)
+    samples = rollouts.sample_policies(
+        rollouts.LocalPolicies(loading.load_base(policy, train_grpo.POLICY), config),
+        loading.load_tokenizer(train_grpo.POLICY),
+        {("warm_start", None): train_grpo.WARM_START},
+        turns,
+        config,
+    )
+    return rollouts.score([sample for sample in samples if sample.model == "warm_start"], model, audit)
+
+
+def best(rows: list[dict]) -> list[dict]:
+    """Return of each prompt's responses the one with the highest combined reward, the first of equals."""
+    by_prompt: dict[str, dict] = {}
+    for row in rows:
+        kept = by_prompt.setdefault(row["prompt_id"], row)
+        if row["combined_reference"] > kept["combined_reference"]:
+            by_prompt[row["prompt_id"]] = row
+    return list(by_prompt.values())
+
+
+def compared(rows: list[dict], kept: list[dict]) -> dict[str, dict[str, float]]:
+    """Return by measure the mean of one draw and of the kept answers, and their difference with its interval."""
+    all_PM = np.array(
+        [
+            np.mean([[row[name] for name in MEASURED] for row in rows if row["prompt_id"] == one["prompt_id"]], axis=0)
+            for one in kept
+        ]
+    )
+    kept_PM = np.array([[float(row[name]) for name in MEASURED] for row in kept])
+    data = bootstrap.clusters(kept_PM - all_PM, np.array([row["story"] for row in kept]))
+    boot_RM = bootstrap.bootstrap_means(data, 10_000, np.random.default_rng(1))
+    low_M, high_M = bootstrap.bca_interval(data, boot_RM, 0.95)
+    return {
+        name: {
+            "one_draw": float(all_PM[:, m].mean()),
+            "best": float(kept_PM[:, m].mean()),
+            "difference": float(data.means[m]),
+            "low": float(low_M[m]),
+            "high": float(high_M[m]),
+        }
+        for m, name in enumerate(MEASURED)
+    }
+
+
+def report(found: dict) -> str:
+    """Return the tables as Markdown."""
+    lines = ["# Best of eight by the reward, without training", "", "Written by `make best-of`."]
+    for split, of in found.items():
+        lines += [
+            "",
+            f"## {split.capitalize()}",
+            "",
+            f"{of['prompts']} prompts about {of['stories']} stories; intervals are 95 %, from resamples of whole stories.",
+            "",
+            "| measure | one draw | best of eight | difference | interval |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {MEASURED[name]} | {one['one_draw']:.2f} | {one['best']:.2f} | {one['difference']:+.2f} | "
+            f"{one['low']:+.2f} to {one['high']:+.2f} |"
+            for name, one in of["measures"].items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    entry_point.run_stage(main)
