@@ -73,7 +73,7 @@ def sampled(split: str) -> list[dict]:
 
 
 def best(rows: list[dict]) -> list[dict]:
-    """Return of each prompt's responses the one with the highest combined reward, the first of equals."""
+    """Return each prompt's response with the highest combined reward, the first of equals."""
     by_prompt: dict[str, dict] = {}
     for row in rows:
         kept = by_prompt.setdefault(row["prompt_id"], row)
@@ -83,7 +83,7 @@ def best(rows: list[dict]) -> list[dict]:
 
 
 def compared(rows: list[dict], kept: list[dict]) -> dict[str, dict[str, float]]:
-    """Return by measure the mean of one draw and of the kept answers, and their difference with its interval."""
+    """Return by measure the means of one draw and of the kept answers, and their difference."""
     all_PM = np.array(
         [
             np.mean([[row[name] for name in MEASURED] for row in rows if row["prompt_id"] == one["prompt_id"]], axis=0)

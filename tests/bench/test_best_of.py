@@ -1,5 +1,6 @@
-import best_of
 import pytest
+
+import best_of
 
 
 def row(prompt, story, empathy, reward):

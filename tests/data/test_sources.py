@@ -109,7 +109,8 @@ def test_official_dev_file_is_the_test_split_although_it_repeats_conversation_id
     assert len(parts["train"]) + len(parts["validation"]) == 20
     assert len(conversations(parts)["validation"]) == 1
     # Without articles each conversation is a story, and none of dev is one of train.
-    assert stories(parts)["test"] == conversations(parts)["test"]
+    assert stories(parts)["test"] == {f"conversation {name}" for name in conversations(parts)["test"]}
+    assert not stories(parts)["test"] & stories(parts)["train"]
     assert sources.test_split(wassa(settings, train, dev)) == "dev_file"
 
 
@@ -196,7 +197,8 @@ def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_te
     config = settings.prepare.model_copy(update={"embedded_folder": str(ROOT / "data/embedded")})
     parts = sources.load(config)
     train = parts["train"]
-    found = sources.load_demonstrations(config, train)
+    prepared = sources.load_demonstrations(config, parts)
+    found = prepared["train"]
     texts = {turn.text for turn in train}
     rows = [json.loads(line) for line in (ROOT / "data/embedded/demonstrations.jsonl").read_text().splitlines()]
     keys = {turn.key for turn in train}
@@ -206,7 +208,7 @@ def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_te
     story = {turn.key: turn.story for turns in parts.values() for turn in turns}
     shown = {story[f"{row['conversation']}.{row['turn']}"] for row in rows}
     assert not shown & stories(parts)["test"]
-    assert len(found) + len(sources.load_demonstrations(config, parts["validation"])) == len(rows)
+    assert len(found) + len(prepared["validation"]) == len(rows)
     # The comment of warm_start.demonstrations says how many there are.
     assert f"training stories, {len(found):,} of the embedded corpus)" in (ROOT / "params.yaml").read_text()
 
@@ -222,10 +224,13 @@ def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(s
 
 def test_other_sources_may_use_every_demonstration(embedded):
     other = embedded.model_copy(update={"source": "hub"})
-    (found,) = sources.load_demonstrations(other, [])
+    none = {"train": [], "validation": []}
+    prepared = sources.load_demonstrations(other, none)
+    (found,) = prepared["train"]
     assert found["utterance"] == "said 0 1"
     assert found["response"].endswith("<answer>\nThat sounds hard.\n</answer>")
-    assert sources.load_demonstrations(embedded, []) == []
+    assert prepared["validation"] == []
+    assert sources.load_demonstrations(embedded, none) == none
 
 
 @pytest.mark.parametrize(
@@ -236,10 +241,11 @@ def test_other_sources_may_use_every_demonstration(embedded):
         ({"intensity": 6}, r"demonstrations\.jsonl, line 2: not in the response format"),
         ({"answer": "One. Two. Three."}, r"demonstrations\.jsonl, line 2: not in the response format"),
         ({"answer": ""}, r"demonstrations\.jsonl, line 2: not in the response format"),
+        ({}, r"demonstrations\.jsonl, line 2: turn 0\.1 has a demonstration in an earlier line"),
     ],
 )
 def test_refuses_a_malformed_demonstration_with_its_line(embedded, change, message):
     path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
     path.write_text(json.dumps(DEMONSTRATION) + "\n" + json.dumps(DEMONSTRATION | change) + "\n")
     with pytest.raises(UserError, match=message):
-        sources.load_demonstrations(embedded, [])
+        sources.load_demonstrations(embedded, {"train": [], "validation": []})

@@ -59,7 +59,8 @@ def test_dev_layout_is_read(tmp_path):
 @pytest.mark.parametrize("article", ["NULL", "", " nan "])
 def test_turn_of_no_article_is_of_the_story_of_its_conversation(tmp_path, article):
     (turn,) = read(tmp_path, f"{TEST}\n0,{article},5,0,7,so sad\n")
-    assert turn.story == "5"
+    # And of no other: an article may have the conversation's number.
+    assert turn.story == "conversation 5"
 
 
 def test_file_without_label_columns_has_no_labels(tmp_path):

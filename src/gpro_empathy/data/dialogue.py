@@ -32,13 +32,18 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _INVISIBLE = ("Cc", "Cf", "Cs")
 
 
+def own_story(conversation: str) -> str:
+    """Return the story of a conversation without an article: a name that no article's id has."""
+    return f"conversation {conversation}"
+
+
 @dataclass(frozen=True)
 class Turn:
     """A turn: its place, its text, the turns before it (oldest first), and its labels.
 
     The labels are in label units, or None. `story` is the news story that the conversation is
-    about, or the conversation itself where the source names none: turns of one story are related,
-    so that splits and intervals keep them together.
+    about, or `own_story` of the conversation where the source names none: turns of one story are
+    related, so that splits and intervals keep them together.
     """
 
     conversation: str
@@ -53,7 +58,7 @@ class Turn:
     def __post_init__(self) -> None:
         """Take the conversation for the story where none is named."""
         if not self.story:
-            object.__setattr__(self, "story", self.conversation)
+            object.__setattr__(self, "story", own_story(self.conversation))
 
     @property
     def key(self) -> str:

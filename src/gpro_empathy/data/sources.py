@@ -3,7 +3,7 @@
 The setting prepare.source says where turns come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -93,22 +93,29 @@ def describe(config: params.Prepare) -> str:
     return "WASSA CONV-turn" if config.source == "wassa_csv" else "embedded corpus"
 
 
-def load_demonstrations(config: params.Prepare, turns: Sequence[Turn]) -> list[dict]:
-    """Return the demonstrations that answer some turns: {"utterance", "response"} each.
+def load_demonstrations(config: params.Prepare, splits: Mapping[str, Sequence[Turn]]) -> dict[str, list[dict]]:
+    """Return the demonstrations of train and validation: {"utterance", "response"} each.
 
-    With the embedded source these are those of the given turns, of one split, so that by story or
-    by conversation none is about a turn of another; any other source shares no turn with the
-    corpus, and gets all.
+    With the embedded source they are those that answer the turns of the split, so that by story or
+    by conversation none is about a turn of another. Any other source shares no turn with the
+    corpus: all of them train, and none is left to measure the loss on.
 
     Raises:
         UserError: If the file is malformed, or a demonstration does not fit the response format;
             names the line.
     """
-    folder = Path(config.embedded_folder)
+    found = _demonstrations(Path(config.embedded_folder))
+    if config.source != "embedded":
+        return {"train": list(found.values()), "validation": []}
+    keys = {name: {turn.key for turn in splits[name]} for name in ("train", "validation")}
+    return {name: [row for key, row in found.items() if key in of_split] for name, of_split in keys.items()}
+
+
+def _demonstrations(folder: Path) -> dict[str, dict]:
+    """Return the demonstrations of the corpus by the turn that they answer."""
     path = folder / "demonstrations.jsonl"
     texts = {turn.key: turn.text for turn in wassa.read_labelled(folder / "turns.csv")}
-    allowed = {turn.key for turn in turns} if config.source == "embedded" else set(texts)
-    result = []
+    found = {}
     for number, row in enumerate(files.read_jsonl(path), start=1):
         if set(row) != DEMONSTRATION_KEYS:
             odd = sorted(set(row) ^ DEMONSTRATION_KEYS)
@@ -121,9 +128,10 @@ def load_demonstrations(config: params.Prepare, turns: Sequence[Turn]) -> list[d
         response = response_format.format_response(row)
         if not response_format.parse_response(response).well_formed:
             raise UserError(f"{path}, line {number}: not in the response format: {response!r}")
-        if key in allowed:
-            result.append({"utterance": texts[key], "response": response})
-    return result
+        if key in found:
+            raise UserError(f"{path}, line {number}: turn {key} has a demonstration in an earlier line; keep one")
+        found[key] = {"utterance": texts[key], "response": response}
+    return found
 
 
 def _embedded(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
@@ -170,7 +178,7 @@ def _wassa(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[T
     dev = wassa.read_labelled(Path(config.wassa_dev_csv), config.escapes, print)
     # All conversation ids of the dev file also occur in train, for other conversations; those of
     # stories mean the same ones in both.
-    names_stories = any(turn.story != turn.conversation for turn in dev)
+    names_stories = any(turn.story != dialogue.own_story(turn.conversation) for turn in dev)
     dev = [
         replace(turn, conversation=f"dev-{turn.conversation}", story=turn.story if names_stories else "")
         for turn in dev

@@ -23,9 +23,7 @@ def main() -> None:
     """Run the stage."""
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
-    demonstrations = {name: sources.load_demonstrations(config, splits[name]) for name in ("train", "validation")}
-    if config.source != "embedded":  # all are trained on, so that none is left to measure the loss on
-        demonstrations["validation"] = []
+    demonstrations = sources.load_demonstrations(config, splits)
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report |= {"test_split": sources.test_split(config)} | dialogue.count_stories(splits)
