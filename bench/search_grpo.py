@@ -5,7 +5,7 @@
 
 Every candidate starts from the warm-started policy of the last `dvc repro`, with the same scorers,
 and is compared with that policy on the same validation prompts. Results: bench/search_grpo.jsonl,
-one line a candidate.
+one line a candidate; the scored responses, to be read, in work/search_grpo/<name>.jsonl.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from gpro_empathy.training import grpo_run, rollouts
 
 HERE = Path(__file__).parent
 CANDIDATES, RESULTS = HERE / "search_grpo.yaml", HERE / "search_grpo.jsonl"
+RESPONSES = Path("work/search_grpo")
 # What a candidate may set: the other sections belong to stages whose outputs are taken as they are.
 TRIED = ("policy", "rewards", "train_grpo", "rollout")
 VALIDATION = train_grpo.PROMPTS / "prompts_validation.jsonl"
@@ -45,7 +46,7 @@ def main() -> None:
     done = {row["name"]: row for row in files.read_jsonl(RESULTS)} if RESULTS.is_file() else {}
     for name in arguments.only or [name for name in candidates if name not in done]:
         print(f"== {name}: {candidates[name]}", flush=True)
-        done[name] = {"name": name, "settings": candidates[name]} | measure(settings(candidates[name]))
+        done[name] = {"name": name, "settings": candidates[name]} | measure(name, settings(candidates[name]))
         files.write_jsonl(RESULTS, list(done.values()))
         print(yaml.safe_dump(done[name], sort_keys=False), flush=True)
 
@@ -61,8 +62,8 @@ def settings(overrides: dict) -> params.Params:
     return params.Params.model_validate(values)
 
 
-def measure(config: params.Params) -> dict:
-    """Train one candidate and compare it with the policy that it started from."""
+def measure(name: str, config: params.Params) -> dict:
+    """Train one candidate, keep its responses, and compare it with the policy that it started from."""
     base = loading.load_base(config.policy, train_grpo.POLICY)
     tokenizer = loading.load_tokenizer(train_grpo.POLICY)
     start = rewards.StartingPolicy(config.policy, train_grpo.POLICY, train_grpo.WARM_START)
@@ -83,6 +84,7 @@ def measure(config: params.Params) -> dict:
         tuned = Path(folder) / "tuned"
         adapters.save_with_card(run.model, tuned, "")
         rows = sampled(config, run, tuned, result.reference)
+    files.write_jsonl(RESPONSES / f"{name}.jsonl", rows)
     return {"train_seconds": round(seconds), **comparison(rows)}
 
 

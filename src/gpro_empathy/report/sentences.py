@@ -222,6 +222,13 @@ def quantisation(policy: params.Policy, settings: Mapping) -> str:
     )
 
 
+# By the guidelines of the corpus, whose demonstrations every source uses; docs/experiments.md has the readings.
+PLAIN = (
+    "The demonstrations take up the feeling or the point of a turn, in common words, and go no further: shown replies that "
+    "comment on what a turn tells, a policy of this size learns to comment wrongly."
+)
+
+
 def warm_start(report: Mapping) -> str:
     """Say whether the policy learned the response format from demonstrations first."""
     if not report["enabled"]:
@@ -240,7 +247,7 @@ def warm_start(report: Mapping) -> str:
     return (
         f"Before GRPO a warm start, supervised training of the same adapter on {latex.integer(report['demonstrations'])} "
         f"demonstrations, teaches format and plain replies; its loss per token {moved} from "
-        f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)} nats{held_out}.{kept}"
+        f"{latex.number(report['loss_first'], 2)} to {latex.number(report['loss_last'], 2)} nats{held_out}.{kept} {PLAIN}"
     )
 
 
