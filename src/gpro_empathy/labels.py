@@ -2,5 +2,5 @@
 
 # Emotion is its intensity, 0 to 5; polarity is 0 (positive) to 2 (negative); empathy 0 to 5.
 LABELS = ("emotion", "polarity", "empathy")
-# The column of empathy in an array of labels, shape (..., 3).
-EMPATHY = LABELS.index("empathy")
+# The columns of polarity and empathy in an array of labels, shape (..., 3).
+POLARITY, EMPATHY = LABELS.index("polarity"), LABELS.index("empathy")

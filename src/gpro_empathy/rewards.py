@@ -13,7 +13,7 @@ import numpy as np
 
 from gpro_empathy import calibration, params, text_measures, user_rewards
 from gpro_empathy.files import UserError
-from gpro_empathy.labels import EMPATHY
+from gpro_empathy.labels import EMPATHY, POLARITY
 from gpro_empathy.response_format import Response
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
@@ -63,6 +63,24 @@ class Empathy:
 
 
 @dataclass(frozen=True)
+class PolarityMatch:
+    """1 minus half the distance of the answer's polarity from the message's, by a trained scorer.
+
+    In [0, 1], as the label goes from 0 (positive) to 2 (negative): thanks for a kind word are no
+    answer to grief, however empathetic they sound by themselves. The answer is scored as a reply if
+    the scorer reads context, and the message as the first turn.
+    """
+
+    scorer: object
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        contexts = [(utterance,) for utterance in utterances]
+        answer_B = self.scorer.score([response.answer for response in responses], contexts)[:, POLARITY]
+        message_B = self.scorer.score(list(utterances), [()] * len(utterances))[:, POLARITY]
+        return 1.0 - np.clip(np.abs(answer_B - message_B) / 2, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class SemanticSimilarity:
     """Similarity of the answer to the user's message, clipped to [0, 1].
 
@@ -105,10 +123,10 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
         raise UserError(f"rewards.similarity_model {config.similarity_model!r}: cannot load it ({reason})") from None
 
 
-def _load_empathy(scorer_folder: Path) -> Empathy:
+def _load_scorer(folder: Path) -> object:
     from gpro_empathy.scorer import empathy_scorer
 
-    return Empathy(empathy_scorer.load(scorer_folder))
+    return empathy_scorer.load(folder)
 
 
 class StartingPolicy(NamedTuple):
@@ -129,7 +147,8 @@ def _load_likelihood(config: params.Rewards, scorer_folder: Path, start: Startin
 
 TERMS: dict[str, Callable[[params.Rewards, Path, StartingPolicy | None], Term]] = {
     "semantic_similarity": lambda config, scorer_folder, start: load_similarity(config),
-    "empathy": lambda config, scorer_folder, start: _load_empathy(scorer_folder),
+    "empathy": lambda config, scorer_folder, start: Empathy(_load_scorer(scorer_folder)),
+    "polarity_match": lambda config, scorer_folder, start: PolarityMatch(_load_scorer(scorer_folder)),
     "likelihood": _load_likelihood,
     "well_formed": lambda config, scorer_folder, start: well_formed,
     "length": lambda config, scorer_folder, start: Length(config.free_words, config.limit_words),

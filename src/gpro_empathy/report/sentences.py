@@ -173,6 +173,7 @@ ASKS = {
     "length": "short answers",
     "repetition": "word pairs that do not return",
     "overlap": "words other than the user's",
+    "polarity_match": "the polarity of the user's message",
 }
 # In place of a share that is not defined.
 NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
