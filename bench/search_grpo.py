@@ -63,7 +63,7 @@ def settings(overrides: dict) -> params.Params:
 
 
 def measure(name: str, config: params.Params) -> dict:
-    """Train one candidate, keep its responses, and compare it with the policy that it started from."""
+    """Train one candidate, keep its responses, and compare it with what it started from."""
     base = loading.load_base(config.policy, train_grpo.POLICY)
     tokenizer = loading.load_tokenizer(train_grpo.POLICY)
     start = rewards.StartingPolicy(config.policy, train_grpo.POLICY, train_grpo.WARM_START)

@@ -64,13 +64,13 @@ def test_empathy_is_the_third_label_of_the_scorer_for_the_answer():
 
 
 def test_polarity_match_falls_with_the_distance_of_answer_and_message():
-    class Scorer:
-        polarity = {"I lost her.": 2.0, "So sad.": 1.8, "Great!": 0.0}
+    polarity = {"I lost her.": 2.0, "So sad.": 1.8, "Great!": 0.0}
 
+    class Scorer:
         def score(self, texts, contexts):
             # The answer is read as a reply, the message as a first turn.
             assert all(len(context) == (text != "I lost her.") for text, context in zip(texts, contexts, strict=True))
-            return np.array([[1.0, self.polarity[text], 3.0] for text in texts])
+            return np.array([[1.0, polarity[text], 3.0] for text in texts])
 
     found = rewards.PolarityMatch(Scorer())(["I lost her."] * 2, replies("So sad.", "Great!"))
     assert found == pytest.approx([0.9, 0.0])
