@@ -59,5 +59,6 @@ def test_refuses_what_is_out_of_range(arguments, message):
 
 
 def test_every_decided_pair_may_be_won():
-    # How many are decided is still chance: (1.95996 sqrt(0.4) + 0.84162 sqrt(0.4 - 0.4^2))^2 / 0.4^2 = 17.05
+    # How many are decided is still chance:
+    # (1.95996 sqrt(0.4) + 0.84162 sqrt(0.4 - 0.4^2))^2 / 0.4^2 = 17.05
     assert pairs_needed(0.7, ties=0.6) == pairs_needed(0.3, ties=0.6) == 18
