@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import jinja2
 
 from gpro_empathy.analysis import metric_names
-from gpro_empathy.analysis.results import Analysis
+from gpro_empathy.analysis.results import Analysis, RunRatings
 from gpro_empathy.report import page_tables, verdicts
 from gpro_empathy.report.number_format import PAGE
 
@@ -40,6 +40,7 @@ class Template:
 def render(
     template: Template,
     analysis: Analysis,
+    ratings: RunRatings,
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
@@ -48,6 +49,7 @@ def render(
 
     Args:
         analysis: The content of reward_analysis.json.
+        ratings: The content of ratings.json.
         rows: Rollout rows, one per response.
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
@@ -78,8 +80,8 @@ def render(
             "new": None if empathy["new_low"] is None else PAGE.interval(empathy["new_low"], empathy["new_high"], 2),
             "p": PAGE.p_value(empathy["p_holm"]),
         },
-        findings=page_tables.findings(analysis, study),
-        tables=page_tables.tables(analysis, study),
+        findings=page_tables.findings(analysis, ratings, study),
+        tables=page_tables.tables(analysis, ratings, study),
         captions=captions,
     )
 
