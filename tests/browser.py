@@ -24,6 +24,8 @@ DESKTOP = (1280, 900)
 PHONE = (390, 844)
 # Far beyond what a page takes; it ends a test whose browser hangs.
 _PATIENCE_S = 120
+# Windows' codes of the keys that have a name.
+_KEY_CODES = {"Backspace": 8, "Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 def executable() -> str | None:
@@ -89,11 +91,20 @@ class Page:
         )
 
     def press(self, key: str) -> None:
-        """Press and release a key."""
+        """Press and release a key: a letter, a digit, or one of those that have a name."""
         for kind in ("rawKeyDown", "char", "keyUp") if key == "Enter" else ("rawKeyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" else {}
-            code = {"Enter": 13, "Tab": 9}[key]
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+            code = _KEY_CODES.get(key) or ord(key.upper())
+            name = key if key in _KEY_CODES else f"{'Digit' if key.isdigit() else 'Key'}{key.upper()}"
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=name, windowsVirtualKeyCode=code, **text)
+
+    def write(self, text: str) -> None:
+        """Write into the field that has the focus."""
+        self.ask("Input.insertText", text=text)
+
+    def save_downloads(self, folder: Path) -> None:
+        """Let what the page offers for download be saved in a folder without a question."""
+        self._ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def picture(self, path: Path, whole: bool = False) -> None:
         """Save the first screen, or the whole page, as a PNG file."""
