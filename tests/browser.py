@@ -112,17 +112,22 @@ class Page:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _ask(self, method: str, session: str | None = None, **parameters: object) -> dict:
-        number = next(self._ids)
-        message = {"id": number, "method": method, "params": parameters}
-        if session:
-            message["sessionId"] = session
-        os.write(self._send, json.dumps(message).encode() + b"\0")
+        number = self._write(method, session, parameters)
         while True:
             answer = self._read()
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
             self._hear(answer)
+
+    def _write(self, method: str, session: str | None, parameters: dict) -> int:
+        """Send a command and return its number, without waiting for the answer."""
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        os.write(self._send, json.dumps(message).encode() + b"\0")
+        return number
 
     def _read(self) -> dict:
         while b"\0" not in self._buffer:
@@ -143,7 +148,9 @@ class Page:
         elif method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
             self.complaints.append(json.dumps(details))
         elif method == "Page.javascriptDialogOpening":
-            self.complaints.append(f"dialog: {details['message']}")
+            self.complaints.append(f"dialog: {details['type']} {details['message']}")
+            # It waits for an answer, and so would whoever opens another page.
+            self._write("Page.handleJavaScriptDialog", self._session, {"accept": True})
 
 
 @contextlib.contextmanager

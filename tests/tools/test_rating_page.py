@@ -464,7 +464,7 @@ def test_who_skips_and_ends_a_round_can_go_on(opened):
     rater = opened(number=3, rows=made_up_rows(prompts=5)).begin("Ann")
     rater.press("b", "s", "b")
     assert rater.text("#done-title") == "You have rated 2 pairs"
-    assert rater.text("#go-on") == "Go on with the 1 pair still open"
+    assert rater.text("#go-on") == "Go on with the 1 still open"
     rater.load()
     assert rater.text("#done-title") == "You have rated 2 pairs"
     rater.click("go-on")
@@ -560,6 +560,9 @@ def test_where_the_browser_keeps_nothing_the_page_says_so_and_works(opened, tmp_
         assert [rating.choice for rating in ratings.read(rater.export(tmp_path))] == ["both", "neither"]
     finally:
         rater.tab.ask("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    # It does not let the ratings go without a question.
+    rater.load()
+    assert [complaint for complaint in rater.tab.complaints if "dialog: beforeunload" in complaint]
 
 
 def test_a_screen_reader_is_led_from_item_to_item(opened):

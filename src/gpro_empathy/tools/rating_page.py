@@ -198,8 +198,8 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
     if form == "pair":
         needed = rating_power.pairs_needed(WIN_RATE, TIES, DESIGN_EFFECT)
         lines.append(
-            f"To tell a win rate of {WIN_RATE:.0%} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
-            f"raters of {count} (two-sided at 95 %, power {effects.POWER:.0%}, if {TIES:.0%} are ties and likeness within stories "
+            f"To tell a win rate of {_percent(WIN_RATE)} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
+            f"raters of {count} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness within stories "
             f"and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
         )
     return "\n".join(lines)
@@ -227,6 +227,10 @@ def main() -> None:
     if arguments.output.is_dir():
         raise UserError(f"--output: {arguments.output} is a folder; name a file in it")
     print(run(FORMS[arguments.form], arguments.number, arguments.output))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _in_order(items: Iterable[rated_items.Item]) -> tuple[rated_items.Item, ...]:
