@@ -193,7 +193,7 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
         f"{output}: {count} of {items} {what} for each rater, a quarter of them the same for all; "
         f"about {minutes(rated, form, number)} minutes",
         "Open it in a browser, or send the file to whoever rates: it needs no network and sends nothing.",
-        f"It exports a CSV file, which belongs into {ratings.FOLDER}.",
+        f"It exports a CSV file, which belongs in {ratings.FOLDER}.",
     ]
     if form == "pair":
         needed = rating_power.pairs_needed(WIN_RATE, TIES, DESIGN_EFFECT)
