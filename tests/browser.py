@@ -98,6 +98,17 @@ class Page:
             name = key if key in _KEY_CODES else f"{'Digit' if key.isdigit() else 'Key'}{key.upper()}"
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=name, windowsVirtualKeyCode=code, **text)
 
+    def tap(self, selector: str) -> None:
+        """Touch the middle of an element, where it is on the screen."""
+        x, y = self.run(
+            f"(() => {{ const box = document.querySelector({selector!r}).getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        self.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+        self.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+
     def write(self, text: str) -> None:
         """Write into the field that has the focus."""
         self.ask("Input.insertText", text=text)

@@ -367,6 +367,19 @@ def test_texts_are_shown_literally_and_nothing_is_wider_than_the_screen(opened, 
     assert rater.tab.run("document.title") == "Rate answers to messages"
 
 
+def test_on_a_phone_the_choices_are_in_reach_of_a_thumb_however_long_the_texts(opened):
+    rater = opened(size=browser.PHONE, rows=made_up_rows(text="Many words. " * 100)).begin("Ann")
+    boxes = rater.tab.run(
+        "[...document.querySelectorAll('.choices button')].map((b) => b.getBoundingClientRect())"
+        ".map((box) => [box.top, box.bottom, box.height, box.width])"
+    )
+    assert all(0 < top < bottom <= browser.PHONE[1] for top, bottom, _, _ in boxes)
+    assert min(size for _, _, *sizes in boxes for size in sizes) >= 44
+    rater.tab.tap("[data-value=right]")
+    assert rater.place() == "Pair 2 of 20"
+    assert rater.text("#said") == "Kept: lower."
+
+
 def test_order_and_sides_are_drawn_from_the_name_alone(opened):
     rounds = {}
     for name in ("Ann", "Ben", "ann"):
