@@ -187,6 +187,11 @@ def test_what_is_missing_or_no_run_is_said_in_a_line(tmp_path):
     files.write_text(tmp_path / rating_page.RESULTS, "<p>something else</p>")
     with pytest.raises(UserError, match=r"reports/index.html: no results page with its responses"):
         rating_page.run("pair", 20, root=tmp_path)
+    files.write_text(
+        tmp_path / rating_page.RESULTS, '<script type="application/json" id="data">{"prompts": [{}]}</script>'
+    )
+    with pytest.raises(UserError, match=r"reports/index.html: no '\w+' in what it holds of a response"):
+        rating_page.run("pair", 20, root=tmp_path)
     write_run(tmp_path, [{"model": "tuned", "seed": 23}])
     with pytest.raises(UserError, match=r"data/rollouts/rollouts.jsonl: "):
         rating_page.run("pair", 20, root=tmp_path)

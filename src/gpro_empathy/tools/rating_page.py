@@ -164,6 +164,8 @@ def run_rows(root: Path = Path()) -> tuple[list[dict], Path]:
     )
     try:
         return web_page.rows_of(page), RESULTS
+    except KeyError as error:
+        raise UserError(f"{RESULTS}: no {error} in what it holds of a response; run `make reproduce`") from None
     except ValueError as error:
         raise UserError(f"{RESULTS}: {error}; run `make reproduce`") from None
 
@@ -190,8 +192,8 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
     items, what = items_in(rated, form), "pairs" if form == "pair" else "single answers"
     count = min(number, items)
     lines = [
-        f"{output}: {count} of {items} {what} for each rater, a quarter of them the same for all; "
-        f"about {minutes(rated, form, number)} minutes",
+        f"{output}: {count} of {items} {what} for each rater, {_percent(SHARED)} of them the same for all; "
+        f"about {minutes(rated, form, number)} min",
         "Open it in a browser, or send the file to whoever rates: it needs no network and sends nothing.",
         f"It exports a CSV file, which belongs in {ratings.FOLDER}.",
     ]
