@@ -11,10 +11,11 @@ import browser
 import made_up
 from conftest import ROOT
 from gpro_empathy import files
-from gpro_empathy.analysis import rated_items, rating_power
+from gpro_empathy.analysis import rated_items, rated_policies, rating_power
 from gpro_empathy.data import ratings
 from gpro_empathy.files import UserError
 from gpro_empathy.report import web_page
+from gpro_empathy.stages import analyse_ratings
 from gpro_empathy.tools import rating_page
 
 MARKUP = "</script><script>document.title='bad'</script><img src=x onerror=\"document.title='bad'\"> @DATA@ \u2028 "
@@ -159,7 +160,7 @@ def test_run_writes_the_page_and_says_how_many_pairs_it_would_take(tmp_path):
     said = rating_page.run("pair", 20, root=tmp_path)
     assert (tmp_path / rating_page.PAGE).exists()
     assert "20 of 30 pairs for each rater" in said
-    needed = rating_power.pairs_needed(0.6, rating_page.TIES, rating_page.DESIGN_EFFECT)
+    needed = rating_power.pairs_needed(rated_policies.PLANNED, rating_page.TIES, rating_page.DESIGN_EFFECT)
     assert f"win rate of 60 % from an even one takes about {needed} rated pairs" in said
     assert "60 of 60 single answers" in rating_page.run("single", 100, root=tmp_path)
 
@@ -349,6 +350,38 @@ def test_ten_answers_marked_by_keyboard_are_exported_as_they_were_marked(opened,
     assert [(rating.left, rating.sense, rating.empathy) for rating in found] == expected
     assert {(rating.kind, rating.form) for rating in found} == {("person", "single")}
     assert rater.tab.complaints == []
+
+
+def test_the_next_analysis_counts_what_was_exported(opened, tmp_path, settings):
+    rows = made_up_rows(text=MARKUP)
+    tuned = {item.answer for item in items(rows) if item.policy == "tuned"}
+    write_run(tmp_path, rows)
+    (tmp_path / ratings.FOLDER).mkdir(parents=True)
+    for form in ("pair", "single"):
+        rater = opened(form, rows=rows).begin("Ann")
+        for k in range(10):
+            # The tuned policy's answer is taken in seven of ten pairs, and makes sense.
+            left, *_ = rater.shown()[1]
+            sensible = (left in tuned) == (k < 7)
+            rater.press(
+                *(
+                    ["ArrowLeft" if sensible else "ArrowRight"]
+                    if form == "pair"
+                    else ["2" if left in tuned else "0", "3"]
+                )
+            )
+        rater.click("stop")
+        path = rater.export(tmp_path)
+        path.rename(tmp_path / ratings.FOLDER / path.name)
+    analyse_ratings.run(settings.analyse_rewards.model_copy(update={"n_resamples": 200}), tmp_path)
+    found = files.read_json(tmp_path / analyse_ratings.RESULT)
+    assert [(file["file"], file["ratings"], file["fitting"]) for file in found["files"]] == [
+        ("Ann-pairs.csv", 10, 10),
+        ("Ann-single.csv", 10, 10),
+    ]
+    assert found["raters"] == [{"rater": "Ann", "kind": "person", "singles": 10, "pairs": 10}]
+    pairs = found["by_kind"]["person"]["pairs"]
+    assert (pairs["wins"], pairs["losses"]) == (7, 3)
 
 
 @SCREENS
@@ -551,6 +584,9 @@ def test_another_number_of_items_keeps_what_was_rated(opened):
     rater.press("b", "b", "b")
     files.write_text(rater.path, page_of(made_up_rows(text=f"{MARKUP}{WIDE} "), number=2))
     rater.load()
+    # Three are rated: the second round of two goes on with what is not.
+    assert rater.place().endswith(" of 4")
+    assert rater.tab.run("document.querySelectorAll('[aria-pressed=true]').length") == 0
     rater.click("stop")
     assert rater.text("#done-title") == "You have rated 3 pairs"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpro_empathy import entry_point, files
-from gpro_empathy.analysis import effects, rated_items, rating_power
+from gpro_empathy.analysis import effects, rated_items, rated_policies, rating_power
 from gpro_empathy.data import ratings
 from gpro_empathy.files import UserError
 from gpro_empathy.report import web_page
@@ -38,9 +38,9 @@ SHARED = 0.25
 READING_WPM = 238
 # Seconds to decide once all is read: a guess.
 DECIDING_S = 10
-# What a power beforehand supposes: the win rate to be shown, the share of ties, and how many times
-# the variance is that of independent pairs.
-WIN_RATE, TIES, DESIGN_EFFECT = 0.6, 0.25, 1.5
+# What the number of pairs supposes: the share of ties, and how many times the variance is that of
+# independent pairs. The report takes both from the ratings at hand.
+TIES, DESIGN_EFFECT = 0.25, 1.5
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,9 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
         f"It exports a CSV file, which belongs in {ratings.FOLDER}.",
     ]
     if form == "pair":
-        needed = rating_power.pairs_needed(WIN_RATE, TIES, DESIGN_EFFECT)
+        needed = rating_power.pairs_needed(rated_policies.PLANNED, TIES, DESIGN_EFFECT)
         lines.append(
-            f"To tell a win rate of {_percent(WIN_RATE)} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
+            f"To tell a win rate of {_percent(rated_policies.PLANNED)} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
             f"raters of {count} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness within stories "
             f"and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
         )
