@@ -170,6 +170,10 @@ rehearse: .venv/ready  ## Run a profile's stages for a few steps on random model
 bench-gpu: .venv/ready  ## Compare a GRPO step of a profile with simpler ways to take it (PROFILE=<name>; without a GPU at a reduced size)
 	@$(BIN)/python bench/gpu_step.py --profile $(or $(PROFILE),llama-3.1-8b) $(ARGS)
 
+.PHONY: rate
+rate: .venv/ready  ## Write a page on which people rate responses, tmp/rating/index.html (ARGS="--form single --number 20")
+	@$(BIN)/python -m gpro_empathy.tools.rating_page $(ARGS)
+
 .PHONY: chat
 chat: .venv/ready  ## Talk to the tuned policy in the terminal (ARGS="--compare --seed 23": beside the starting policy, which seed)
 	@$(BIN)/python -m gpro_empathy chat $(ARGS)

@@ -2,7 +2,7 @@
 
     make reward-terms
 
-Reads the readings of the set `validation` (data/ratings) and scores those answers by every term of
+Reads the readings of the set `validation` (data/ratings/validation) and scores those answers by every term of
 the project's and the measures beside them. Writes bench/reward_terms.md. Of a sensible and another
 answer, the AUC is the probability that the term puts the sensible one higher, ties counted half.
 """
@@ -20,7 +20,7 @@ from gpro_empathy.policy import adapters
 from gpro_empathy.scorer import kinds
 from gpro_empathy.stages import train_grpo
 
-READINGS = Path("data/ratings/validation.csv")
+READINGS = Path("data/ratings/validation/validation.csv")
 TURNS = Path("data/prepared/prompts_validation.jsonl")
 RESULT = Path(__file__).with_suffix(".md")
 RESAMPLES = 2000

@@ -24,6 +24,8 @@ DESKTOP = (1280, 900)
 PHONE = (390, 844)
 # Far beyond what a page takes; it ends a test whose browser hangs.
 _PATIENCE_S = 120
+# Windows' codes of the keys that have a name.
+_KEY_CODES = {"Backspace": 8, "Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 def executable() -> str | None:
@@ -89,11 +91,31 @@ class Page:
         )
 
     def press(self, key: str) -> None:
-        """Press and release a key."""
+        """Press and release a key: a letter, a digit, or one of those that have a name."""
         for kind in ("rawKeyDown", "char", "keyUp") if key == "Enter" else ("rawKeyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" else {}
-            code = {"Enter": 13, "Tab": 9}[key]
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+            code = _KEY_CODES.get(key) or ord(key.upper())
+            name = key if key in _KEY_CODES else f"{'Digit' if key.isdigit() else 'Key'}{key.upper()}"
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=name, windowsVirtualKeyCode=code, **text)
+
+    def tap(self, selector: str) -> None:
+        """Touch the middle of an element, where it is on the screen."""
+        x, y = self.run(
+            f"(() => {{ const box = document.querySelector({selector!r}).getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        self.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+        self.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def write(self, text: str) -> None:
+        """Write into the field that has the focus."""
+        self.ask("Input.insertText", text=text)
+
+    def save_downloads(self, folder: Path) -> None:
+        """Let what the page offers for download be saved in a folder without a question."""
+        self._ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def picture(self, path: Path, whole: bool = False) -> None:
         """Save the first screen, or the whole page, as a PNG file."""
@@ -101,17 +123,22 @@ class Page:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _ask(self, method: str, session: str | None = None, **parameters: object) -> dict:
-        number = next(self._ids)
-        message = {"id": number, "method": method, "params": parameters}
-        if session:
-            message["sessionId"] = session
-        os.write(self._send, json.dumps(message).encode() + b"\0")
+        number = self._write(method, session, parameters)
         while True:
             answer = self._read()
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
             self._hear(answer)
+
+    def _write(self, method: str, session: str | None, parameters: dict) -> int:
+        """Send a command and return its number, without waiting for the answer."""
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        os.write(self._send, json.dumps(message).encode() + b"\0")
+        return number
 
     def _read(self) -> dict:
         while b"\0" not in self._buffer:
@@ -132,7 +159,9 @@ class Page:
         elif method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
             self.complaints.append(json.dumps(details))
         elif method == "Page.javascriptDialogOpening":
-            self.complaints.append(f"dialog: {details['message']}")
+            self.complaints.append(f"dialog: {details['type']} {details['message']}")
+            # It waits for an answer, and so would whoever opens another page.
+            self._write("Page.handleJavaScriptDialog", self._session, {"accept": True})
 
 
 @contextlib.contextmanager

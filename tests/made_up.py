@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gpro_empathy.analysis import rated_items
+from gpro_empathy.data import ratings
+
 # Mean change of raw empathy and of raw similarity, tuned less starting policy.
 EFFECTS = {"gain": (0.5, 0.04), "none": (0.0, 0.0), "harm": (-0.5, -0.15)}
 _UTTERANCES = (
@@ -104,6 +107,52 @@ def _response(rng: np.random.Generator, model: str, sample: int, difficulty: flo
         "combined_reference": float(1 / (1 + np.exp(-(empathy - 1.9) / 0.5 / 0.6))),
         "audit_empathy_raw": float(np.clip(1.8 + difficulty + 0.7 * shift[0] + rng.normal(0, 0.4), 0, 5)),
     }
+
+
+def told_apart(rows: list[dict]) -> list[dict]:
+    """Return the rows with the prompt's name in its message, and the policy's in its answers.
+
+    So no text is given twice, as the made-up ones are.
+    """
+    rows = [dict(row) for row in rows]
+    for row in rows:
+        row["prompt"] += f" ({row['prompt_id']})"
+        row["answer"] += f" ({row['model']} {row['seed']} {row['sample']})"
+        row["text"] = row["answer"]
+    return rows
+
+
+def rate(
+    rows: list[dict],
+    sensible: float = 0.5,
+    raters: tuple[str, ...] = ("A", "B"),
+    kind: str = "model",
+    pairs: bool = True,
+    seed: int = 4,
+) -> list[ratings.Rating]:
+    """Make ratings of what is rated of a run: raters agree mostly, and prefer the tuned policy.
+
+    Of single answers that share is sensible, up to rounding, in the mean over raters.
+    """
+    rng = np.random.default_rng(seed)
+    items = rated_items.items(rows)
+    found = []
+    for rater in raters:
+        for policy in ("base", "warm_start", "tuned"):
+            of_policy = [item for item in items if item.policy == policy]
+            for n, item in enumerate(of_policy):
+                sense = 2 if n < round(sensible * len(of_policy)) else n % 2
+                empathy = int(np.clip(2 + sense / 2 + rng.integers(-1, 3), 1, 5))
+                found.append(ratings.Rating(rater, kind, "single", item.hash, None, None, sense, empathy))
+        for pair in rated_items.pairs(items) if pairs else ():
+            sides = [pair.start.hash, pair.tuned.hash]
+            if rng.random() < 0.5:
+                sides.reverse()
+            better = "left" if sides[0] == pair.tuned.hash else "right"
+            other = {"left": "right", "right": "left"}[better]
+            choice = str(rng.choice([better, other, "both", "neither"], p=[0.7, 0.1, 0.1, 0.1]))
+            found.append(ratings.Rating(rater, kind, "pair", *sides, choice, None, None))
+    return found
 
 
 def groups(

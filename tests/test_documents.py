@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpro_empathy import files
+from gpro_empathy.data import ratings
+from gpro_empathy.report import rating_verdicts
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/gpro_empathy"
@@ -151,13 +153,12 @@ def test_figures_of_the_readme_are_those_of_the_study():
     assert f"{100 * found['well_formed']['means']['tuned']:.1f} % of the responses keep to the format" in text
 
 
-def test_readings_that_the_readme_quotes_are_those_of_the_report():
+def test_readme_says_of_the_ratings_what_the_report_does():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    policies = files.read_json(ROOT / "reports/reward_analysis.json")["readings"]["policies"]
-    tuned, start = policies["tuned"], policies["warm_start"]
-    assert f"{tuned['sensible']} of {tuned['answers']} answers of the tuned policy" in text
-    assert f"{tuned['nonsense']} nonsense; {tuned['empathetic']} were empathetic" in text
-    assert (
-        f"{start['sensible']} of {start['answers']} were sensible, {start['nonsense']} nonsense and "
-        f"{start['empathetic']} empathetic" in text
-    )
+    assert rating_verdicts.sense(files.read_json(ROOT / "reports/ratings.json")) in text
+
+
+def test_readme_of_the_ratings_names_every_file_and_column():
+    text = (ROOT / ratings.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / ratings.FOLDER).glob("*.csv") if f"`{path.name}`" not in text] == []
+    assert [name for name in ratings.COLUMNS if f"`{name}`" not in text] == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import made_up
-from gpro_empathy.analysis import results, scorer_reliability
+from gpro_empathy.analysis import ratings_of_run, results, scorer_reliability
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.stages import analyse_rewards
 
@@ -32,6 +32,8 @@ def mismatches(value, form, place="result"):
         parts = [(item, arguments[1], f"{place}.{key}") for key, item in value.items()]
     else:
         allowed = arguments if origin is types.UnionType else (form,)
+        if dicts := [part for part in allowed if typing.is_typeddict(part) and value is not None]:
+            return mismatches(value, dicts[0], place)
         return [] if type(value) in allowed else [f"{place}: {value!r} where {form} is declared"]
     return [problem for part in parts for problem in mismatches(*part)]
 
@@ -63,6 +65,28 @@ def test_analysis_returns_the_declared_form_where_little_is_defined(settings):
     found = analyse_rewards.analyse(rows, config, settings.rewards.weights, np.random.default_rng(0))
     assert found["audit"]["prompt_correlation"] is None
     assert mismatches(found, results.RolloutAnalysis) == []
+
+
+@pytest.mark.parametrize("kinds", [(), ("model",), ("person", "model")])
+def test_ratings_of_a_run_have_the_declared_form(kinds):
+    rows = made_up.told_apart(made_up.rollouts())
+    by_file = {f"{kind}.csv": made_up.rate(rows, kind=kind) for kind in kinds}
+    rng = np.random.default_rng(1)
+    found = ratings_of_run.summary(by_file, rows, ["overlap", "intensity_agreement"], 0.95, 200, rng)
+    assert mismatches(found, results.RunRatings) == []
+    assert list(found["by_kind"]) == list(kinds)
+    if kinds:
+        model = found["by_kind"]["model"]
+        assert model["pairs"]["verdict"] == "preferred"
+        assert 0.5 < model["pairs"]["smallest_win_rate"] < 0.75
+        assert model["pairs"]["pairs_needed"] > 30
+        # As many of both policies' answers are sensible, and the same prompts' are.
+        assert model["difference"]["sensible"] == {"estimate": 0.0, "low": None, "high": None}
+        assert model["validity"]["empathy_raw"]["sense"]["low"] is not None
+
+
+def test_committed_ratings_have_the_declared_form():
+    assert mismatches(json.loads((ROOT / "reports/ratings.json").read_text()), results.RunRatings) == []
 
 
 def test_reliability_returns_the_declared_form_for_few_turns():

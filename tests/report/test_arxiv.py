@@ -9,7 +9,7 @@ import pytest
 import made_up
 from gpro_empathy import files, params
 from gpro_empathy.report import arxiv
-from gpro_empathy.stages import analyse_rewards, draw_figures, write_numbers
+from gpro_empathy.stages import analyse_ratings, analyse_rewards, draw_figures, write_numbers
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -90,6 +90,7 @@ def test_report_of_the_repository_is_packed_whole(tmp_path):
     shutil.copy(ROOT / "reports/protocol.yaml", tmp_path / "reports")
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
     analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
+    analyse_ratings.run(config, tmp_path)
     draw_figures.run(PARAMS.draw_figures, tmp_path)
     write_numbers.run([getattr(PARAMS, section.section_name()) for section in write_numbers.SECTIONS], tmp_path)
     (tmp_path / "paper/provenance").mkdir()

@@ -11,7 +11,7 @@ import pytest
 import browser
 import made_up
 from gpro_empathy import params
-from gpro_empathy.stages import analyse_rewards, write_page
+from gpro_empathy.stages import analyse_ratings, analyse_rewards, write_page
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -45,6 +45,7 @@ def folder(rows, tmp_path_factory):
     made_up.write_reports(root, rows=rows)
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
     analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, root)
+    analyse_ratings.run(config, root)
     shutil.copytree(ROOT / "reports/figures", root / "reports/figures")
     shutil.copytree(ROOT / "paper/web", root / "paper/web")
     write_page.run(root)
@@ -158,6 +159,7 @@ def test_page_with_five_thousand_responses_opens_in_under_two_seconds(tab, tmp_p
     made_up.write_reports(tmp_path, rows=made_up.rollouts(prompts=850, conversations=170))
     config = PARAMS.analyse_rewards.model_copy(update={"n_resamples": 200})
     analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
+    analyse_ratings.run(config, tmp_path)
     shutil.copytree(ROOT / "paper/web", tmp_path / "paper/web")
     write_page.run(tmp_path)
     # The best of three: what else the machine does is not the page's.

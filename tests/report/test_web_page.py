@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import made_up
 from gpro_empathy import files, params
-from gpro_empathy.analysis import readings
+from gpro_empathy.data import ratings
 from gpro_empathy.report import page_tables, web_page
 from gpro_empathy.report.number_format import PAGE
-from gpro_empathy.stages import analyse_rewards, write_page
+from gpro_empathy.stages import analyse_ratings, analyse_rewards, write_page
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -49,6 +49,7 @@ def make_page(root, effect="gain"):
     """Write the page of made-up results below `root`, and return it."""
     made_up.write_reports(root, effect)
     analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
+    analyse_ratings.run(CONFIG, root)
     shutil.copytree(ROOT / "reports/figures", root / "reports/figures")
     shutil.copytree(ROOT / "paper/web", root / "paper/web")
     write_page.run(root)
@@ -73,12 +74,17 @@ def analysis(made):
     return files.read_json(made / "reports/reward_analysis.json")
 
 
-def render(analysis, rows):
+@pytest.fixture(scope="module")
+def unrated(made):
+    return files.read_json(made / "reports/ratings.json")
+
+
+def render(analysis, unrated, rows):
     """Return the page of other rows with the repository's template and no figures."""
     sources = [
         (ROOT / path).read_text(encoding="utf-8") for path in (write_page.MARKUP, write_page.STYLE, write_page.SCRIPT)
     ]
-    return web_page.render(web_page.Template(*sources), analysis, rows, {})
+    return web_page.render(web_page.Template(*sources), analysis, unrated, rows, {})
 
 
 @pytest.mark.parametrize(
@@ -96,13 +102,13 @@ def test_headline_is_the_verdict_of_the_run(tmp_path, effect, headline):
     assert f"<strong>{change}</strong>" in page
 
 
-def test_markup_in_texts_of_people_and_models_stays_text(analysis):
+def test_markup_in_texts_of_people_and_models_stays_text(analysis, unrated):
     rows = made_up.rollouts(prompts=4, conversations=2)
     for row in rows:
         for key in ("prompt", "answer", "reasoning", "text"):
             row[key] = MARKUP + row[key]
         row |= {"well_formed": False, "text": f"{row['text']} and more"}
-    reader = Reader(render(analysis, rows))
+    reader = Reader(render(analysis, unrated, rows))
     assert [tag for tag, _ in reader.elements].count("script") == 2
     assert not [value for _, attributes in reader.elements for value in attributes if value.startswith("on")]
     first = reader.data()["prompts"][0]
@@ -111,13 +117,13 @@ def test_markup_in_texts_of_people_and_models_stays_text(analysis):
     assert first["responses"]["base"][0]["whole"] == rows[0]["text"]
 
 
-def test_markup_in_the_name_of_a_metric_stays_text(analysis):
+def test_markup_in_the_name_of_a_metric_stays_text(analysis, unrated):
     name = "<b>mine</b>"
     changed = analysis | {
         "metric_order": [*analysis["metric_order"], name],
         "metrics": analysis["metrics"] | {name: analysis["metrics"]["overlap"]},
     }
-    page = render(changed, made_up.rollouts(prompts=2, conversations=2))
+    page = render(changed, unrated, made_up.rollouts(prompts=2, conversations=2))
     assert name in Reader(page).text
     assert name not in page
 
@@ -167,9 +173,9 @@ def test_a_gain_is_told_as_one(page):
     assert "<h1>The tuned policy scores higher in raw empathy than the policy that it started from</h1>" in page
 
 
-def test_every_response_is_in_the_page_with_its_scores(analysis):
+def test_every_response_is_in_the_page_with_its_scores(analysis, unrated):
     rows = made_up.rollouts(prompts=6, conversations=3)
-    data = Reader(render(analysis, rows)).data()
+    data = Reader(render(analysis, unrated, rows)).data()
     assert data["responses"] == len(rows) == 36
     assert [metric["label"] for metric in data["metrics"]][:2] == ["empathy, reward's scorer", "semantic similarity"]
     responses = data["prompts"][2]["responses"]
@@ -267,8 +273,8 @@ def test_numbers_are_written_as_in_print(value, digits, signed, text):
     assert PAGE.number(value, digits, signed) == text
 
 
-def test_tables_hold_the_numbers_of_the_analysis(analysis):
-    declared, audit, templates, levels = page_tables.tables(analysis, None)
+def test_tables_hold_the_numbers_of_the_analysis(analysis, unrated):
+    declared, audit, templates, levels = page_tables.tables(analysis, unrated, None)
     found = analysis["metrics"]["overlap"]
     assert declared["rows"][analysis["metric_order"].index("overlap")] == [
         "overlap with the user's words",
@@ -289,33 +295,45 @@ def test_tables_hold_the_numbers_of_the_analysis(analysis):
     )
 
 
-def test_page_leads_with_a_study_of_several_trainings(analysis):
+def test_page_leads_with_a_study_of_several_trainings(analysis, unrated):
     study = json.loads(json.dumps(analysis)) | {"training_seeds": [5, 7]}
     for comparison in (*study["metrics"].values(), *study["audit"]["metrics"].values()):
         ends = {"new_low": comparison["low"] - 0.1, "new_high": comparison["high"] + 0.1}
         comparison |= ends | {"by_seed": {"5": comparison["difference"] - 0.2, "7": comparison["difference"] + 0.2}}
-    first, *rest = page_tables.tables(analysis, study)
+    first, *rest = page_tables.tables(analysis, unrated, study)
     assert len(rest) == 4
     assert len(first["rows"]) == len(analysis["metrics"])
     found = study["metrics"]["empathy_raw"]
     mean, new = (PAGE.interval(found[low], found[high], 2) for low, high in (("low", "high"), ("new_low", "new_high")))
     assert first["rows"][analysis["metric_order"].index("empathy_raw")][2:4] == [mean, new]
-    told = page_tables.findings(analysis, study)[0]["text"]
+    told = page_tables.findings(analysis, unrated, study)[0]["text"]
     assert f"label units ({mean} for the mean over trainings, {new} for a new training)" in told
-    assert "no study of several is at hand" in page_tables.findings(analysis, None)[0]["text"]
+    assert "no study of several is at hand" in page_tables.findings(analysis, unrated, None)[0]["text"]
 
 
-def test_page_shows_what_readers_found_where_answers_were_read(analysis):
-    assert "No readings of this run's answers are at hand" in page_tables.findings(analysis, None)[1]["text"]
-    row = next(row for row in made_up.rollouts() if row["model"] == "tuned")
-    read = [readings.Reading("tuned", 23, row["prompt_id"], row["text"], 1, 1, "A")]
-    told = analysis | {"readings": readings.summary(read, [row], 0.95)}
-    assert "0 (0%) are sensible replies" in page_tables.findings(told, None)[1]["text"]
-    first, *rest = page_tables.tables(told, None)
-    assert len(rest) == len(page_tables.tables(analysis, None))
-    assert [len(cells) for cells in first["rows"]] == [len(first["header"])]
-    assert first["rows"][0][:3] == ["tuned", "1", "1"]
-    assert "responses: 1, by the reader A." in first["note"]
+def test_page_shows_what_raters_found_where_answers_were_rated(tmp_path, made, analysis, unrated):
+    told = page_tables.findings(analysis, unrated, None)
+    assert "No ratings of the tuned policy's answers, one by one, are at hand" in told[1]["text"]
+    assert "Preference" not in [finding["what"] for finding in told]
+    shutil.copytree(made / "data", tmp_path / "data")
+    rows = made_up.told_apart(files.read_jsonl(made / "data/rollouts/rollouts.jsonl"))
+    files.write_jsonl(tmp_path / "data/rollouts/rollouts.jsonl", rows)
+    ratings.write(tmp_path / ratings.FOLDER / "a.csv", made_up.rate(rows, sensible=0.0, raters=("A",)))
+    analyse_ratings.run(CONFIG, tmp_path)
+    rated = files.read_json(tmp_path / analyse_ratings.RESULT)
+    told = {finding["what"]: finding["text"] for finding in page_tables.findings(analysis, rated, None)}
+    assert "that a language model rated, blind to policy and score, 0% are sensible replies" in told["Sense"]
+    assert "the tuned policy's answer won" in told["Preference"]
+    policies, validity, *rest = page_tables.tables(analysis, rated, None)
+    assert len(rest) == len(page_tables.tables(analysis, unrated, None))
+    for table in (policies, validity):
+        assert all(len(cells) == len(table["header"]) for cells in table["rows"])
+    assert [row[:3] for row in policies["rows"]] == [
+        [name, "a language model", "60"] for name in ("warm start", "tuned")
+    ]
+    assert "Ratings that fit this run's answers: 180 by a language model (A)." in policies["note"]
+    assert "Nothing was rated twice" in policies["note"]
+    assert "empathy, reward's scorer" in [row[0] for row in validity["rows"]]
 
 
 @pytest.mark.parametrize(

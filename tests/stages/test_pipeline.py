@@ -124,7 +124,7 @@ def test_a_second_run_does_nothing(finished: Copy):
 def test_the_temperature_reruns_grpo_and_what_follows_and_nothing_before(finished: Copy):
     finished.set("rewards", "calibration_temperature", 0.8)
     ran = finished.repro()
-    report = {"analyse_rewards", "draw_figures", "write_numbers", "write_page", "paper"}
+    report = {"analyse_rewards", "analyse_ratings", "draw_figures", "write_numbers", "write_page", "paper"}
     assert {"train_grpo", "rollout", *report} == set(ran)
 
 

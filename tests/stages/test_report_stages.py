@@ -6,10 +6,19 @@ from pathlib import Path
 import pytest
 
 import made_up
-from gpro_empathy import csv_table, files, params
+from gpro_empathy import files, params
+from gpro_empathy.data import ratings as rating_files
 from gpro_empathy.report import figures as draw
-from gpro_empathy.report import latex, latex_tables, provenance, sentences, typeset, verdicts
-from gpro_empathy.stages import analyse_rewards, draw_figures, paper, record_provenance, write_numbers, write_page
+from gpro_empathy.report import latex, latex_tables, provenance, rating_verdicts, sentences, typeset, verdicts
+from gpro_empathy.stages import (
+    analyse_ratings,
+    analyse_rewards,
+    draw_figures,
+    paper,
+    record_provenance,
+    write_numbers,
+    write_page,
+)
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -37,6 +46,7 @@ def make_report(root, effect="gain", **made):
     shutil.copy(ROOT / "reports/protocol.yaml", root / "reports")
     grpo = PARAMS.train_grpo.model_copy(update={"seeds": list(made.get("seeds", (23,)))})
     analyse_rewards.run(CONFIG, PARAMS.rewards, grpo, root)
+    analyse_ratings.run(CONFIG, root)
     write_numbers.run(SECTIONS, root)
 
 
@@ -324,60 +334,124 @@ def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):
     assert "no study of several trainings is at hand" in (tmp_path / "paper/generated/study_table.tex").read_text()
 
 
-def read_answers(root, sensible, of=10):
-    """Write readings of tuned answers, the first `sensible` of them sensible; of two readers."""
-    rows = [row for row in made_up.rollouts() if row["model"] == "tuned" and row["sample"] == 0][:of]
-    readings = [
-        {"set": "s", "policy": "tuned-23", "prompt_id": row["prompt_id"], "text": row["text"], "sense": mark, "empathetic": 1, "reader": reader}
-        for n, row in enumerate(rows)
-        for mark in [2 if n < sensible else 0]
-        for reader in ("A", "B")
-    ]  # fmt: skip
-    readings.append(readings[0] | {"text": "of another run"})
-    files.write_text(root / analyse_rewards.RATINGS, csv_table.text(list(readings[0]), readings))
+def rated_report(root, *files_of, **made):
+    """Make a report whose answers were rated; each of `files_of` holds the settings of one file."""
+    rows = made_up.told_apart(made_up.rollouts())
+    for number, settings in enumerate(files_of):
+        rating_files.write(root / rating_files.FOLDER / f"{number}.csv", made_up.rate(rows, **settings))
+    make_report(root, rows=rows, **made)
+    return words(root)
 
 
 @pytest.mark.parametrize(
-    ("sensible", "said"), [(4, "the answers do not make sense."), (5, "At least half of the tuned policy's answers")]
+    ("sensible", "said"),
+    [(0.4, "the answers do not make sense."), (0.5, "At least half of the tuned policy's answers")],
 )
-def test_report_says_whether_the_answers_that_were_read_make_sense(tmp_path, sensible, said):
-    read_answers(tmp_path, sensible)
-    make_report(tmp_path)
-    text = words(tmp_path)
-    share = (
-        rf"{sensible} ({10 * sensible}\%) are sensible replies, {10 - sensible} ({100 - 10 * sensible}\%) are nonsense"
-    )
-    assert f"Of 10 answers of the tuned policy that were read, blind to policy and score, {share}" in text
-    assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
-    assert ("do not make sense" in text) == (sensible < 5)
-    assert "Readings of this run's responses: 20, by the readers A, B." in text
-    assert "So answers were read." in text
+def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, sensible, said):
+    text = rated_report(tmp_path, {"sensible": sensible})
+    share = rf"{100 * sensible:.0f}\% are sensible replies"
     assert (
-        "over the 10 answers that A and B both read, is 1.00. Of another run's responses, and not counted here: 1."
+        f"Of 60 answers of the tuned policy that language models (2 readings) rated, blind to policy and score, {share}"
         in text
     )
-    table = (tmp_path / "paper/generated/readings_table.tex").read_text()
-    assert rf"tuned & 10 & 10 & {sensible}: \num{{0.{sensible}0}} " in table
+    assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
+    assert ("do not make sense" in text) == (sensible < 0.5)
+    assert "Ratings that fit this run's answers: 360 by language models (A, B). What a language model finds" in text
+    assert "the win rate is" in text
+    assert "the raters prefer the tuned policy's answers" in text
+    assert re.search(r"among language models it is .* on sense \(120 answers\), .* on choices \(60 pairs\)", text)
+    table = (tmp_path / "paper/generated/ratings_table.tex").read_text()
+    assert rf"tuned & language models (2 readings) & 60 & \num{{{sensible:.2f}}} " in table
+    scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
+    assert "empathy, held-out scorer & " in scores
 
 
-def test_report_without_readings_says_that_none_are_at_hand(tmp_path):
+def test_people_lead_and_are_counted_and_models_are_named(tmp_path):
+    people = {"raters": ("Ann", "Bob", "Eve"), "kind": "person", "pairs": False, "seed": 7}
+    text = rated_report(tmp_path, {"raters": ("gpt_x",), "sensible": 0.2}, people)
+    assert "Of 60 answers of the tuned policy that 3 people rated" in text
+    assert "360 by 3 people and 180 by a language model (gpt\\_x). They are not pooled" in text
+    assert "says on answers what people found and on pairs what language models found. What a language model" in text
+    assert "Ann" not in text
+    assert "between a language model and a person it is" in text
+    assert "by a language model over 60 pairs" in text
+    table = (tmp_path / "paper/generated/ratings_table.tex").read_text()
+    assert table.index("3 people") < table.index("a language model")
+
+
+def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
+    rows = made_up.told_apart(made_up.rollouts())
+    pairs = [one for one in made_up.rate(rows, raters=("Ann",), kind="person") if one.form == "pair"]
+    rating_files.write(tmp_path / rating_files.FOLDER / "ann.csv", pairs)
+    make_report(tmp_path, rows=rows)
+    text = words(tmp_path)
+    assert (
+        "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known."
+        in text
+    )
+    assert "Ratings that fit this run's answers: 60 by one person." in text
+    assert "by one person over 60 pairs" in text
+    assert "no evidence about people" not in text
+    assert "Nothing was rated twice" in text
+    scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
+    assert re.search(r"answer length & -- & -- & -- & -- & \\num", scores)
+
+
+def test_report_without_ratings_says_that_none_are_at_hand(tmp_path):
     make_report(tmp_path)
-    assert "No readings of this run's answers are at hand" in words(tmp_path)
-    assert not re.search("answers were read|readers? were|has the counts", words(tmp_path))
+    assert "No ratings of the tuned policy's answers, one by one, are at hand" in words(tmp_path)
+    assert not re.search("answers were rated|raters? prefer|has the policies|readings?", words(tmp_path))
     assert "do not make sense" not in words(tmp_path)
-    assert "no readings of this run's answers" in (tmp_path / "paper/generated/readings_table.tex").read_text()
+    for table in ("ratings_table", "validity_table"):
+        assert "no ratings of this run's answers" in (tmp_path / f"paper/generated/{table}.tex").read_text()
+
+
+def test_ratings_of_another_run_are_counted_and_told(tmp_path):
+    rows = made_up.told_apart(made_up.rollouts("none", seed=9))
+    other = [row | {"answer": row["answer"] + "!"} for row in rows]
+    rating_files.write(tmp_path / rating_files.FOLDER / "old.csv", made_up.rate(other))
+    make_report(tmp_path, rows=rows)
+    assert "Ratings of other answers, which are not counted here: 360." in words(tmp_path)
+    assert "No ratings of the tuned policy's answers, one by one, are at hand" in words(tmp_path)
+
+
+def test_ratings_that_cannot_be_read_stop_the_stage_with_their_place(tmp_path):
+    made_up.write_reports(tmp_path)
+    files.write_text(tmp_path / "data/ratings/ann.csv", "rater,kind\n")
+    with pytest.raises(files.UserError, match=r"data/ratings/ann.csv: column 'form' is missing"):
+        analyse_ratings.run(CONFIG, tmp_path)
 
 
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("signs", [[], ["self_bleu"]])
-@pytest.mark.parametrize("sensible", [None, 4, 5])
+@pytest.mark.parametrize("sensible", [None, 0.4, 0.5])
 def test_discussion_is_of_what_was_found(verdict, signs, sensible):
-    policies = {} if sensible is None else {"tuned": {"sensible": sensible, "answers": 10}}
-    audit = {"verdict": verdict, "templates": {"signs": signs}}
-    text = sentences.gains({"audit": audit, "readings": {"policies": policies}})
+    tuned = {"shares": {"sensible": {"estimate": sensible}}}
+    policies = {} if sensible is None else {"tuned": tuned}
+    leading = {"single": None if sensible is None else "person", "pair": None}
+    ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
+    text = sentences.gains({"audit": {"verdict": verdict, "templates": {"signs": signs}}}, ratings)
     assert ("finds a sign of one" in text) == bool(signs)
-    assert ("most of the tuned answers do not make sense" in text) == (sensible == 4)
+    assert ("most of the tuned answers do not make sense" in text) == (sensible == 0.4)
     assert text.startswith(sentences.GAINS[verdict])
+
+
+def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
+    def auc(low, high):
+        return {"estimate": (low + high) / 2, "low": low, "high": high, "reason": None}
+
+    nothing = {"estimate": None, "low": None, "high": None, "reason": "no pair was decided"}
+    scores = {
+        name: {"sensible": auc(*ends), "sense": auc(0.1, 0.3), "empathy": nothing}
+        for name, ends in (("empathy_raw", (0.45, 0.9)), ("overlap", (0.2, 0.4)), ("distinct_2", (0.52, 0.56)))
+    }
+    ratings = {"leading": {"single": "person"}, "by_kind": {"person": {"validity": scores}}}
+    text = rating_verdicts.validity(ratings, latex.LATEX)
+    assert "the reward's scorer goes with rated empathy at not defined (no pair was decided)" in text
+    assert "Of 3 scores, overlap with the user's words tells sensible answers" in text
+    assert "so that less of it goes with sense" in text
+    del scores["overlap"], scores["distinct_2"]
+    assert "No score is shown to tell sensible answers from others" in rating_verdicts.validity(ratings, latex.LATEX)
 
 
 def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
@@ -577,7 +651,7 @@ def test_paper_is_built_from_made_up_reports_with_the_verdict_of_the_run(tmp_pat
     first = (tmp_path / "reports/paper.pdf").read_bytes()
     assert word in words(tmp_path)
     log = (tmp_path / "paper/build/main.log").read_text(errors="replace")
-    assert 9 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 13
+    assert 9 <= int(re.search(r"Output written on .*\((\d+) pages", log)[1]) <= 14
     labels = (tmp_path / "paper/build/main.aux").read_text(errors="replace")
     assert int(re.search(r"newlabel\{sec:examples\}\{\{[^}]*\}\{(\d+)\}", labels)[1]) <= 7
     if effect == "gain":

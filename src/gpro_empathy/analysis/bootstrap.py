@@ -161,7 +161,7 @@ def with_seeds(
     Source:
         Satterthwaite (1946), An approximate distribution of estimates of variance components.
     """
-    return _widened(data, low_M, high_M, seed_error(seed_mean_SM) ** 2, len(seed_mean_SM) - 1, confidence)
+    return widened(data, low_M, high_M, seed_error(seed_mean_SM) ** 2, len(seed_mean_SM) - 1, confidence)
 
 
 @dataclass(frozen=True)
@@ -203,18 +203,32 @@ def for_new_training(
         observation from a normal distribution; Satterthwaite (1946) for the sum.
     """
     variance_M = spread.sd_M**2 * (1 + 1 / trainings)
-    return _widened(data, low_M, high_M, variance_M, spread.trainings - 1, confidence)
+    return widened(data, low_M, high_M, variance_M, spread.trainings - 1, confidence)
 
 
-def _widened(
-    data: Clusters, low_M: np.ndarray, high_M: np.ndarray, between_M: np.ndarray, between_df: int, confidence: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add the variance `between_M`, estimated with `between_df` degrees of freedom."""
-    within_M, within_df_M = standard_error(data) ** 2, degrees_of_freedom(data)
+def summed_degrees_of_freedom(
+    within_M: np.ndarray, within_df_M: np.ndarray, between_M: np.ndarray, between_df: int
+) -> np.ndarray:
+    """Return the degrees of freedom of the sum of two estimated variances, shape (M,).
+
+    Source:
+        Satterthwaite (1946), An approximate distribution of estimates of variance components.
+    """
     uncertainty_M = within_M**2 / within_df_M + between_M**2 / between_df
-    df_M = np.divide(
+    return np.divide(
         (within_M + between_M) ** 2, uncertainty_M, out=np.array(within_df_M, dtype=float), where=uncertainty_M > 0
     )
+
+
+def widened(
+    data: Clusters, low_M: np.ndarray, high_M: np.ndarray, between_M: np.ndarray, between_df: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Widen intervals over stories by the variance `between_M` of what else was drawn.
+
+    That variance was estimated with `between_df` degrees of freedom, one or more.
+    """
+    within_M, within_df_M = standard_error(data) ** 2, degrees_of_freedom(data)
+    df_M = summed_degrees_of_freedom(within_M, within_df_M, between_M, between_df)
     level = (1 + confidence) / 2
     quantile_M, within_quantile_M = scipy_stats.t.ppf(level, df_M), scipy_stats.t.ppf(level, within_df_M)
     ends = []

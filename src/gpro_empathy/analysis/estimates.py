@@ -83,9 +83,14 @@ def statistic(
     boot_R = of(bootstrap.bootstrap_means(bootstrap.clusters(moment_PK, story_P), N_RESAMPLES, rng))
     if np.isnan(boot_R).any():
         return _estimate(value)
-    quantile = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n_stories - 1)
+    return _estimate(value, *expanded_percentiles(boot_R, n_stories, CONFIDENCE))
+
+
+def expanded_percentiles(boot_R: np.ndarray, n_stories: int, confidence: float) -> np.ndarray:
+    """Return the ends of the interval of `statistic` from values of resamples, shape (2,)."""
+    quantile = scipy_stats.t.ppf((1 + confidence) / 2, n_stories - 1)
     level = special.ndtr(-quantile * np.sqrt(n_stories / (n_stories - 1)))
-    return _estimate(value, *np.quantile(boot_R, [level, 1 - level]))
+    return np.quantile(boot_R, [level, 1 - level])
 
 
 def correlations(

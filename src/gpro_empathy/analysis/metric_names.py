@@ -16,6 +16,11 @@ _KNOWN = {
     "distinct_2": ("distinct bigrams", "", 3),
     "intensity_agreement": ("stated intensity agrees", "", 2),
     "stock_phrase": ("stock phrase in the answer", "", 2),
+    "likelihood_raw": ("likelihood under the starting policy", "nats", 2),
+    "length_raw": ("term: short answers", "", 2),
+    "overlap_raw": ("term: words other than the user's", "", 3),
+    "repetition_raw": ("term: distinct bigrams", "", 3),
+    "well_formed_raw": ("term: response format", "", 2),
     "commonest_level": ("share of the commonest stated intensity", "", 2),
 }
 _SHORT = {

@@ -214,40 +214,6 @@ class Audit(RewardAudit):
     templates: Templates
 
 
-class PolicyReadings(TypedDict):
-    """What readers found in the answers of a policy: `readings.summary`.
-
-    Of `answers` answers on `stories` stories, `nonsense`, `off` and `sensible` are counts of the
-    marks of sense, and `shares` their shares, by the same names, and that of `empathetic` ones.
-    """
-
-    answers: int
-    stories: int
-    nonsense: int
-    off: int
-    sensible: int
-    empathetic: int
-    shares: dict[str, Estimate]
-
-
-class ReaderAgreement(TypedDict):
-    """Cohen's kappa of two readers on what is sensible, over the answers that both read."""
-
-    readers: list[str]
-    answers: int
-    kappa: float | None
-
-
-class Readings(TypedDict):
-    """What `readings.summary` returns; policies of which nothing was read are left out."""
-
-    readings: int
-    of_another_run: int
-    readers: list[str]
-    policies: dict[str, PolicyReadings]
-    agreement: list[ReaderAgreement]
-
-
 class AtTemperature(TypedDict):
     """What one temperature changes against the configured one."""
 
@@ -321,7 +287,6 @@ class Analysis(RolloutAnalysis):
     conditions: Conditions
     between_trainings: SpreadSource
     temperature: TemperatureEffect
-    readings: Readings
 
 
 class StudyRow(TypedDict):
@@ -425,3 +390,160 @@ class Leak(LeakComparison):
     held_out_turns: int
     held_out_conversations: int
     held_out_stories: int
+
+
+# Of reports/ratings.json
+
+
+class RatingFile(TypedDict):
+    """A file of data/ratings: its ratings, and how many of them are of this run's responses."""
+
+    file: str
+    ratings: int
+    fitting: int
+
+
+class Rater(TypedDict):
+    """Who rated this run's responses: person or model, single answers and pairs."""
+
+    rater: str
+    kind: str
+    singles: int
+    pairs: int
+
+
+class Alpha(TypedDict):
+    """Krippendorff's alpha over `items` that were rated twice or more; or why there is none."""
+
+    items: int
+    alpha: float | None
+    reason: str | None
+
+
+class AgreementByGroup(TypedDict):
+    """Agreement among all raters, among persons, among models, and of models with persons."""
+
+    all: Alpha
+    persons: Alpha
+    models: Alpha
+    models_with_persons: Alpha
+
+
+class RaterAgreement(TypedDict):
+    """Agreement on sense and empathy of single answers, and on the choices between two."""
+
+    sense: AgreementByGroup
+    empathy: AgreementByGroup
+    choice: AgreementByGroup
+
+
+class PolicyRatings(TypedDict):
+    """What raters found in single answers of a policy: `ratings_of_run`.
+
+    `shares` are those of sensible, off, nonsense, sensible_by_every_rater and empathetic answers.
+    """
+
+    answers: int
+    stories: int
+    ratings: int
+    raters: int
+    shares: dict[str, Estimate]
+    empathy: Estimate
+
+
+class RatedDifference(TypedDict):
+    """Tuned less starting policy, over `prompts` of which one rater rated both answers.
+
+    The smallest detectable difference is that in the share of sensible answers.
+    """
+
+    prompts: int
+    stories: int
+    raters: int
+    sensible: Estimate
+    empathetic: Estimate
+    empathy: Estimate
+    smallest_detectable: float | None
+
+
+class RatedPairs(TypedDict):
+    """Choices between the starting and the tuned policy's answers: `ratings_of_run`.
+
+    `wins` are choices of the tuned one. `left` is the share of the left answer among the `decided`
+    choices. `pairs_needed` are for the planned win rate, at the ties and the design effect found.
+    """
+
+    pairs: int
+    stories: int
+    raters: int
+    choices: int
+    decided: int
+    wins: int
+    losses: int
+    both: int
+    neither: int
+    win_rate: Estimate
+    left: Estimate
+    smallest_win_rate: float | None
+    pairs_needed: int | None
+    verdict: str
+
+
+class ValidityEstimate(Estimate):
+    """An estimate and, where it or its interval is missing, why."""
+
+    reason: str | None
+
+
+class ScoreValidity(TypedDict):
+    """How a score of the responses goes with what raters found: `score_validity`.
+
+    `ordered` is the share of the decided pairs that the score orders as the raters do.
+    """
+
+    answers: int
+    sense: ValidityEstimate
+    empathy: ValidityEstimate
+    sensible: ValidityEstimate
+    empathetic: ValidityEstimate
+    decided_pairs: int
+    ordered: ValidityEstimate
+
+
+class KindRatings(TypedDict):
+    """All that raters of one kind found, persons or models.
+
+    `difference` and `pairs` are None where there are none; `validity` is by column.
+    """
+
+    policies: dict[str, PolicyRatings]
+    difference: RatedDifference | None
+    pairs: RatedPairs | None
+    validity: dict[str, ScoreValidity]
+
+
+class Leading(TypedDict):
+    """The kind of raters that the report leads with, on single answers and on pairs."""
+
+    single: str | None
+    pair: str | None
+
+
+class RunRatings(TypedDict):
+    """All of reports/ratings.json: `ratings_of_run.summary`.
+
+    `by_kind` has the kinds of raters that rated this run. `power` is that of the smallest effects,
+    `planned_win_rate` the one whose number of pairs is given.
+    """
+
+    confidence: float
+    power: float
+    planned_win_rate: float
+    starting_policy: str
+    files: list[RatingFile]
+    ratings: int
+    of_another_run: int
+    raters: list[Rater]
+    leading: Leading
+    by_kind: dict[str, KindRatings]
+    agreement: RaterAgreement

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from gpro_empathy import params
 from gpro_empathy.analysis import metric_names, reward_hacking, trainings
-from gpro_empathy.analysis.results import Analysis, Readings
+from gpro_empathy.analysis.results import Analysis, RunRatings
 from gpro_empathy.labels import LABELS
-from gpro_empathy.report import latex, sense_table, template_table
+from gpro_empathy.report import latex, rating_tables, template_table
 from gpro_empathy.report.number_format import LATEX
 
 # Columns of key and value in the table of settings.
@@ -213,10 +213,20 @@ def templates_table(analysis: Analysis) -> str:
     return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(header) - 1) + "@{}", header, *parts)
 
 
-def readings_table(readings: Readings) -> str:
-    """Lay out what readers found in each policy's answers, if any were read."""
-    columns = len(sense_table.HEADER)
-    body = sense_table.rows(readings, LATEX) or [
-        [rf"\multicolumn{{{columns}}}{{@{{}}l@{{}}}}{{no readings of this run's answers are at hand}}"]
-    ]
-    return latex.GENERATED + latex.tabular("@{}l" + "r" * (columns - 1) + "@{}", sense_table.HEADER, body)
+def ratings_table(ratings: RunRatings) -> str:
+    """Lay out what raters found in each policy's answers, if any were rated."""
+    return _of_ratings(rating_tables.POLICY_HEADER, rating_tables.policies(ratings, LATEX), "llr")
+
+
+def validity_table(ratings: RunRatings) -> str:
+    """Lay out how every score goes with what raters found, if answers were rated."""
+    return _of_ratings(rating_tables.VALIDITY_HEADER, rating_tables.validity(ratings, LATEX), "lr")
+
+
+def _of_ratings(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    none = [[rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{no ratings of this run's answers are at hand}}"]]
+    # What names a row is text, the rest are numbers.
+    named = columns.count("l")
+    body = [[*map(latex.escape, row[:named]), *row[named:]] for row in rows]
+    columns += "r" * (len(header) - len(columns))
+    return latex.GENERATED + latex.tabular(f"@{{}}{columns}@{{}}", header, body or none)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
-from gpro_empathy.analysis.results import Analysis, Templates, Trend
-from gpro_empathy.report import latex, protocol, scorer_section, sentences, verdicts
+from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
+from gpro_empathy.report import latex, protocol, rating_verdicts, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
 # less.
@@ -33,6 +33,7 @@ class Inputs:
     benchmark: dict
     warm_start: dict
     analysis: Analysis
+    ratings: RunRatings
     study: Analysis | None
     settings: dict
     log: pd.DataFrame
@@ -54,8 +55,8 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
-        **_sense(inputs.analysis),
-        "RunGainsSentence": sentences.gains(inputs.analysis),
+        **_ratings(inputs.ratings),
+        "RunGainsSentence": sentences.gains(inputs.analysis, inputs.ratings),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),
         "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }
@@ -270,15 +271,20 @@ def _templates(found: Templates) -> dict[str, str]:
     }
 
 
-def _sense(analysis: Analysis) -> dict[str, str]:
-    found = analysis["readings"]
+def _ratings(found: RunRatings) -> dict[str, str]:
+    rated, form = found["ratings"] > 0, latex.LATEX
     return {
-        "RunSenseSentence": latex.escape(verdicts.sense(found, analysis["starting_policy"])),
-        "RunSenseVerdict": latex.escape(verdicts.SENSE[verdicts.sense_verdict(found)]),
-        "RunReadingSentence": sentences.READING[found["readings"] > 0],
-        "RunReadingIntervals": sentences.READING_INTERVALS[found["readings"] > 0],
-        "RunUnseenSentence": sentences.UNSEEN[verdicts.sense_verdict(found)],
-        "RunReadersSentence": latex.escape(verdicts.readers(found)),
+        "RunSenseSentence": latex.escape(rating_verdicts.sense(found)),
+        "RunSenseVerdict": latex.escape(rating_verdicts.SENSE[rating_verdicts.sense_verdict(found)]),
+        "RunRatingRules": sentences.RATING_RULES[rated],
+        "RunRatersSentence": latex.escape(rating_verdicts.raters(found)),
+        "RunRatedDifference": rating_verdicts.difference(found, form),
+        "RunPreferenceSentence": rating_verdicts.preference(found, form),
+        "RunAgreementSentence": rating_verdicts.agreement(found, form),
+        "RunValiditySentence": rating_verdicts.validity(found, form),
+        "RunRatingPower": rating_verdicts.power(found, form),
+        "RunRatingTables": sentences.RATING_TABLES[rated],
+        "RunUnseenSentence": sentences.UNSEEN[rating_verdicts.sense_verdict(found)],
     }
 
 

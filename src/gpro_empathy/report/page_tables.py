@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from gpro_empathy.analysis import metric_names, trainings
-from gpro_empathy.analysis.results import Analysis, ByIntensity
-from gpro_empathy.report import sense_table, template_table, verdicts
+from gpro_empathy.analysis.results import Analysis, ByIntensity, RunRatings
+from gpro_empathy.report import rating_tables, rating_verdicts, template_table, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 
-def findings(analysis: Analysis, study: Analysis | None) -> list[dict[str, str]]:
+def findings(analysis: Analysis, ratings: RunRatings, study: Analysis | None) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
     similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
@@ -17,7 +17,8 @@ def findings(analysis: Analysis, study: Analysis | None) -> list[dict[str, str]]
     over = "One training was run, and no study of several is at hand."
     return [
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
-        {"what": "Sense", "text": verdicts.sense(analysis["readings"], analysis["starting_policy"])},
+        {"what": "Sense", "text": rating_verdicts.sense(ratings)},
+        *([{"what": "Preference", "text": rating_verdicts.preference(ratings, PAGE)}] if ratings["ratings"] else []),
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
         {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
         {"what": "Side effects", "text": verdicts.drift(audit)},
@@ -25,7 +26,7 @@ def findings(analysis: Analysis, study: Analysis | None) -> list[dict[str, str]]
     ]
 
 
-def tables(analysis: Analysis, study: Analysis | None) -> list[dict]:
+def tables(analysis: Analysis, ratings: RunRatings, study: Analysis | None) -> list[dict]:
     """Return the tables of the page, cells as text, first that of several trainings, if any."""
     policies, start = analysis["policies"], analysis["starting_policy"]
     header = [metric_names.POLICY_LABELS[policy] for policy in policies]
@@ -35,7 +36,7 @@ def tables(analysis: Analysis, study: Analysis | None) -> list[dict]:
     of = "these weights" if len(analysis["training_seeds"]) == 1 else "the mean over trainings"
     return [
         *([] if study is None else [_trainings(study)]),
-        *([_readings(analysis)] if analysis["readings"]["policies"] else []),
+        *(_ratings(ratings) if ratings["ratings"] else []),
         {
             "title": "Declared metrics",
             "note": f"Change: tuned less {against}, with intervals for {of} and for a new training; p adjusted over the "
@@ -95,14 +96,39 @@ def _trainings(study: Analysis) -> dict:
     }
 
 
-def _readings(analysis: Analysis) -> dict:
-    return {
-        "title": "Do the answers make sense?",
-        "note": f"Counts, each with its share and {percent(analysis['confidence'])} interval (Wilson's, as if the answers were independent, "
-        "though several are about one story). " + verdicts.readers(analysis["readings"]),
-        "header": list(sense_table.HEADER),
-        "rows": sense_table.rows(analysis["readings"], PAGE),
-    }
+def _ratings(ratings: RunRatings) -> list[dict]:
+    told = (
+        rating_verdicts.raters(ratings),
+        rating_verdicts.difference(ratings, PAGE),
+        rating_verdicts.agreement(ratings, PAGE),
+        rating_verdicts.power(ratings, PAGE),
+    )
+    interval = f"{percent(ratings['confidence'])} interval"
+    return [
+        {
+            "title": "Do the answers make sense?",
+            "note": " ".join(
+                filter(None, [*told, f"Shares and means with their {interval}, for other stories and other raters."])
+            ),
+            "header": list(rating_tables.POLICY_HEADER),
+            "rows": rating_tables.policies(ratings, PAGE),
+        },
+        {
+            "title": "Do the scores go with the ratings?",
+            "note": " ".join(
+                filter(
+                    None,
+                    [
+                        rating_verdicts.validity(ratings, PAGE),
+                        f"Spearman's correlation with the mean marks, the AUC for what raters called sensible and empathetic, and the share "
+                        f"of decided pairs that the score orders as the raters did; each with its {interval} over stories.",
+                    ],
+                )
+            ),
+            "header": list(rating_tables.VALIDITY_HEADER),
+            "rows": rating_tables.validity(ratings, PAGE),
+        },
+    ]
 
 
 def percent(share: float) -> str:

@@ -22,8 +22,8 @@ from gpro_empathy.files import UserError
 from gpro_empathy.report import repository
 from gpro_empathy.report.tolerances import NOT_COMPARED, RULES, Rule, rule_of
 
-# metrics.json repeats numbers of reward_analysis.json, provenance.json and timing.csv are those of
-# a machine.
+# metrics.json repeats numbers of reward_analysis.json, ratings.json is about the texts of one run,
+# provenance.json and timing.csv are those of a machine.
 COMPARED = (
     "reports/data.json",
     "reports/scorer.json",

@@ -13,11 +13,12 @@ from gpro_empathy.analysis.results import (
     ExplainedGain,
     Gap,
     Noninferiority,
+    RunRatings,
     SpreadSource,
     StudyRow,
     Trend,
 )
-from gpro_empathy.report import gpu_table, latex, verdicts
+from gpro_empathy.report import gpu_table, latex, rating_verdicts, verdicts
 
 NAMES = {
     "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
@@ -113,8 +114,8 @@ HACKING = {
         "Both scorers see the gain, which speaks against reward hacking; but the style has drifted too, and both may like it.",
     ),
 }
-# What a change in score is, by the audit's verdict; and what readers add, by
-# `verdicts.sense_verdict`.
+# What a change in score is, by the audit's verdict; and what raters add, by
+# `rating_verdicts.sense_verdict`.
 GAINS = {
     "no gain to audit": "This run establishes no gain in the score that was rewarded, so that there is none to interpret.",
     "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
@@ -124,33 +125,32 @@ GAINS = {
     "confirmed": "Both scorers rate the tuned answers higher. So the gain is not peculiar to the scorer that was optimised; but both learned from "
     "labels of one source, and neither from answers of the policy.",
 }
-GAINS_READ = {
-    "not read": "No score here can tell whether an answer makes sense, and no readings of this run are at hand.",
-    "do not": "A reader finds that most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
-    "do": "At least half of the answers that were read make sense; whether they would help anybody was not asked.",
+GAINS_RATED = {
+    "not rated": "No score here can tell whether an answer makes sense, and no ratings of single answers of this run are at hand.",
+    "do not": "By the ratings most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
+    "do": "By the ratings at least half of the answers make sense; whether they would help anybody was not asked.",
 }
-# Whether there are readings of this run's answers: how answers are read; the table of counts.
-READING = {
-    True: "So answers were read. A reader saw the user's message and the answer alone, shuffled over policies and prompts, and neither "
+# Whether there are ratings of this run's answers: how answers are rated; what the tables hold.
+RATING_RULES = {
+    True: "So answers were rated. A rater sees the user's message and the answer alone, shuffled over policies and prompts, and neither "
     r"policy nor score. A \emph{sensible} reply answers this message and can be followed, may be plain or a little odd in its wording, but "
     r"has no wrong person, no invention that matters and no contradiction; \emph{coherent but off} is one that can be followed but misses "
     r"the point, mixes up persons or facts, or invents; \emph{nonsense} cannot be followed, or has nothing to do with the message. "
-    r"\emph{Empathetic} is an answer that shows that a feeling or a point of view was taken in, sensible or not. Of two readings of one "
-    r"answer the lower one counts. Who the readers were is told in \file{data/ratings/README.md}: where they were language models, the "
-    "readings check the scores, and are no evidence about people.",
-    False: r"Readers can tell; the rules by which they read are in \file{data/ratings/README.md}.",
+    r"Empathy has marks from 1 to 5; \emph{empathetic} is an answer from 3 on, which shows that a feeling or a point of view was taken in, "
+    "sensible or not. Of pairs, a rater says which of both policies' answers is better, or that both are good or neither is. "
+    r"The rules, and who rated, paid or not, are in \file{data/ratings/README.md}.",
+    False: r"Raters can tell; the rules by which they rate are in \file{data/ratings/README.md}, and \stage{make rate} makes a page to rate on.",
 }
-READING_INTERVALS = {
-    True: r"\autoref{tab:readings} has the counts. Its intervals are Wilson's and take the answers as independent; several answers are "
-    "about one story, so that the intervals are too short to the degree that answers on one story are alike.",
-    False: r"\autoref{tab:readings} would have the counts.",
+RATING_TABLES = {
+    True: r"\autoref{tab:ratings} has the policies, \autoref{tab:validity} every score.",
+    False: r"\autoref{tab:ratings} would have the policies, \autoref{tab:validity} every score.",
 }
-# What the audit by scores cannot see, by `verdicts.sense_verdict`.
+# What the audit by scores cannot see, by `rating_verdicts.sense_verdict`.
 UNSEEN = {
-    "not read": "Whether the answers make sense is beyond both scorers.",
-    "do not": r"Neither scorer sees whether an answer makes sense, and by the readings of \autoref{sec:sense} the answers do not, so that a higher score "
+    "not rated": "Whether the answers make sense is beyond both scorers.",
+    "do not": r"Neither scorer sees whether an answer makes sense, and by the ratings of \autoref{sec:sense} the answers do not, so that a higher score "
     "can be had without sense.",
-    "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the readings.",
+    "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the ratings.",
 }
 # By `estimates.side` of the interval for a new training, and 0.
 NEW_TRAINING = {
@@ -403,13 +403,13 @@ def _new(row: StudyRow) -> Estimate:
     return {"estimate": row["mean"], "low": row["new_low"], "high": row["new_high"]}
 
 
-def gains(analysis: Analysis) -> str:
+def gains(analysis: Analysis, ratings: RunRatings) -> str:
     """Say what the change in score is, and what it is not."""
     audit = analysis["audit"]
     text = GAINS[audit["verdict"]]
     if audit["templates"]["signs"]:
         text += " The audit for templates finds a sign of one, so that part of what the scorers see may be a manner that all answers share."
-    return f"{text} {GAINS_READ[verdicts.sense_verdict(analysis['readings'])]}"
+    return f"{text} {GAINS_RATED[rating_verdicts.sense_verdict(ratings)]}"
 
 
 def study_seeds(found: Analysis | None) -> str:

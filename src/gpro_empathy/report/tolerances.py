@@ -107,9 +107,8 @@ def _metric(path: tuple, report: object) -> dict:
 
 _ANALYSIS = r"reward_analysis\.json$"
 _INTERVAL = r"^(metrics\.[^.]+|audit\.metrics\.[^.]+|audit\.gap)"
-# Examples, which prompts were extreme by chance too, and readings, which are of the texts of one
-# run: no number that a rerun should repeat.
-NOT_COMPARED = r"^audit\.(best|worst)_prompts\.|^readings\."
+# Examples, which prompts were extreme by chance too: no number that a rerun should repeat.
+NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
 RULES = (
     Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
     # What policy.dtype: auto stands for depends on the processor.

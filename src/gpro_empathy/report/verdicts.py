@@ -6,8 +6,6 @@ from gpro_empathy.analysis import metric_names, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     Audit,
-    PolicyReadings,
-    Readings,
     SpreadSource,
     TemplateCriteria,
     Templates,
@@ -62,12 +60,6 @@ TEMPLATES = {
     "answers by a template": "The tuned policy answers by a template.",
     "no sign of a template": "No sign of a template is found in the tuned policy.",
 }
-# Whether the tuned policy's answers make sense, by `sense_verdict`.
-SENSE = {
-    "not read": "No readings of this run's answers are at hand, so that whether they make sense is not known.",
-    "do not": "Fewer than half of the tuned policy's answers that were read are sensible replies: the answers do not make sense.",
-    "do": "At least half of the tuned policy's answers that were read are sensible replies.",
-}
 
 
 def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
@@ -102,51 +94,6 @@ def conditions(source: SpreadSource, quote: Callable[[str], str]) -> str:
     if len(names) > NAMED_CONDITIONS:
         shown.append(f"{len(names) - NAMED_CONDITIONS} more")
     return ", ".join(shown)
-
-
-def sense_verdict(readings: Readings) -> str:
-    """Return the key of SENSE."""
-    tuned = readings["policies"].get("tuned")
-    if tuned is None:
-        return "not read"
-    return "do not" if 2 * tuned["sensible"] < tuned["answers"] else "do"
-
-
-def sense(readings: Readings, start: str) -> str:
-    """Say what readers found in the answers, and whether these make sense."""
-    verdict, of = SENSE[sense_verdict(readings)], readings["policies"]
-    if "tuned" not in of:
-        return verdict
-    text = (
-        f"Of {of['tuned']['answers']} answers of the tuned policy that were read, blind to policy and score, "
-        f"{_counted(of['tuned'])}"
-    )
-    if start in of:
-        text += f"; of {of[start]['answers']} of {POLICIES[start]}, {_counted(of[start])}"
-    return f"{text}. {verdict}"
-
-
-def _counted(found: PolicyReadings) -> str:
-    def count(name: str) -> str:
-        return f"{found[name]} ({100 * found['shares'][name]['estimate']:.0f}%)"
-
-    return f"{count('sensible')} are sensible replies, {count('nonsense')} are nonsense and {count('empathetic')} are empathetic"
-
-
-def readers(readings: Readings) -> str:
-    """Say how many readings there are, by whom, and how far the readers agree."""
-    sentences = []
-    if readings["readings"]:
-        names = readings["readers"]
-        who = f"the {'readers' if len(names) > 1 else 'reader'} {', '.join(names)}"
-        sentences.append(f"Readings of this run's responses: {readings['readings']}, by {who}.")
-    for pair in readings["agreement"]:
-        of = f"the {pair['answers']} answers that {pair['readers'][0]} and {pair['readers'][1]} both read"
-        agreed = "not defined, as both gave one mark alone" if pair["kappa"] is None else f"{pair['kappa']:.2f}"
-        sentences.append(f"Cohen's kappa on sensible or not, over {of}, is {agreed}.")
-    if readings["of_another_run"]:
-        sentences.append(f"Of another run's responses, and not counted here: {readings['of_another_run']}.")
-    return " ".join(sentences)
 
 
 def drift(audit: Audit) -> str:

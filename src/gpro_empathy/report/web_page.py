@@ -11,13 +11,14 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
 
 from gpro_empathy.analysis import metric_names
-from gpro_empathy.analysis.results import Analysis
+from gpro_empathy.analysis.results import Analysis, RunRatings
 from gpro_empathy.report import page_tables, verdicts
 from gpro_empathy.report.number_format import PAGE
 
@@ -40,6 +41,7 @@ class Template:
 def render(
     template: Template,
     analysis: Analysis,
+    ratings: RunRatings,
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
@@ -48,6 +50,7 @@ def render(
 
     Args:
         analysis: The content of reward_analysis.json.
+        ratings: The content of ratings.json.
         rows: Rollout rows, one per response.
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
@@ -63,8 +66,8 @@ def render(
     return environment.from_string(template.markup).render(
         style=template.style,
         script=template.script,
-        style_hash=_source_hash(template.style),
-        script_hash=_source_hash(template.script),
+        style_hash=source_hash(template.style),
+        script_hash=source_hash(template.script),
         data=embedded_json(browser_data(rows, analysis["metric_order"], start)),
         analysis=analysis,
         headline=headline[0].upper() + headline[1:],
@@ -78,8 +81,8 @@ def render(
             "new": None if empathy["new_low"] is None else PAGE.interval(empathy["new_low"], empathy["new_high"], 2),
             "p": PAGE.p_value(empathy["p_holm"]),
         },
-        findings=page_tables.findings(analysis, study),
-        tables=page_tables.tables(analysis, study),
+        findings=page_tables.findings(analysis, ratings, study),
+        tables=page_tables.tables(analysis, ratings, study),
         captions=captions,
     )
 
@@ -135,6 +138,35 @@ def browser_data(rows: Sequence[Mapping], metrics: Sequence[str], start: str) ->
     }
 
 
+def rows_of(page: str) -> list[dict]:
+    """Return the responses that a page of `render` holds, with what tells them apart, as rows.
+
+    These are prompt, prompt_id, story (not in the page, empty), model, seed, sample and answer; so
+    that what was said can be read where only the committed page is there.
+
+    Raises:
+        ValueError: If the text is no such page.
+    """
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    if found is None:
+        raise ValueError("no results page with its responses")
+    return [
+        {
+            "prompt_id": prompt["id"],
+            "prompt": prompt["text"],
+            "story": "",
+            "model": model,
+            "seed": response["seed"],
+            # Responses of one training stand together.
+            "sample": k - [other["seed"] for other in responses].index(response["seed"]),
+            "answer": response["answer"],
+        }
+        for prompt in json.loads(found[1])["prompts"]
+        for model, responses in prompt["responses"].items()
+        for k, response in enumerate(responses)
+    ]
+
+
 def _prompt(row: Mapping, policies: Sequence[str]) -> dict:
     label = row["emotion"]
     return {
@@ -169,7 +201,7 @@ def _unit(metric: str) -> str:
     return with_unit.removeprefix(name).strip(" ()")
 
 
-def _source_hash(source: str) -> str:
+def source_hash(source: str) -> str:
     """Return the hash by which a content policy allows an inline script or style."""
     digest = hashlib.sha256(source.encode("utf-8")).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")

@@ -1,7 +1,6 @@
 """Compare the rewards of the starting policy and the tuned one.
 
 Reads   data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
-        data/ratings/test.csv              readings of responses, where there are any
         reports/training/groups.csv        raw scores of every training sample
         reports/training/reference.json    frozen statistics of the starting policy
         reports/seeds/reward_analysis.json the study of several trainings, where there is one: the
@@ -21,7 +20,6 @@ from gpro_empathy import calibration, csv_table, entry_point, files, params
 from gpro_empathy.analysis import (
     by_intensity,
     paired_comparison,
-    readings,
     response_table,
     reward_hacking,
     temperature_effect,
@@ -31,7 +29,6 @@ from gpro_empathy.analysis import (
 from gpro_empathy.analysis.results import Analysis, RolloutAnalysis
 
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
-RATINGS = Path("data/ratings/test.csv")
 GROUPS = Path("reports/training/groups.csv")
 REFERENCE = Path("reports/training/reference.json")
 STUDY = Path("reports/seeds/reward_analysis.json")
@@ -86,7 +83,6 @@ def run(
         "conditions": conditions,
         "between_trainings": source,
         "temperature": temperature,
-        "readings": readings.summary(readings.read(root / RATINGS), rows, config.confidence),
     }
     files.write_json(root / ANALYSIS, analysis)
     files.write_json(root / METRICS, glance(analysis))

@@ -31,6 +31,7 @@ STAGE = "paper"
 LINKS = {
     "metrics.json": "the comparison at a glance",
     "reward_analysis.json": "every number of it",
+    "ratings.json": "what raters found",
     "index.html": "all responses, as a web page",
     "scorer.json": "accuracy of the scorers",
     "data.json": "sizes and labels",

@@ -1,6 +1,7 @@
 """Write the results as one web page that needs no server and no network.
 
 Reads   reports/reward_analysis.json        verdict and tables
+        reports/ratings.json                what raters found
         reports/seeds/reward_analysis.json  the study of several trainings, where there is one
         data/rollouts/rollouts.jsonl        every response with its scores
         paper/web/page.html                 the written part, with page.css and page.js beside it
@@ -15,6 +16,7 @@ from gpro_empathy.analysis import trainings
 from gpro_empathy.report import web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
+RATINGS = Path("reports/ratings.json")
 STUDY = Path("reports/seeds/reward_analysis.json")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 MARKUP = Path("paper/web/page.html")
@@ -40,11 +42,15 @@ def run(root: Path = Path()) -> None:
         UserError: If an input is missing or malformed.
     """
     template = web_page.Template(*(files.read_text(root / path) for path in (MARKUP, STYLE, SCRIPT)))
-    analysis, rows = files.read_json(root / ANALYSIS), files.read_jsonl(root / ROLLOUTS)
+    analysis, ratings = files.read_json(root / ANALYSIS), files.read_json(root / RATINGS)
+    rows = files.read_jsonl(root / ROLLOUTS)
     try:
-        page = web_page.render(template, analysis, rows, CAPTIONS, trainings.of_report(analysis, root / STUDY))
+        study = trainings.of_report(analysis, root / STUDY)
+        page = web_page.render(template, analysis, ratings, rows, CAPTIONS, study)
     except KeyError as error:
-        raise files.UserError(f"{ANALYSIS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`") from error
+        raise files.UserError(
+            f"{ANALYSIS}, {RATINGS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`"
+        ) from error
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     files.write_text(root / PAGE, page)

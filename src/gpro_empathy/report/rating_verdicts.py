@@ -1,0 +1,229 @@
+"""What raters found, in words: the one source of what report and results page say of ratings.
+
+Sentences with a `form` hold numbers in that format; what else is in them needs no escaping.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.results import (
+    AgreementByGroup,
+    Alpha,
+    Estimate,
+    KindRatings,
+    PolicyRatings,
+    RunRatings,
+    ValidityEstimate,
+)
+from gpro_empathy.report.number_format import NumberFormat
+from gpro_empathy.report.verdicts import POLICIES
+
+# Whoever reads them from a file finds them sorted by name: persons stand first.
+KINDS = ("person", "model")
+PEOPLE = {"person": "people", "model": "language models"}
+# Whether the tuned policy's answers make sense, by `sense_verdict`.
+SENSE = {
+    "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
+    "do not": "Fewer than half of the tuned policy's answers that were rated are sensible replies: the answers do not make sense.",
+    "do": "At least half of the tuned policy's answers that were rated are sensible replies.",
+}
+# By the verdict of `rated_policies.pairs`.
+PREFERENCE = {
+    "preferred": "the raters prefer the tuned policy's answers",
+    "no evidence of a preference": "there is no evidence that the raters prefer either",
+    "not preferred": "the raters prefer the answers of the policy that training started from",
+    "no interval": "too few stories for an interval",
+}
+EVIDENCE = " What a language model finds checks the scores, and is no evidence about people."
+GROUPS = {
+    "persons": "among people",
+    "models": "among language models",
+    "models_with_persons": "between a language model and a person",
+}
+SCORERS = {"empathy_raw": "the reward's scorer", "audit_empathy_raw": "the held-out one"}
+
+
+def kinds(ratings: RunRatings) -> list[str]:
+    """Return the kinds of raters that rated this run, persons first."""
+    return [kind for kind in KINDS if kind in ratings["by_kind"]]
+
+
+def leading(ratings: RunRatings, form: Literal["single", "pair"]) -> KindRatings | None:
+    """Return what raters of the kind found that the report leads with on this form."""
+    kind = ratings["leading"][form]
+    return None if kind is None else ratings["by_kind"][kind]
+
+
+def who(kind: str, raters: int) -> str:
+    """Return who rated, as the subject of a sentence."""
+    if raters == 1:
+        return {"person": "one person", "model": "a language model"}[kind]
+    return f"{raters} people" if kind == "person" else f"language models ({raters} readings)"
+
+
+def sense_verdict(ratings: RunRatings) -> str:
+    """Return the key of SENSE."""
+    found = leading(ratings, "single")
+    if found is None:
+        return "not rated"
+    return "do not" if found["policies"]["tuned"]["shares"]["sensible"]["estimate"] < 0.5 else "do"
+
+
+def sense(ratings: RunRatings) -> str:
+    """Say what was found in single answers, and whether these make sense; plain text."""
+    verdict, found, start = SENSE[sense_verdict(ratings)], leading(ratings, "single"), ratings["starting_policy"]
+    if found is None:
+        return verdict
+    tuned = found["policies"]["tuned"]
+    text = (
+        f"Of {tuned['answers']} answers of the tuned policy that {who(ratings['leading']['single'], tuned['raters'])} rated, blind to "
+        f"policy and score, {_shares(tuned)}"
+    )
+    if start in found["policies"]:
+        before = found["policies"][start]
+        text += f"; of {before['answers']} of {POLICIES[start]}, {_shares(before)}"
+    return f"{text}. {verdict}"
+
+
+def _shares(found: PolicyRatings) -> str:
+    def percent(name: str) -> str:
+        return f"{100 * found['shares'][name]['estimate']:.0f}%"
+
+    return f"{percent('sensible')} are sensible replies, {percent('nonsense')} are nonsense and {percent('empathetic')} are empathetic"
+
+
+def difference(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say what tuning changed in the ratings of single answers."""
+    found = leading(ratings, "single")
+    if found is None:
+        return ""
+    if found["difference"] is None:
+        return "No rater rated answers of both policies to one prompt, so that there is no paired difference."
+    change = found["difference"]
+    return (
+        f"Over the {change['prompts']} prompts of which a rater rated both policies' answers, tuned less starting policy, the share of sensible "
+        f"answers differs by {form.estimate(change['sensible'])}, that of empathetic ones by {form.estimate(change['empathetic'])}, and the "
+        f"mean mark of empathy (1 to 5) by {form.estimate(change['empathy'])}."
+    )
+
+
+def preference(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say which policy's answers were preferred where both were shown."""
+    found, start = leading(ratings, "pair"), POLICIES[ratings["starting_policy"]]
+    if found is None:
+        return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
+    pairs = found["pairs"]
+    text = (
+        f"Of {pairs['choices']} choices between both policies' answers to a prompt, by {who(ratings['leading']['pair'], pairs['raters'])} over "
+        f"{pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; in {pairs['both']} "
+        f"both were good and in {pairs['neither']} neither. With half of these ties, the win rate is "
+        f"{form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
+    )
+    if pairs["decided"]:
+        text += f" Of the {pairs['decided']} decided choices, {form.estimate(pairs['left'], signed=False)} are of the left answer."
+    return text
+
+
+def raters(ratings: RunRatings) -> str:
+    """Say how many ratings there are, and by whom; plain text."""
+    said = []
+    for kind in kinds(ratings):
+        of_kind = [one for one in ratings["raters"] if one["kind"] == kind]
+        count = sum(one["singles"] + one["pairs"] for one in of_kind)
+        # People are counted and models named: data/ratings has the names that people chose.
+        models = "a language model" if len(of_kind) == 1 else "language models"
+        named = f"{models} ({', '.join(one['rater'] for one in of_kind)})"
+        said.append(f"{count} by {named if kind == 'model' else who(kind, len(of_kind))}")
+    text = f"Ratings that fit this run's answers: {' and '.join(said)}." if said else ""
+    leads = {"answers": ratings["leading"]["single"], "pairs": ratings["leading"]["pair"]}
+    if len(ratings["by_kind"]) > 1:
+        found = " and ".join(f"on {what} what {PEOPLE[kind]} found" for what, kind in leads.items() if kind)
+        text += f" They are not pooled: this section says {found}."
+    if "model" in leads.values():
+        text += EVIDENCE
+    if ratings["of_another_run"]:
+        text += f" Ratings of other answers, which are not counted here: {ratings['of_another_run']}."
+    return text.strip()
+
+
+def agreement(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say how far the raters agree, and models with people where both rated."""
+    if not ratings["ratings"]:
+        return ""
+    said = [
+        f"{where} it is {', '.join(parts)}"
+        for group, where in GROUPS.items()
+        if (parts := _alphas(ratings["agreement"], group, form))
+    ]
+    if not said:
+        return "Nothing was rated twice, so that how far raters agree is not known."
+    calibrated = ratings["agreement"]["sense"]["models_with_persons"]["items"]
+    both = (
+        " Where people and models rated the same, the last says how far a model can stand for a person."
+        if calibrated
+        else ""
+    )
+    return f"Agreement is Krippendorff's alpha, 1 for perfect and 0 for chance: {'; '.join(said)}.{both}"
+
+
+def _alphas(by_mark: Mapping[str, AgreementByGroup], group: str, form: NumberFormat) -> list[str]:
+    def of(name: str, what: str, alpha: Alpha) -> str:
+        value = f"not defined ({alpha['reason']})" if alpha["alpha"] is None else form.number(alpha["alpha"], 2)
+        return f"{value} on {name} ({alpha['items']} {what})"
+
+    named = {"sense": ("sense", "answers"), "empathy": ("empathy", "answers"), "choice": ("choices", "pairs")}
+    return [of(*words, by_mark[mark][group]) for mark, words in named.items() if by_mark[mark][group]["items"]]
+
+
+def validity(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say how far the empathy scores go with rated empathy and sense, and what tells sense best."""
+    found = leading(ratings, "single")
+    if found is None:
+        return ""
+    scores = found["validity"]
+
+    def correlation(estimate: ValidityEstimate) -> str:
+        if estimate["estimate"] is None:
+            return f"not defined ({estimate['reason']})"
+        return form.estimate(estimate, signed=False)
+
+    said = [
+        f"{name} goes with rated empathy at {correlation(scores[metric]['empathy'])} and with sense at "
+        f"{correlation(scores[metric]['sense'])}"
+        for metric, name in SCORERS.items()
+        if metric in scores
+    ]
+    text = f"Over the rated answers, {'; '.join(said)} (Spearman's correlation)." if said else ""
+    clear = {name: one["sensible"] for name, one in scores.items() if _beside(one["sensible"], 0.5)}
+    if not clear:
+        return f"{text} No score is shown to tell sensible answers from others: no AUC has an interval beside one half.".strip()
+    best = max(clear, key=lambda name: abs(clear[name]["estimate"] - 0.5))
+    turned = "" if clear[best]["estimate"] > 0.5 else ", so that less of it goes with sense"
+    return (
+        f"{text} Of {len(scores)} scores, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
+        f"{form.estimate(clear[best], signed=False)}{turned}; the best of several looks better than it is."
+    ).strip()
+
+
+def _beside(estimate: Estimate, value: float) -> bool:
+    """Does the interval, where there is one, leave a value out?"""
+    return estimate["low"] is not None and not estimate["low"] <= value <= estimate["high"]
+
+
+def power(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say what the ratings at hand could have shown."""
+    if not ratings["ratings"]:
+        return ""
+    parts, singles, paired = [], leading(ratings, "single"), leading(ratings, "pair")
+    change, pairs = singles and singles["difference"], paired and paired["pairs"]
+    if change and change["smallest_detectable"] is not None:
+        parts.append(f"a change in the share of sensible answers of {form.number(change['smallest_detectable'], 2)}")
+    if pairs and pairs["smallest_win_rate"] is not None:
+        parts.append(f"a win rate of {form.number(pairs['smallest_win_rate'], 2)}")
+    if not parts:
+        return "They are too few, or vary too little, to say what they could have shown."
+    text = f"With a power of {form.number(ratings['power'], 1)}, these ratings would have shown {' and '.join(parts)}, or more."
+    if pairs and pairs["pairs_needed"] is not None:
+        text += f" A win rate of {form.number(ratings['planned_win_rate'], 1)} takes {pairs['pairs_needed']} pairs, rated as often as these, at the ties and the spread found."
+    return text
