@@ -119,3 +119,27 @@ def test_figures_leave_the_global_state_alone():
     with figures.style(9):
         figures.paired_differences({"overlap": METRIC}, ["overlap"], **LOOK)
     assert dict(mpl.rcParams) == before
+
+
+def auc(value, reach=0.1):
+    low, high = (None, None) if reach is None else (value - reach, value + reach)
+    return {"estimate": value, "low": low, "high": high, "reason": None}
+
+
+def test_scores_stand_by_how_well_they_tell_sensible_answers():
+    validity = {
+        "overlap": {"sensible": auc(0.4), "empathetic": auc(0.7)},
+        "distinct_2": {"sensible": auc(0.6, None), "empathetic": auc(None, None)},
+        "well_formed": {"sensible": auc(None, None), "empathetic": auc(None, None)},
+    }
+    ax = figures.score_validity(validity, **LOOK).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["distinct bigrams", "overlap"]
+    interval, sensible, other_interval, empathetic = (line.get_xdata() for line in ax.lines[:4])
+    assert (interval, other_interval) == (pytest.approx([0.3, 0.5]), pytest.approx([0.6, 0.8]))
+    assert (list(sensible), list(empathetic)) == ([0.6, 0.4], [0.7])
+    assert ax.lines[4].get_xdata() == [0.5, 0.5]
+
+
+def test_without_ratings_the_figure_says_so():
+    ax = figures.score_validity({}, **LOOK).axes[0]
+    assert ax.texts[0].get_text() == "no ratings of single answers"

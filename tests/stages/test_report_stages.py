@@ -33,6 +33,7 @@ def figures(tmp_path_factory):
     root = tmp_path_factory.mktemp("figures")
     made_up.write_reports(root)
     analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, root)
+    analyse_ratings.run(CONFIG, root)
     draw_figures.run(PARAMS.draw_figures, root)
     return root / "reports/figures"
 
@@ -101,6 +102,7 @@ def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
 def test_unknown_palette_is_refused(tmp_path):
     made_up.write_reports(tmp_path)
     analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
+    analyse_ratings.run(CONFIG, tmp_path)
     with pytest.raises(files.UserError, match=r"draw_figures\.palette: 'mauve'"):
         draw_figures.run(PARAMS.draw_figures.model_copy(update={"palette": "mauve"}), tmp_path)
     assert not (tmp_path / "reports/figures").exists()

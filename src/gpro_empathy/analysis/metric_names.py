@@ -29,6 +29,8 @@ _SHORT = {
     "combined_reference": "combined score",
     "combined_batch": "combined, batch",
     "overlap": "overlap",
+    "likelihood_raw": "likelihood",
+    "overlap_raw": "term: other words",
     "intensity_agreement": "intensity agrees",
 }
 # Metrics of which more is neither better nor worse.

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpro_empathy.analysis import metric_names
-from gpro_empathy.analysis.results import ByIntensity, Comparison, TemperatureEffect
+from gpro_empathy.analysis.results import ByIntensity, Comparison, ScoreValidity, TemperatureEffect
 
 # Told apart by shape as well as by colour, so that the figures can be read in grey.
 MARKERS = {"base": "o", "warm_start": "s", "tuned": "^"}
@@ -129,6 +129,41 @@ def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], 
     ax.set_yticks(range(len(order)), [metric_names.short_label(metric) for metric in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.set_xlabel("difference (standard deviations)")
+    ax.grid(axis="x", color="0.9", linewidth=0.6)
+    return figure
+
+
+def score_validity(validity: Mapping[str, ScoreValidity], width: float, palette: str) -> Figure:
+    """Draw how well each score tells sensible answers, and empathetic ones, from others: its AUC.
+
+    The scores that are highest for sensible answers come first; one that tells nothing lies at one
+    half.
+    """
+    known = {name: one for name, one in validity.items() if one["sensible"]["estimate"] is not None}
+    order = sorted(known, key=lambda name: (-known[name]["sensible"]["estimate"], name))
+    figure = Figure(figsize=(0.56 * width, 0.19 * max(len(order), 4) + 0.7))
+    ax = figure.subplots()
+    colours = _colours(palette)
+    shown = {"sensible": ("o", colours["tuned"], -0.13), "empathetic": ("^", colours["base"], 0.13)}
+    for what, (marker, colour, shift) in shown.items():
+        rows = [row for row, name in enumerate(order) if known[name][what]["estimate"] is not None]
+        for row in rows:
+            found = known[order[row]][what]
+            if found["low"] is not None:
+                ends = [found["low"], found["high"]]
+                ax.plot(ends, [row + shift] * 2, color=colour, linewidth=1.2, solid_capstyle="butt")
+        values = [known[order[row]][what]["estimate"] for row in rows]
+        ax.plot(values, np.array(rows) + shift, marker, color=colour, markersize=4, linestyle="none", label=what)
+    if not order:
+        ax.annotate("no ratings of single answers", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
+        ax.set_axis_off()
+        return figure
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    ax.axvline(0.5, color="0.4", linewidth=0.8)
+    ax.set_xlim(0, 1)
+    ax.set_yticks(range(len(order)), [metric_names.short_label(name) for name in order])
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.set_xlabel("AUC")
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     return figure
 

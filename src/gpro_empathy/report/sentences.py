@@ -142,8 +142,8 @@ RATING_RULES = {
     False: r"Raters can tell; the rules by which they rate are in \file{data/ratings/README.md}, and \stage{make rate} makes a page to rate on.",
 }
 RATING_TABLES = {
-    True: r"\autoref{tab:ratings} has the policies, \autoref{tab:validity} every score.",
-    False: r"\autoref{tab:ratings} would have the policies, \autoref{tab:validity} every score.",
+    True: r"\autoref{tab:ratings} has the policies, \autoref{tab:validity} and \autoref{fig:validity} have every score.",
+    False: r"\autoref{tab:ratings} would have the policies, \autoref{tab:validity} and \autoref{fig:validity} every score.",
 }
 # What the audit by scores cannot see, by `rating_verdicts.sense_verdict`.
 UNSEEN = {

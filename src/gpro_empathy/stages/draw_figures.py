@@ -1,6 +1,7 @@
 """Draw the figures of the report.
 
 Reads   reports/reward_analysis.json       comparison of the policies
+        reports/ratings.json               what raters found, and how the scores go with it
         reports/scorer.json                reliability of both scorers
         reports/scorer_predictions.csv     labels and predictions of the test split
         reports/training/log.csv           one row per training seed and GRPO step
@@ -16,10 +17,11 @@ from matplotlib.figure import Figure
 
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
-from gpro_empathy.analysis.results import Analysis
-from gpro_empathy.report import figures
+from gpro_empathy.analysis.results import Analysis, RunRatings
+from gpro_empathy.report import figures, rating_verdicts
 
 ANALYSIS = Path("reports/reward_analysis.json")
+RATINGS = Path("reports/ratings.json")
 SCORER = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
 LOG = Path("reports/training/log.csv")
@@ -36,6 +38,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
+    ratings = files.read_json(root / RATINGS)
     log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
@@ -45,7 +48,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     with figures.style(config.font_size):
         try:
-            drawn = draw(analysis, log, groups, scorer, predictions, responses, config)
+            drawn = draw(analysis, ratings, log, groups, scorer, predictions, responses, config)
         except ValueError as error:
             if "palette" not in str(error):
                 raise
@@ -58,6 +61,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
 
 def draw(
     analysis: Analysis,
+    ratings: RunRatings,
     log: pd.DataFrame,
     groups: pd.DataFrame,
     scorer: dict,
@@ -69,6 +73,7 @@ def draw(
     look = {"width": config.width, "palette": config.palette}
     policies, start = analysis["policies"], analysis["starting_policy"]
     reliability = {role: scorer[role]["calibration"]["reliability"] for role in ("reward", "audit")}
+    rated = rating_verdicts.leading(ratings, "single")
     changes = {}
     for metric in ("empathy_raw", "audit_empathy_raw"):
         wide = response_table.per_prompt(responses, metric)
@@ -79,6 +84,7 @@ def draw(
         "reward_distributions": figures.reward_distributions(responses, policies, **look),
         "empathy_by_intensity": figures.empathy_by_intensity(analysis["by_intensity"], policies, **look),
         "scorer_reliability": figures.scorer_reliability(predictions, reliability, **look),
+        "score_validity": figures.score_validity(rated["validity"] if rated else {}, **look),
         "reward_against_audit": figures.reward_against_held_out(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }

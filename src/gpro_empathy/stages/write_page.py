@@ -30,6 +30,7 @@ CAPTIONS = {
     "reward_distributions": "Raw scores of all responses, before and after tuning.",
     "empathy_by_intensity": "Does the response grow with the need? Raw empathy by intensity of the user's turn.",
     "reward_against_audit": "Is the reward earned? Change on the reward's scorer against change on the held-out one.",
+    "score_validity": "Do the scores go with the ratings? How well each tells sensible and empathetic answers from others (AUC).",
     "scorer_reliability": "The scorers: labelled against predicted empathy.",
     "temperature_effect": "What the calibration temperature changes in the advantages.",
 }
