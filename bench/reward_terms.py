@@ -2,9 +2,10 @@
 
     make reward-terms
 
-Reads the readings of the set `validation` (data/ratings/validation) and scores those answers by every term of
-the project's and the measures beside them. Writes bench/reward_terms.md. Of a sensible and another
-answer, the AUC is the probability that the term puts the sensible one higher, ties counted half.
+Reads the readings of data/ratings/validation/validation.csv, and scores those answers by every term
+of the project's and the measures beside them. Writes bench/reward_terms.md. Of a sensible and
+another answer, the AUC is the probability that the term puts the sensible one higher, ties counted
+half.
 """
 
 import csv
