@@ -1,9 +1,10 @@
 """The command line: tools that use what was trained.
 
-They are called as `python -m gpro_empathy {score,chat,serve,publish}`.
+They are called as `python -m gpro_empathy {score,chat,serve,publish,judge}`.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,13 @@ The file is in the layout of the official WASSA CONV-turn files (train, dev or t
 like, a column context with the message before it. Labels are not needed. A scorer that reads context finds it in the
 earlier turns of the same conversation; the rows of a conversation must then stand together and in order.
 Written are the columns that name a turn (id, conversation_id, speaker, ...) and the three scores, one row for one row.
+"""
+ABOUT_JUDGE = """\
+Let a language model rate the answers of the run, as people do on the page of `make rate`, by data/ratings/rubric.md.
+
+Asked is any endpoint that speaks OpenAI's chat protocol, at temperature 0, about single answers and about pairs, each
+pair in both orders. OPENAI_API_KEY is sent to it where it is set, and written nowhere. The ratings go to
+data/ratings/<model>.csv, the raw replies to tmp/judge; the same command again goes on where this one ended.
 """
 
 
@@ -50,6 +58,7 @@ def main() -> None:
     _add_chat(commands)
     _add_serve(commands)
     _add_publish(commands)
+    _add_judge(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -77,6 +86,41 @@ def _add_publish(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--push", action="store_true", help="push it; without, tmp/publish is written and shown")
     _add_seed(command)
     command.set_defaults(run=_publish)
+
+
+def _add_judge(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "judge",
+        help="let a language model rate the answers of the run",
+        description=ABOUT_JUDGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("--base-url", metavar="URL", required=True, help="address of the endpoint, such as http://localhost:8000/v1")
+    add("--model", metavar="NAME", required=True, help="the model that judges, by the endpoint's name for it")
+    add("--form", choices=("single", "pairs"), help="rate single answers or pairs alone (default: both)")
+    add("--number", type=int, metavar="N", help="answers and pairs to rate at most (default: all); a part holds what "
+        "people rated first, and is the same for every judge")  # fmt: skip
+    add("--max-requests", type=int, metavar="N", default=2000, help="stop after so many requests of this call, repeated "
+        "ones too; 0 only says what would be asked (default: %(default)s)")  # fmt: skip
+    add("--max-cost", type=float, metavar="COST", help="stop before this call costs more; needs --prices")
+    add(
+        "--prices",
+        type=float,
+        nargs=2,
+        metavar=("SENT", "RECEIVED"),
+        help="what a million tokens sent and received cost",
+    )
+    add("--max-tokens", type=int, metavar="N", default=500, help="tokens of a reply at most (default: %(default)s); more "
+        "for a model that thinks aloud")  # fmt: skip
+    add(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        default=120,
+        help="until a request is given up (default: %(default)s)",
+    )
+    command.set_defaults(run=_judge)
 
 
 def _add_seed(command: argparse.ArgumentParser) -> None:
@@ -137,6 +181,22 @@ def _publish(arguments: argparse.Namespace) -> None:
     from gpro_empathy.tools import publish
 
     publish.run(arguments.repo, arguments.seed, push=arguments.push)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from gpro_empathy.tools import chat_endpoint, judge, judge_progress, request_budget
+
+    endpoint = chat_endpoint.Endpoint(
+        arguments.base_url,
+        arguments.model,
+        os.environ.get(chat_endpoint.KEY),
+        request_budget.Budget(arguments.max_requests, arguments.max_cost, arguments.prices),
+        timeout=arguments.timeout,
+        max_tokens=arguments.max_tokens,
+        note=judge_progress.note,
+    )
+    forms = {None: ("single", "pair"), "single": ("single",), "pairs": ("pair",)}
+    judge.run(endpoint, forms[arguments.form], arguments.number)
 
 
 if __name__ == "__main__":
