@@ -102,15 +102,15 @@ def _ask(
 ) -> None:
     """Ask each question until a reply has marks or it is given up, and keep every reply.
 
-    A question that the server fails on is put off to another call. A server that fails on the first
-    one, or on two that follow each other, would fail on all.
+    A question that the server fails on is put off to another call. A server that fails on two that
+    follow each other would fail on all.
 
     Raises:
         LimitReachedError: As `Endpoint.ask`.
         UserError: As `Endpoint.ask`; or if the server failed.
     """
     progress = judge_progress.Progress(len(questions), endpoint.budget)
-    failure, put_off, fails = "", 0, True
+    failure, put_off, fails = "", 0, False
     without: set[Key] = set()
     for number, question in enumerate(questions):
         progress.show(number)
