@@ -25,8 +25,12 @@ class Answer:
 
 
 def reply(content: Any, finish_reason: str = "stop", usage: Any = (100, 10), **message: Any) -> Answer:
-    """Return a model's reply; `usage` in tokens sent and received, or None for a server that tells none."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content} | message, "finish_reason": finish_reason}
+    """Return a model's reply; `usage`, if told, is in tokens sent and received."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content} | message,
+        "finish_reason": finish_reason,
+    }
     body = {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice]}
     if usage:
         body["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))

@@ -59,7 +59,9 @@ def run(
     # Rated, also where the replies are not at hand, as after a clone.
     rated = {_key(rating) for rating in everything if rating.rater == rater}
     with Replies(REPLIES / name / "replies.jsonl", rater, endpoint.max_tokens) as replies:
-        left = [one for one in questions if one.key not in rated and replies.is_open(one)]
+        # One order of a pair is of no use without the other.
+        settled = rated | {one.key for one in questions if replies.left_out(one)}
+        left = [one for one in questions if one.key not in settled and replies.is_open(one)]
         note(judge_progress.plan(questions, left, endpoint, rubric))
         try:
             _ask(left, endpoint, rubric, replies, note)
@@ -127,7 +129,7 @@ def _ask(
             failure, put_off, fails = str(error), put_off + 1, True
             note(f"{failure}; the question is put off")
         if replies.marks(question.form, question.hashes) is None:
-            without.add(question.key)  # one order of a pair is of no use without the other
+            without.add(question.key)
     if put_off:
         raise UserError(f"{endpoint.url}: {put_off} questions are put off ({failure}); run the command again to go on")
 
