@@ -150,8 +150,8 @@ def test_each_form_is_told_its_own_section_of_the_rubric(server, rate):
     for body in server.bodies:
         told = body["messages"][0]["content"].rpartition("\n{")[0]
         assert "An answer makes sense to a degree" in told
-        assert ('"sense": 0, 1 or 2' in told) == ("answer" in asked(body))
-        assert ('"choice": "first"' in told) == ("first" in asked(body))
+        assert ('"sense" is 0, 1 or 2' in told) == ("answer" in asked(body))
+        assert ('"choice" is "first", "second"' in told) == ("first" in asked(body))
 
 
 def test_judge_who_takes_what_stands_first_decides_nothing(server, rate):

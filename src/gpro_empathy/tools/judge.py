@@ -73,7 +73,7 @@ def run(
             rated.update(map(_key, found))
             for line in judge_progress.summary(questions, rated, endpoint.budget, replies):
                 note(line)
-            note(f"ratings: {table if found else 'none'}; replies: {replies.path}")
+            note(f"ratings: {table if found else 'none yet'}; replies: {replies.path}")
 
 
 def file_name(model: str) -> str:
