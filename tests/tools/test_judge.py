@@ -14,7 +14,7 @@ import pytest
 import chat_server
 from chat_server import Answer, asked, error, reply
 from gpro_empathy import __main__, files
-from gpro_empathy.analysis import rated_items
+from gpro_empathy.analysis import rated_items, rated_policies
 from gpro_empathy.data import ratings
 from gpro_empathy.data.ratings import Rating
 from gpro_empathy.files import UserError
@@ -118,6 +118,7 @@ def test_answers_and_pairs_are_rated_and_the_table_reads_back(server, rate):
     assert len(server.bodies) == QUESTIONS
     assert len(table) == 7 + 3
     assert {(one.rater, one.kind) for one in table.values()} == {(rater(), "model")}
+    assert all(map(rated_policies.Responses(ROWS).fit, table.values()))  # as the report counts them
     for item in ITEMS:
         words = len(item.answer.split())
         assert (table[of(item.answer)].sense, table[of(item.answer)].empathy) == (min(words, 2), min(1 + words // 3, 5))
@@ -125,10 +126,10 @@ def test_answers_and_pairs_are_rated_and_the_table_reads_back(server, rate):
         pair = table[of(start, tuned)]
         assert (pair.left if pair.choice == "left" else pair.right) == HASHES[max(start, tuned, key=len)]
     assert told == [
-        f"{MODEL} at {server.url}/chat/completions rates 7 answers and 3 pairs, a pair in both orders: 13 of 13 questions "
+        f"{MODEL} at {server.url}/chat/completions rates 7 answers and 3 pairs, pairs in both orders: 13 of 13 questions "
         "are to be asked",
-        "rated: 7 answers and 3 pairs of 7 answers and 3 pairs",
-        "pairs: the two orders differ in 0 of 3, which makes a tie; 50% of the decided replies name the first",
+        "rated: 7 of 7 answers and 3 of 3 pairs",
+        "pairs: the two orders differ, which makes a tie, in 0 of 3; 50% of the decided replies name the first",
         "asked: 13 requests, 1300 tokens sent, 130 received",
         f"ratings: {TABLE}; replies: {REPLIES}",
     ]
@@ -158,9 +159,7 @@ def test_judge_who_takes_what_stands_first_decides_nothing(server, rate):
     server.judge = lambda body: reply('{"choice": "first", "sense": 1, "empathy": 1}')
     told = rate(forms=["pair"])
     assert [one.choice for one in found().values()] == ["both"] * 3
-    assert any(
-        "differ in 3 of 3, which makes a tie; 100% of the decided replies name the first" in line for line in told
-    )
+    assert any("in 3 of 3; 100% of the decided replies name the first" in line for line in told)
 
 
 def test_rerun_asks_nothing_and_leaves_equal_bytes_also_after_a_clone(server, rate):
@@ -169,7 +168,7 @@ def test_rerun_asks_nothing_and_leaves_equal_bytes_also_after_a_clone(server, ra
     assert "0 of 13 questions are to be asked" in rate()[0]
     assert TABLE.read_bytes() == before
     shutil.rmtree("tmp")
-    assert "rated: 7 answers and 3 pairs of 7 answers and 3 pairs" in rate()
+    assert "rated: 7 of 7 answers and 3 of 3 pairs" in rate()
     assert TABLE.read_bytes() == before
     assert len(server.bodies) == QUESTIONS
 
@@ -212,7 +211,7 @@ def test_ratings_of_an_earlier_run_stay(server, rate):
 def test_nonsense_is_asked_again_once_and_then_left_out(server, rate):
     server.judge = lambda body: reply("Lovely weather.") if "House." in asked(body).values() else by_length(body)
     told = rate()
-    assert "rated: 6 answers and 2 pairs of 7 answers and 3 pairs; left out: 2 without marks" in told
+    assert "rated: 6 of 7 answers and 2 of 3 pairs; left out: 2 without marks" in told
     again = [body["messages"] for body in server.bodies if len(body["messages"]) > 1]
     assert [[message["role"] for message in messages] for messages in again] == [["user", "assistant", "user"]] * 2
     assert again[0][1]["content"] == "Lovely weather."
@@ -227,7 +226,7 @@ def test_nonsense_is_asked_again_once_and_then_left_out(server, rate):
 def test_second_reply_counts_where_the_first_is_nonsense(server, rate):
     server.script = [reply(""), reply('{"sense": 2, "empathy": 3}')]
     told = rate(forms=["single"])
-    assert "rated: 7 answers and 0 pairs of 7 answers and 0 pairs" in told
+    assert "rated: 7 of 7 answers" in told
     assert server.bodies[1]["messages"][1]["content"] == "(nothing)"
 
 
@@ -238,7 +237,7 @@ def test_refusals_and_cut_replies_are_counted(server, rate):
         *[reply("The answer is", finish_reason="length")] * 2,
     ]
     told = rate(forms=["single"])
-    assert "rated: 4 answers and 0 pairs of 7 answers and 0 pairs; left out: 1 cut at --max-tokens, 2 refused" in told
+    assert "rated: 4 of 7 answers; left out: 1 cut at --max-tokens, 2 refused" in told
 
 
 # Servers that fail
@@ -290,7 +289,7 @@ def test_limits_stop_it_and_a_rerun_goes_on(server, rate):
     told = rate(budget=Budget(99, cost=0.01, prices=(1.0, 100.0)))
     assert any(line.startswith("stopped at --max-cost 0.01, of which") for line in told)
     told = rate(budget=Budget(99, prices=(1.0, 100.0)))
-    assert "questions are to be asked, which cost " in told[0]
+    assert "questions are to be asked, for 0.0" in told[0]
     assert len(found()) == 7 + 3
     assert len(server.bodies) == QUESTIONS
 
@@ -405,7 +404,7 @@ def test_command_takes_its_key_from_the_environment(server, monkeypatch, capsys)
     assert len(found()) == 2
     assert server.headers[0]["Authorization"] == "Bearer sk-of-the-environment"
     assert server.bodies[0]["max_tokens"] == 9
-    assert "rated: 0 answers and 2 pairs of 0 answers and 2 pairs" in capsys.readouterr().err
+    assert "rated: 2 of 2 pairs" in capsys.readouterr().err
 
 
 def test_killed_command_goes_on_where_it_was(server, folder):
