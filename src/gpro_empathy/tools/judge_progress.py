@@ -3,11 +3,7 @@
 import sys
 import time
 from collections import Counter
-<<<<<<< HEAD
-from collections.abc import Collection, Sequence
-=======
 from collections.abc import Collection, Iterable, Sequence
->>>>>>> r3
 
 from gpro_empathy.tools import judge_replies
 from gpro_empathy.tools.chat_endpoint import Endpoint
@@ -18,10 +14,7 @@ from gpro_empathy.tools.request_budget import Budget
 # Off a terminal the progress is a line so often.
 SECONDS_BETWEEN_LINES = 30
 _CLEAR = "\r\033[K"
-<<<<<<< HEAD
-=======
 NAMES = {"single": "answers", "pair": "pairs"}
->>>>>>> r3
 WHY = {"refused": "refused", "cut": "cut at --max-tokens", "unreadable": "without marks"}
 
 
@@ -37,16 +30,10 @@ def plan(questions: Sequence[Question], left: Sequence[Question], endpoint: Endp
         left: The questions that have no reply yet.
     """
     most = sum(endpoint.most(rubric.conversation(one, [])) for one in left)
-<<<<<<< HEAD
-    cost = f", which cost {most:.2f} at most" if endpoint.budget.prices else ""
-    return (
-        f"{endpoint.model} at {endpoint.url} rates {_forms({one.key for one in questions})}, a pair in both orders: "
-=======
     cost = f", for {most:.2f} at most if each is asked once" if endpoint.budget.prices else ""
     forms = " and ".join(f"{number} {name}" for name, number in _by_form({one.key for one in questions}).items())
     return (
         f"{endpoint.model} at {endpoint.url} rates {forms}, pairs in both orders: "
->>>>>>> r3
         f"{len(left)} of {len(questions)} questions are to be asked{cost}"
     )
 
@@ -76,13 +63,9 @@ def summary(questions: Sequence[Question], rated: Collection[Key], budget: Budge
         rated: What this judge has rated.
     """
     keys = {one.key for one in questions}
-<<<<<<< HEAD
-    lines = [f"rated: {_forms(keys & set(rated))} of {_forms(keys)}"]
-=======
     found = _by_form(keys & set(rated))
     counts = (f"{found[name]} of {number} {name}" for name, number in _by_form(keys).items())
     lines = [f"rated: {' and '.join(counts)}"]
->>>>>>> r3
     if why := Counter(filter(None, map(replies.left_out, questions))):
         lines[0] += f"; left out: {', '.join(f'{count} {WHY[name]}' for name, count in sorted(why.items()))}"
     choices = [replies.marks(one.form, one.hashes) for one in questions if one.form == "pair"]
@@ -91,11 +74,7 @@ def summary(questions: Sequence[Question], rated: Collection[Key], budget: Budge
         differ = sum(not judge_replies.consistent(*(marks["choice"] for marks in pair)) for pair in both)
         decided = [marks["choice"] for pair in both for marks in pair if marks["choice"] in ("first", "second")]
         lines.append(
-<<<<<<< HEAD
-            f"pairs: the two orders differ in {differ} of {len(both)}, which makes a tie"
-=======
             f"pairs: the two orders differ, which makes a tie, in {differ} of {len(both)}"
->>>>>>> r3
             + (
                 f"; {decided.count('first') / len(decided):.0%} of the decided replies name the first"
                 if decided
@@ -108,11 +87,5 @@ def summary(questions: Sequence[Question], rated: Collection[Key], budget: Budge
     return lines
 
 
-<<<<<<< HEAD
-def _forms(keys: Collection[Key]) -> str:
-    number = Counter(form for form, _ in keys)
-    return f"{number['single']} answers and {number['pair']} pairs"
-=======
 def _by_form(keys: Iterable[Key]) -> Counter[str]:
     return Counter(sorted(NAMES[form] for form, _ in keys))
->>>>>>> r3
