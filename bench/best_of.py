@@ -24,6 +24,8 @@ from gpro_empathy.training import rollouts
 HERE = Path(__file__).parent
 RESULT = HERE / "best_of.json"
 DRAWS = 8
+# What the answers and their scores depend on; kept, so that the report quotes only its own run's.
+SECTIONS = (params.Policy, params.Rewards, params.Prepare, params.TrainScorer, params.WarmStart, params.Rollout)
 MEASURED = {
     "empathy_raw": "empathy, reward's scorer",
     "audit_empathy_raw": "empathy, held-out scorer",
@@ -43,8 +45,10 @@ def main() -> None:
     kept = best(rows)
     found = files.read_json(RESULT) if RESULT.is_file() else {}
     found[split] = {
+        "draws": DRAWS,
         "prompts": len(kept),
         "stories": len({row["story"] for row in kept}),
+        "settings": {one.section_name(): params.load(one).model_dump(mode="json") for one in SECTIONS},
         "measures": compared(rows, kept),
         "answers": [{name: row[name] for name in ("prompt_id", "sample", "text")} for row in kept],
     }

@@ -169,6 +169,7 @@ def groups(
     for term in ("length", "repetition", "overlap"):
         table[f"{term}_raw"] = np.clip(rng.normal(0.9, 0.1, len(table)), 0, 1)
     table["likelihood_raw"] = -1.2 + 0.1 * level + rng.normal(0, 0.3, len(table))
+    table["polarity_match_raw"] = rng.uniform(0.5, 1.0, len(table))
     return table
 
 
@@ -200,7 +201,7 @@ def write_reports(
     warm_start: bool = True,
     seeds: tuple[int, ...] = (23,),
 ) -> None:
-    """Write below `root` what the stages before analyse_rewards leave, and bench/scorer.json."""
+    """Write below `root` what the stages before analyse_rewards leave, and the files of bench/."""
     training = root / "reports/training"
     training.mkdir(parents=True)
     (root / "data/rollouts").mkdir(parents=True)
@@ -236,6 +237,7 @@ def write_reports(
     _json(root / "reports/scorer.json", scorer())
     (root / "bench").mkdir()
     _json(root / "bench/scorer.json", benchmark())
+    _json(root / "bench/best_of.json", {})
     rng = np.random.default_rng(7)
     label = np.round(np.clip(rng.normal(2.1, 0.9, 250), 0, 5) * 3) / 3
     predictions = pd.DataFrame(

@@ -186,6 +186,24 @@ def test_official_dev_figures_reach_the_text_and_the_table_or_are_said_to_be_mis
     assert "& dev" not in table.read_text()
 
 
+def test_best_of_eight_is_told_where_it_was_tried_with_the_settings_of_the_run(tmp_path):
+    make_report(tmp_path)
+    assert "without training it in" not in words(tmp_path)
+    one = {"difference": 0.25, "low": 0.1, "high": 0.4}
+    measures = {"empathy_raw": one, "audit_empathy_raw": one | {"difference": -0.05, "low": -0.2}}
+    rollout = next(section for section in SECTIONS if section.section_name() == "rollout").model_dump(mode="json")
+    tried = {"draws": 8, "settings": {"rollout": rollout}, "measures": measures}
+    files.write_json(tmp_path / "bench/best_of.json", {"test": tried})
+    write_numbers.run(SECTIONS, tmp_path)
+    assert r"keeping of \num{8} answers of the starting policy" in words(tmp_path)
+    assert r"by \num{+0.25}" in words(tmp_path)
+    files.write_json(
+        tmp_path / "bench/best_of.json", {"test": tried | {"settings": {"rollout": rollout | {"seed": 1}}}}
+    )
+    write_numbers.run(SECTIONS, tmp_path)
+    assert "without training it in" not in words(tmp_path)
+
+
 def test_a_benchmark_file_without_its_parts_is_refused(tmp_path):
     make_report(tmp_path)
     files.write_json(tmp_path / "bench/scorer.json", {"dev": None})

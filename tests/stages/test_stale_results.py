@@ -26,7 +26,14 @@ class Repository:
 
     def __init__(self, folder):
         self.folder = folder
-        for path in ("dvc.yaml", ".dvcignore", "params.yaml", "versions.yaml", "bench/scorer.json"):
+        for path in (
+            "dvc.yaml",
+            ".dvcignore",
+            "params.yaml",
+            "versions.yaml",
+            "bench/best_of.json",
+            "bench/scorer.json",
+        ):
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.path(path))
         for path in (".dvc", "src", "rewards", "data/embedded", "data/inputs", "paper", "reports/gpu"):

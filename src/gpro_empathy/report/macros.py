@@ -23,7 +23,8 @@ WINDOW = 5
 class Inputs:
     """What the report is written from.
 
-    These are the parsed files of reports/ and bench/scorer.json, and the sections of params.yaml.
+    These are the parsed files of reports/, bench/scorer.json and bench/best_of.json, and the
+    sections of params.yaml.
     `study` is the analysis of several trainings, `gpus` are the rehearsals on GPUs, in reports/gpu,
     and `protocol` is the record of what was fixed when.
     """
@@ -31,6 +32,7 @@ class Inputs:
     data: dict
     scorer: dict
     benchmark: dict
+    best_of: dict
     warm_start: dict
     analysis: Analysis
     ratings: RunRatings
@@ -57,6 +59,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_temperature(inputs.analysis),
         **_ratings(inputs.ratings),
         "RunGainsSentence": sentences.gains(inputs.analysis, inputs.ratings),
+        "RunBestOfSentence": sentences.best_of(inputs.best_of, inputs.sections),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),
         "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }

@@ -280,6 +280,26 @@ def start_departure(report: Mapping) -> str:
     return f"GRPO starts here from a warm start on demonstrations{kept}."
 
 
+def best_of(found: Mapping, sections: Mapping[str, params.Section]) -> str:
+    """Say what choosing by the reward gives without training, if it was tried with these settings.
+
+    Args:
+        found: bench/best_of.json.
+    """
+    tried = found.get("test")
+    if tried is None or any(sections[name].model_dump(mode="json") != of for name, of in tried["settings"].items()):
+        return ""
+    changes = [
+        latex.LATEX.estimate({"estimate": one["difference"], "low": one["low"], "high": one["high"]})
+        for one in (tried["measures"][name] for name in ("empathy_raw", "audit_empathy_raw"))
+    ]
+    return (
+        f"The same reward can be had without training it in: keeping of {latex.integer(tried['draws'])} answers of the starting policy to a test "
+        f"prompt the one that it puts highest changes empathy, against one draw, by {changes[0]} on the reward's scorer and by {changes[1]} on the "
+        r"held-out one (\linked{bench/best_of.json}). What tuning is worth is what it adds to that."
+    )
+
+
 def likelihood(weights: Mapping[str, float]) -> str:
     """Say what the likelihood is, where the reward has it."""
     if "likelihood" not in weights:

@@ -6,6 +6,7 @@ Reads   reports/*.json, reports/training/  what the other stages found
         reports/protocol.yaml              when metrics and settings were frozen, and which
         reports/gpu/*.json                 what rehearsals measured on GPUs
         bench/scorer.json                  the scorer's recipes on the official WASSA files
+        bench/best_of.json                 what choosing by the reward gives without training
         params.yaml                        for the table of settings
         paper/main.tex                     to check that it uses each number, and no other
 Writes  paper/generated/*.tex              macros (numbers.tex), tables, examples
@@ -24,6 +25,7 @@ ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 STUDY = Path("reports/seeds/reward_analysis.json")
 GPUS = Path("reports/gpu")
 BENCHMARK = Path("bench/scorer.json")
+BEST_OF = Path("bench/best_of.json")
 MAIN = Path("paper/main.tex")
 GENERATED = Path("paper/generated")
 # All that results depend on; how figures look is no setting of the experiment.
@@ -89,6 +91,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         data=files.read_json(root / REPORTS / "data.json"),
         scorer=files.read_json(root / REPORTS / "scorer.json"),
         benchmark=read_benchmark(root / BENCHMARK),
+        best_of=files.read_json(root / BEST_OF),
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
         analysis=analysis,
         ratings=files.read_json(root / REPORTS / "ratings.json"),
