@@ -87,26 +87,32 @@ def best(rows: list[dict]) -> list[dict]:
 
 
 def compared(rows: list[dict], kept: list[dict]) -> dict[str, dict[str, float]]:
-    """Return by measure the means of one draw and of the kept answers, and their difference."""
+    """Return by measure the means of one draw and of the kept answers, and their difference.
+
+    Its interval is None below FEWEST_STORIES stories.
+    """
+    names = [name for name in MEASURED if name in kept[0]]
     all_PM = np.array(
         [
-            np.mean([[row[name] for name in MEASURED] for row in rows if row["prompt_id"] == one["prompt_id"]], axis=0)
+            np.mean([[row[name] for name in names] for row in rows if row["prompt_id"] == one["prompt_id"]], axis=0)
             for one in kept
         ]
     )
-    kept_PM = np.array([[float(row[name]) for name in MEASURED] for row in kept])
+    kept_PM = np.array([[float(row[name]) for name in names] for row in kept])
     data = bootstrap.clusters(kept_PM - all_PM, np.array([row["story"] for row in kept]))
-    boot_RM = bootstrap.bootstrap_means(data, 10_000, np.random.default_rng(1))
-    low_M, high_M = bootstrap.bca_interval(data, boot_RM, 0.95)
+    enough = len(data.counts) >= bootstrap.FEWEST_STORIES
+    if enough:
+        boot_RM = bootstrap.bootstrap_means(data, 10_000, np.random.default_rng(1))
+        low_M, high_M = bootstrap.bca_interval(data, boot_RM, 0.95)
     return {
         name: {
             "one_draw": float(all_PM[:, m].mean()),
             "best": float(kept_PM[:, m].mean()),
             "difference": float(data.means[m]),
-            "low": float(low_M[m]),
-            "high": float(high_M[m]),
+            "low": float(low_M[m]) if enough else None,
+            "high": float(high_M[m]) if enough else None,
         }
-        for m, name in enumerate(MEASURED)
+        for m, name in enumerate(names)
     }
 
 
@@ -118,17 +124,21 @@ def report(found: dict) -> str:
             "",
             f"## {split.capitalize()}",
             "",
-            f"{of['prompts']} prompts about {of['stories']} stories; intervals are 95 %, from resamples of whole stories.",
+            f"{of['prompts']} prompts about {of['stories']} stories; intervals are 95 %, from resamples of whole stories, given",
+            f"from {bootstrap.FEWEST_STORIES} stories on.",
             "",
             "| measure | one draw | best of eight | difference | interval |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {MEASURED[name]} | {one['one_draw']:.2f} | {one['best']:.2f} | {one['difference']:+.2f} | "
-            f"{one['low']:+.2f} to {one['high']:+.2f} |"
+            f"| {MEASURED[name]} | {one['one_draw']:.2f} | {one['best']:.2f} | {one['difference']:+.2f} | {_interval(one)} |"
             for name, one in of["measures"].items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def _interval(one: dict) -> str:
+    return "" if one["low"] is None else f"{one['low']:+.2f} to {one['high']:+.2f}"
 
 
 if __name__ == "__main__":

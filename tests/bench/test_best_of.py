@@ -28,6 +28,17 @@ def test_kept_answers_are_compared_with_the_mean_of_all_of_the_same_prompt():
     assert (found["low"], found["high"]) == pytest.approx((3.0, 3.0))
 
 
+def test_few_stories_give_no_interval_and_a_run_without_a_term_no_row_of_it():
+    rows = [row(f"{p}.0", f"story {p}", value, value) for p in range(6) for value in (1.0, 3.0)]
+    for one in rows:
+        del one["likelihood_raw"]
+    found = best_of.compared(rows, best_of.best(rows))
+    assert (found["empathy_raw"]["low"], found["empathy_raw"]["difference"]) == (None, 1.0)
+    assert "likelihood_raw" not in found
+    text = best_of.report({"validation": {"prompts": 6, "stories": 6, "measures": found}})
+    assert "| empathy, reward's scorer | 2.00 | 3.00 | +1.00 |  |" in text
+
+
 def test_the_table_has_each_split_and_measure():
     rows = [row(f"{p}.0", f"story {p}", value, value) for p in range(14) for value in (1.0, 3.0)]
     kept = best_of.best(rows)
