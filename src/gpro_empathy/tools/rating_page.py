@@ -151,6 +151,22 @@ def taken_names(rated: Sequence[Unit], form: ratings.Form, folder: Path = rating
     }
 
 
+def run_items(root: Path = Path()) -> list[rated_items.Item]:
+    """Return what is rated of the run, in the order of its rows.
+
+    Raises:
+        UserError: If there are neither rollouts nor a results page, or these are not of a run with
+            something to compare.
+    """
+    rows, source = run_rows(root)
+    try:
+        return rated_items.items(rows)
+    except KeyError as error:
+        raise UserError(f"{source}: no {error} in a response; run `make reproduce`") from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
 def run_rows(root: Path = Path()) -> tuple[list[dict], Path]:
     """Return the responses of the run, and the file that they come from.
 
@@ -176,13 +192,7 @@ def run(form: ratings.Form, number: int, output: Path = PAGE, root: Path = Path(
     Raises:
         UserError: If there is nothing to rate, or an input cannot be read.
     """
-    rows, source = run_rows(root)
-    try:
-        rated = units(rated_items.items(rows), form)
-    except KeyError as error:
-        raise UserError(f"{source}: no {error} in a response; run `make reproduce`") from None
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from None
+    rated = units(run_items(root), form)
     files.write_text(root / output, render(rated, form, number, taken_names(rated, form, root / ratings.FOLDER)))
     return summary(rated, form, number, output)
 
