@@ -208,13 +208,29 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
         f"It exports a CSV file, which belongs in {ratings.FOLDER}.",
     ]
     if form == "pair":
-        needed = rating_power.pairs_needed(rated_policies.PLANNED, TIES, DESIGN_EFFECT)
         lines.append(
-            f"To tell a win rate of {_percent(rated_policies.PLANNED)} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
-            f"raters of {count} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness within stories "
-            f"and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
+            f"{_pairs_to_rate(items, count)} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness "
+            f"within stories and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
         )
     return "\n".join(lines)
+
+
+def _pairs_to_rate(pairs: int, count: int) -> str:
+    """Say how many pairs the planned win rate takes, and what those of the run tell if too few.
+
+    Another rating of the same pair adds less than one of another pair, so that more raters do not
+    make up for pairs that the run lacks.
+    """
+    needed = rating_power.pairs_needed(rated_policies.PLANNED, TIES, DESIGN_EFFECT)
+    takes = (
+        f"To tell a win rate of {_percent(rated_policies.PLANNED)} from an even one takes about {needed} rated pairs"
+    )
+    if needed <= pairs:
+        return f"{takes}, {math.ceil(needed / count)} raters of {count}"
+    told = rating_power.detectable_win_rate(pairs, TIES, DESIGN_EFFECT)
+    # Rounded up: what lies below it is not told.
+    what = "no win rate" if told is None else f"one of {math.ceil(100 * told)} % or more"
+    return f"{takes}, and this run has {pairs}: these, each rated once, tell {what} from an even one"
 
 
 def main() -> None:
