@@ -82,8 +82,8 @@ def test_interval_of_a_share_holds_the_shares_that_its_score_test_keeps(value_I)
 def test_answers_on_a_story_that_are_alike_count_less():
     apart = Marks([(item, item // 2, "A", item % 2) for item in range(48)])
     alike = Marks([(item, item // 2, "A", item // 2 % 2) for item in range(48)])
-    assert rating_estimates.precision(apart).design_effect == 1
-    assert rating_estimates.precision(alike).design_effect == pytest.approx(2, rel=0.05)
+    variance = [rating_estimates.precision(one).variance for one in (apart, alike)]
+    assert variance == pytest.approx([0.25 / 48, 0.25 / 24], rel=0.05)
     width = [found["high"] - found["low"] for found in (rating_estimates.share(one, 0.95) for one in (apart, alike))]
     assert width[1] > 1.3 * width[0]
 

@@ -100,7 +100,7 @@ def test_raters_who_chose_one_answer_agree_also_where_it_stood_on_other_sides():
         pair("left", "1.1"), pair("right", "1.1", left="warm_start", right="tuned", rater="B"),
         pair("right", "2.1"), pair("left", "2.1", left="warm_start", right="tuned", rater="B"),
     ]  # fmt: skip
-    assert summary(ratings, rows())["agreement"]["choice"]["all"] == {"items": 2, "alpha": 1.0, "reason": None}
+    assert summary(ratings, rows())["agreement"]["choice"]["models"] == {"items": 2, "alpha": 1.0, "reason": None}
 
 
 def test_difference_is_taken_within_prompt_and_rater():

@@ -18,7 +18,8 @@ from gpro_empathy.analysis import rated_items, rated_policies
 from gpro_empathy.data import ratings
 from gpro_empathy.data.ratings import Rating
 from gpro_empathy.files import UserError
-from gpro_empathy.tools import judge, judge_questions
+from gpro_empathy.report import web_page
+from gpro_empathy.tools import judge, judge_questions, rating_page
 from gpro_empathy.tools.chat_endpoint import Endpoint
 from gpro_empathy.tools.request_budget import Budget
 
@@ -69,7 +70,7 @@ def folder(tmp_path, monkeypatch):
     """Go to a folder with a run and the rubric of the repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    files.write_jsonl(judge.ROLLOUTS, ROWS)
+    files.write_jsonl(rating_page.ROLLOUTS, ROWS)
     ratings.FOLDER.mkdir()
     shutil.copy(ROOT / judge_questions.RUBRIC, judge_questions.RUBRIC)
     return tmp_path
@@ -198,7 +199,7 @@ def test_other_rubric_is_another_rater(server, rate):
 def test_ratings_of_an_earlier_run_stay(server, rate):
     rate(forms=["single"])
     before = found()
-    files.write_jsonl(judge.ROLLOUTS, [one | {"answer": f"{one['answer']} Really."} for one in ROWS])
+    files.write_jsonl(rating_page.ROLLOUTS, [one | {"answer": f"{one['answer']} Really."} for one in ROWS])
     shutil.rmtree("tmp")
     rate(forms=["single"])
     assert len(found()) == 2 * len(before)
@@ -351,13 +352,22 @@ def test_broken_table_is_told_before_anything_is_asked(server, rate):
 
 
 def test_run_with_nothing_to_rate_is_refused(server, rate):
-    files.write_jsonl(judge.ROLLOUTS, [one for one in ROWS if one["model"] != "tuned"])
+    files.write_jsonl(rating_page.ROLLOUTS, [one for one in ROWS if one["model"] != "tuned"])
     assert rate()[-1].startswith("error: data/rollouts/rollouts.jsonl: nothing to compare")
-    judge.ROLLOUTS.unlink()
-    assert (
-        rate()[-1]
-        == "error: data/rollouts/rollouts.jsonl: no such file; run `make reproduce`, which makes what is missing"
-    )
+    rating_page.ROLLOUTS.unlink()
+    assert rate()[-1].startswith("error: reports/index.html: no such file; nor is there data/rollouts/rollouts.jsonl")
+
+
+def test_without_rollouts_the_answers_are_those_of_the_results_page(server, rate):
+    told = rate()
+    table = TABLE.read_bytes()
+    for path in (rating_page.ROLLOUTS, REPLIES, TABLE):
+        path.unlink()
+    whole = {"emotion": 2.0, "reasoning": "", "well_formed": True, "stated_intensity": None}
+    data = web_page.embedded_json(web_page.browser_data([one | whole for one in ROWS], ["empathy_raw"], "warm_start"))
+    files.write_text(rating_page.RESULTS, f'<script type="application/json" id="data">{data}</script>')
+    assert rate() == told
+    assert TABLE.read_bytes() == table
 
 
 @pytest.mark.parametrize("number", [0, -3])

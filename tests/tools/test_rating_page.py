@@ -155,14 +155,35 @@ def write_run(root, rows):
     files.write_jsonl(root / rating_page.ROLLOUTS, rows)
 
 
-def test_run_writes_the_page_and_says_how_many_pairs_it_would_take(tmp_path):
+def test_run_writes_the_page_and_says_how_many_a_rater_gets(tmp_path):
     write_run(tmp_path, made_up_rows())
     said = rating_page.run("pair", 20, root=tmp_path)
     assert (tmp_path / rating_page.PAGE).exists()
     assert "20 of 30 pairs for each rater" in said
-    needed = rating_power.pairs_needed(rated_policies.PLANNED, rating_page.TIES, rating_page.DESIGN_EFFECT)
-    assert f"win rate of 60 % from an even one takes about {needed} rated pairs" in said
     assert "60 of 60 single answers" in rating_page.run("single", 100, root=tmp_path)
+
+
+def said_of(pairs):
+    rated = rating_page.units(items(made_up_rows(prompts=2)), "pair")[:1] * pairs
+    return rating_page.summary(rated, "pair", 20, rating_page.PAGE)
+
+
+def test_number_of_pairs_and_raters_is_that_of_the_planned_win_rate():
+    needed = rating_power.pairs_needed(rated_policies.PLANNED, rating_page.TIES, rating_page.DESIGN_EFFECT)
+    takes = f"win rate of 60 % from an even one takes about {needed} rated pairs"
+    assert f"{takes}, {-(-needed // 20)} raters of 20 (two-sided" in said_of(needed)
+    assert f"{takes}, and this run has {needed - 1}: " in said_of(needed - 1)
+
+
+def test_pairs_of_a_small_run_are_said_to_tell_a_win_rate_that_they_do():
+    said = said_of(90)
+    told = int(re.search(r"these, each rated once, tell one of (\d+) % or more from an even one", said)[1])
+    taken = [
+        rating_power.pairs_needed(rate / 100, rating_page.TIES, rating_page.DESIGN_EFFECT) for rate in (told - 1, told)
+    ]
+    assert taken[1] <= 90 < taken[0]
+    assert "raters of 20" not in said
+    assert "and this run has 5: these, each rated once, tell no win rate from an even one" in said_of(5)
 
 
 @pytest.mark.parametrize("seeds", [(23,), (24, 23)])

@@ -114,14 +114,10 @@ def _half_squares(value_N: np.ndarray, group_N: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Precision:
-    """How precise an estimate is: its variance and the degrees of freedom of that.
-
-    `design_effect` is the variance over that of as many independent items, one or more.
-    """
+    """How precise an estimate is: its variance and the degrees of freedom of that."""
 
     variance: float
     degrees_of_freedom: float
-    design_effect: float
 
     @property
     def standard_error(self) -> float:
@@ -142,8 +138,7 @@ def precision(marks: Marks) -> Precision | None:
     df_1 = bootstrap.degrees_of_freedom(data).astype(float)
     if between > 0:
         df_1 = bootstrap.summed_degrees_of_freedom(within_1, df_1, np.array([between]), marks.raters - 1)
-    variance = float(within_1[0]) + between
-    return Precision(variance, float(df_1[0]), variance / independent if independent else 1.0)
+    return Precision(float(within_1[0]) + between, float(df_1[0]))
 
 
 def share(marks: Marks, confidence: float) -> Estimate:

@@ -1,8 +1,7 @@
 """What raters found in a run's responses, how far they agree, and what scores say of it.
 
 A rating counts for a run that gave this very answer to this very message, by any policy and in any
-sample. Persons and models are never pooled, as a model's taste is no evidence about people's; only
-agreement is also taken over all.
+sample. Persons and models are never pooled, as a model's taste is no evidence about people's.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -184,9 +183,7 @@ def _agreement(
         if one.form == form:
             given[one.kind].setdefault(item(one), []).append(value(one))
     persons, models = given[PERSON], given[MODEL]
-    every = {name: [*persons.get(name, []), *models.get(name, [])] for name in dict.fromkeys([*persons, *models])}
     return {
-        "all": rater_agreement.among(every, domain, level),
         "persons": rater_agreement.among(persons, domain, level),
         "models": rater_agreement.among(models, domain, level),
         "models_with_persons": rater_agreement.between(models, persons, domain, level),

@@ -421,9 +421,8 @@ class Alpha(TypedDict):
 
 
 class AgreementByGroup(TypedDict):
-    """Agreement among all raters, among persons, among models, and of models with persons."""
+    """Agreement among persons, among models, and of models with persons."""
 
-    all: Alpha
     persons: Alpha
     models: Alpha
     models_with_persons: Alpha
@@ -506,7 +505,6 @@ class ScoreValidity(TypedDict):
     empathy: ValidityEstimate
     sensible: ValidityEstimate
     empathetic: ValidityEstimate
-    decided_pairs: int
     ordered: ValidityEstimate
 
 

@@ -71,7 +71,6 @@ def validity(
         "empathy": _spearman(score_A, rated.empathy, resampling),
         "sensible": _auc(score_A, rated.sensible, resampling),
         "empathetic": _auc(score_A, rated.empathetic, resampling),
-        "decided_pairs": len(decided),
         "ordered": _ordered(decided, confidence),
     }
 

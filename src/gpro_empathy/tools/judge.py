@@ -1,6 +1,8 @@
 """Let a language model rate what people rate, through any OpenAI-compatible endpoint.
 
-Reads   data/rollouts/rollouts.jsonl       the answers of the run
+Reads   data/rollouts/rollouts.jsonl       the answers of the run; where there are none, as in a
+                                           fresh clone,
+        reports/index.html                 the results page, with those of the committed run
         data/ratings/rubric.md             what the judge is told
         data/ratings/*.csv                 what is rated already
 Writes  tmp/judge/<model>/replies.jsonl    every reply as it came; a rerun goes on from there
@@ -12,18 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from gpro_empathy import files
-from gpro_empathy.analysis import rated_items
 from gpro_empathy.data import ratings
 from gpro_empathy.data.ratings import Rating
 from gpro_empathy.files import UserError
-from gpro_empathy.tools import judge_progress, judge_questions, judge_replies
+from gpro_empathy.tools import judge_progress, judge_questions, judge_replies, rating_page
 from gpro_empathy.tools.chat_endpoint import Endpoint, UnansweredError
 from gpro_empathy.tools.judge_questions import Key, Question, Rubric
 from gpro_empathy.tools.judge_replies import Replies
 from gpro_empathy.tools.request_budget import LimitReachedError
 
-ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 REPLIES = Path("tmp/judge")
 
 
@@ -53,7 +52,7 @@ def run(
     everything = [rating for of_file in known.values() for rating in of_file]
     # It is with people that a judge is compared.
     first = {_key(rating) for rating in everything if rating.kind == "person"}
-    items = _items()
+    items = rating_page.run_items()
     questions = [one for form in forms for one in judge_questions.questions(items, form, number, first)]
     rater = f"{endpoint.model} (rubric {rubric.version})"
     # Rated, also where the replies are not at hand, as after a clone.
@@ -86,13 +85,6 @@ def file_name(model: str) -> str:
     if not name or not model.isprintable() or model != model.strip():
         raise UserError(f"--model: {model!r} is no name of a model; the endpoint lists them under /models")
     return name
-
-
-def _items() -> list[rated_items.Item]:
-    try:
-        return rated_items.items(files.read_jsonl(ROLLOUTS))
-    except ValueError as error:
-        raise UserError(f"{ROLLOUTS}: {error}") from None
 
 
 def _key(rating: Rating) -> Key:

@@ -151,6 +151,22 @@ def taken_names(rated: Sequence[Unit], form: ratings.Form, folder: Path = rating
     }
 
 
+def run_items(root: Path = Path()) -> list[rated_items.Item]:
+    """Return what is rated of the run, in the order of its rows.
+
+    Raises:
+        UserError: If there are neither rollouts nor a results page, or these are not of a run with
+            something to compare.
+    """
+    rows, source = run_rows(root)
+    try:
+        return rated_items.items(rows)
+    except KeyError as error:
+        raise UserError(f"{source}: no {error} in a response; run `make reproduce`") from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
 def run_rows(root: Path = Path()) -> tuple[list[dict], Path]:
     """Return the responses of the run, and the file that they come from.
 
@@ -176,13 +192,7 @@ def run(form: ratings.Form, number: int, output: Path = PAGE, root: Path = Path(
     Raises:
         UserError: If there is nothing to rate, or an input cannot be read.
     """
-    rows, source = run_rows(root)
-    try:
-        rated = units(rated_items.items(rows), form)
-    except KeyError as error:
-        raise UserError(f"{source}: no {error} in a response; run `make reproduce`") from None
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from None
+    rated = units(run_items(root), form)
     files.write_text(root / output, render(rated, form, number, taken_names(rated, form, root / ratings.FOLDER)))
     return summary(rated, form, number, output)
 
@@ -198,13 +208,29 @@ def summary(rated: Sequence[Unit], form: ratings.Form, number: int, output: Path
         f"It exports a CSV file, which belongs in {ratings.FOLDER}.",
     ]
     if form == "pair":
-        needed = rating_power.pairs_needed(rated_policies.PLANNED, TIES, DESIGN_EFFECT)
         lines.append(
-            f"To tell a win rate of {_percent(rated_policies.PLANNED)} from an even one takes about {needed} rated pairs, {math.ceil(needed / count)} "
-            f"raters of {count} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness within stories "
-            f"and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
+            f"{_pairs_to_rate(items, count)} (two-sided at 95 %, power {_percent(effects.POWER)}, if {_percent(TIES)} are ties and likeness "
+            f"within stories and raters makes the variance {DESIGN_EFFECT:g} times that of independent pairs)."
         )
     return "\n".join(lines)
+
+
+def _pairs_to_rate(pairs: int, count: int) -> str:
+    """Say how many pairs the planned win rate takes, and what those of the run tell if too few.
+
+    Another rating of the same pair adds less than one of another pair, so that more raters do not
+    make up for pairs that the run lacks.
+    """
+    needed = rating_power.pairs_needed(rated_policies.PLANNED, TIES, DESIGN_EFFECT)
+    takes = (
+        f"To tell a win rate of {_percent(rated_policies.PLANNED)} from an even one takes about {needed} rated pairs"
+    )
+    if needed <= pairs:
+        return f"{takes}, {math.ceil(needed / count)} raters of {count}"
+    told = rating_power.detectable_win_rate(pairs, TIES, DESIGN_EFFECT)
+    # Rounded up: what lies below it is not told.
+    what = "no win rate" if told is None else f"one of {math.ceil(100 * told)} % or more"
+    return f"{takes}, and this run has {pairs}: these, each rated once, tell {what} from an even one"
 
 
 def main() -> None:
