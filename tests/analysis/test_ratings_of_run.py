@@ -103,6 +103,15 @@ def test_raters_who_chose_one_answer_agree_also_where_it_stood_on_other_sides():
     assert summary(ratings, rows())["agreement"]["choice"]["all"] == {"items": 2, "alpha": 1.0, "reason": None}
 
 
+def test_ties_of_both_kinds_agree_as_a_judge_without_an_opinion_calls_neither_good():
+    ratings = [
+        pair("both", "1.1"), pair("neither", "1.1", rater="P", kind="person"),
+        pair("left", "2.1"), pair("left", "2.1", rater="P", kind="person"),
+    ]  # fmt: skip
+    found = summary(ratings, rows())["agreement"]["choice"]["models_with_persons"]
+    assert found == {"items": 2, "alpha": 1.0, "reason": None}
+
+
 def test_difference_is_taken_within_prompt_and_rater():
     ratings = [
         single(named("tuned", "1.1"), 2, 5, "A"), single(named("warm_start", "1.1"), 1, 3, "A"),

@@ -17,6 +17,9 @@ from gpro_empathy.data.ratings import Rating
 PLANNED = 0.6
 # What can be chosen of a pair, whichever side an answer stood on, and what that is worth.
 WORTH = {"tuned": 1.0, "start": 0.0, "both": 0.5, "neither": 0.5}
+# What agreement on choices is about. Ties are one value: a judge that names another answer in each
+# order of a pair stands there as "both", though it never said that both are good.
+OUTCOMES = ("tuned", "start", "tie")
 # By `estimates.side` of the win rate's interval and one half.
 PREFERENCE = {1: "preferred", 0: "no evidence of a preference", -1: "not preferred", None: "no interval"}
 
@@ -65,6 +68,11 @@ class Responses:
             return rating.choice
         chosen = rating.left if rating.choice == "left" else rating.right
         return "tuned" if chosen == self.pair(rating)[1] else "start"
+
+    def outcome(self, rating: Rating) -> str:
+        """Return which of OUTCOMES a rating of a pair is."""
+        choice = self.choice(rating)
+        return choice if choice in OUTCOMES else "tie"
 
 
 def policy(

@@ -13,6 +13,7 @@ from gpro_empathy.analysis.results import (
     Estimate,
     KindRatings,
     PolicyRatings,
+    RatedPairs,
     RunRatings,
     ValidityEstimate,
 )
@@ -113,16 +114,22 @@ def preference(ratings: RunRatings, form: NumberFormat) -> str:
     found, start = leading(ratings, "pair"), POLICIES[ratings["starting_policy"]]
     if found is None:
         return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
-    pairs = found["pairs"]
+    kind, pairs = ratings["leading"]["pair"], found["pairs"]
     text = (
-        f"Of {pairs['choices']} choices between both policies' answers to a prompt, by {who(ratings['leading']['pair'], pairs['raters'])} over "
-        f"{pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; in {pairs['both']} "
-        f"both were good and in {pairs['neither']} neither. With half of these ties, the win rate is "
-        f"{form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
+        f"Of {pairs['choices']} choices between both policies' answers to a prompt, by {who(kind, pairs['raters'])} over "
+        f"{pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
+        f"With half of these ties, the win rate is {form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
     )
-    if pairs["decided"]:
+    # A judge saw each pair in both orders, and its row has the answers in that of their hashes.
+    if pairs["decided"] and kind == "person":
         text += f" Of the {pairs['decided']} decided choices, {form.estimate(pairs['left'], signed=False)} are of the left answer."
     return text
+
+
+def _ties(kind: str, pairs: RatedPairs) -> str:
+    if kind == "model":
+        return f"{pairs['both'] + pairs['neither']} are ties (both, neither, or another answer in each order)"
+    return f"in {pairs['both']} both were good and in {pairs['neither']} neither"
 
 
 def raters(ratings: RunRatings) -> str:

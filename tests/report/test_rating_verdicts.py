@@ -1,0 +1,34 @@
+from gpro_empathy.report import rating_verdicts
+from gpro_empathy.report.latex import LATEX
+
+
+def estimate(value, low=None, high=None):
+    return {"estimate": value, "low": low, "high": high}
+
+
+def paired(kind, **changes):
+    """Return ratings of pairs by one rater of a kind, and of nothing else."""
+    pairs = {
+        "pairs": 10, "stories": 10, "raters": 1, "choices": 10, "decided": 6, "wins": 4, "losses": 2, "both": 3, "neither": 1,
+        "win_rate": estimate(0.6), "left": estimate(0.9), "smallest_win_rate": None, "pairs_needed": None,
+        "verdict": "no interval",
+    }  # fmt: skip
+    return {
+        "ratings": 10,
+        "starting_policy": "warm_start",
+        "leading": {"single": None, "pair": kind},
+        "by_kind": {kind: {"pairs": pairs | changes}},
+    }
+
+
+def test_ties_of_a_judge_are_told_as_ties_and_its_sides_are_not():
+    text = rating_verdicts.preference(paired("model"), LATEX)
+    assert "4 are ties (both, neither, or another answer in each order)" in text
+    assert "both were good" not in text
+    assert "left" not in text
+
+
+def test_ties_of_a_person_are_told_by_kind_and_so_is_the_side():
+    text = rating_verdicts.preference(paired("person"), LATEX)
+    assert "in 3 both were good and in 1 neither" in text
+    assert r"Of the 6 decided choices, \num{0.90} are of the left answer." in text
