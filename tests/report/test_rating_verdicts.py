@@ -1,5 +1,11 @@
+import pytest
+
 from gpro_empathy.report import rating_verdicts
 from gpro_empathy.report.latex import LATEX
+
+
+MARKS = ("sense", "empathy", "choice")
+GROUPS = ("persons", "models", "models_with_persons")
 
 
 def estimate(value, low=None, high=None):
@@ -32,3 +38,24 @@ def test_ties_of_a_person_are_told_by_kind_and_so_is_the_side():
     text = rating_verdicts.preference(paired("person"), LATEX)
     assert "in 3 both were good and in 1 neither" in text
     assert r"Of the 6 decided choices, \num{0.90} are of the left answer." in text
+
+
+def test_kinds_that_lead_on_nothing_end_no_sentence_in_the_middle():
+    raters = [{"rater": kind, "kind": kind, "singles": 3, "pairs": 0} for kind in ("person", "model")]
+    found = {
+        "by_kind": {"person": {}, "model": {}},
+        "raters": raters,
+        "leading": {"single": None, "pair": None},
+        "of_another_run": 0,
+    }
+    text = rating_verdicts.raters(found)
+    assert text.endswith("They are not pooled.")
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_any_mark_that_people_and_models_share_says_how_far_a_model_stands_for_a_person(mark):
+    none = {"items": 0, "alpha": None, "reason": "nothing was rated twice"}
+    agreement = {name: dict.fromkeys(GROUPS, none) for name in MARKS}
+    agreement[mark] = agreement[mark] | {"models_with_persons": {"items": 5, "alpha": 0.4, "reason": None}}
+    text = rating_verdicts.agreement({"ratings": 10, "agreement": agreement}, LATEX)
+    assert "how far a model can stand for a person" in text

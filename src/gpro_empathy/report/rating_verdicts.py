@@ -146,7 +146,7 @@ def raters(ratings: RunRatings) -> str:
     leads = {"answers": ratings["leading"]["single"], "pairs": ratings["leading"]["pair"]}
     if len(ratings["by_kind"]) > 1:
         found = " and ".join(f"on {what} what {PEOPLE[kind]} found" for what, kind in leads.items() if kind)
-        text += f" They are not pooled: this section says {found}."
+        text += f" They are not pooled: this section says {found}." if found else " They are not pooled."
     if "model" in leads.values():
         text += EVIDENCE
     if ratings["of_another_run"]:
@@ -165,7 +165,7 @@ def agreement(ratings: RunRatings, form: NumberFormat) -> str:
     ]
     if not said:
         return "Nothing was rated twice, so that how far raters agree is not known."
-    calibrated = ratings["agreement"]["sense"]["models_with_persons"]["items"]
+    calibrated = any(by_group["models_with_persons"]["items"] for by_group in ratings["agreement"].values())
     both = (
         " Where people and models rated the same, the last says how far a model can stand for a person."
         if calibrated
