@@ -3,7 +3,6 @@ import pytest
 from gpro_empathy.report import rating_verdicts
 from gpro_empathy.report.latex import LATEX
 
-
 MARKS = ("sense", "empathy", "choice")
 GROUPS = ("persons", "models", "models_with_persons")
 

@@ -413,6 +413,9 @@ def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
     assert "by one person over 60 pairs" in text
     assert "no evidence about people" not in text
     assert "Nothing was rated twice" in text
+    assert "tab:validity} has how every score orders the pairs" in text
+    assert "RunSenseKept}{how far it did cannot be told" in text
+    assert "no ratings of single answers of this run" in (tmp_path / "paper/generated/ratings_table.tex").read_text()
     scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
     assert re.search(r"answer length & -- & -- & -- & -- & \\num", scores)
 
@@ -422,8 +425,8 @@ def test_report_without_ratings_says_that_none_are_at_hand(tmp_path):
     assert "No ratings of the tuned policy's answers, one by one, are at hand" in words(tmp_path)
     assert not re.search("answers were rated|raters? prefer|has the policies|readings?", words(tmp_path))
     assert "do not make sense" not in words(tmp_path)
-    for table in ("ratings_table", "validity_table"):
-        assert "no ratings of this run's answers" in (tmp_path / f"paper/generated/{table}.tex").read_text()
+    for table, of in (("ratings_table", "of single answers of this run"), ("validity_table", "of this run's answers")):
+        assert f"no ratings {of}" in (tmp_path / f"paper/generated/{table}.tex").read_text()
 
 
 def test_ratings_of_another_run_are_counted_and_told(tmp_path):
