@@ -471,7 +471,10 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
     ratings = {"leading": {"single": "person"}, "by_kind": {"person": {"validity": scores}}}
     text = rating_verdicts.validity(ratings, latex.LATEX)
     assert "the reward's scorer goes with rated empathy at not defined (no pair was decided)" in text
-    assert "Of 3 scores, overlap with the user's words tells sensible answers" in text
+    assert (
+        "Of the 2 of 3 scores whose interval lies beside one half, overlap with the user's words tells sensible answers"
+        in text
+    )
     assert "so that less of it goes with sense" in text
     del scores["overlap"], scores["distinct_2"]
     assert "No score is shown to tell sensible answers from others" in rating_verdicts.validity(ratings, latex.LATEX)

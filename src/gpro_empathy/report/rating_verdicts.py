@@ -208,7 +208,7 @@ def validity(ratings: RunRatings, form: NumberFormat) -> str:
     best = max(clear, key=lambda name: abs(clear[name]["estimate"] - 0.5))
     turned = "" if clear[best]["estimate"] > 0.5 else ", so that less of it goes with sense"
     return (
-        f"{text} Of {len(scores)} scores, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
+        f"{text} Of the {len(clear)} of {len(scores)} scores whose interval lies beside one half, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
         f"{form.estimate(clear[best], signed=False)}{turned}; the best of several looks better than it is."
     ).strip()
 
