@@ -58,3 +58,19 @@ def test_any_mark_that_people_and_models_share_says_how_far_a_model_stands_for_a
     agreement[mark] = agreement[mark] | {"models_with_persons": {"items": 5, "alpha": 0.4, "reason": None}}
     text = rating_verdicts.agreement({"ratings": 10, "agreement": agreement}, LATEX)
     assert "how far a model can stand for a person" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"),
+    [
+        (estimate(0.4, 0.3, 0.49), "do not"),
+        (estimate(0.4, 0.2, 0.6), "open"),
+        (estimate(0.0), "open"),
+        (estimate(0.9), "open"),
+        (estimate(0.6, 0.51, 0.7), "do"),
+    ],
+)
+def test_sense_is_decided_by_an_interval_that_leaves_one_half_out(share, verdict):
+    found = {"policies": {"tuned": {"shares": {"sensible": share}}}}
+    ratings = {"leading": {"single": "person"}, "by_kind": {"person": found}}
+    assert rating_verdicts.sense_verdict(ratings) == verdict

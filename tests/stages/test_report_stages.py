@@ -365,7 +365,11 @@ def rated_report(root, *files_of, **made):
 
 @pytest.mark.parametrize(
     ("sensible", "said"),
-    [(0.4, "the answers do not make sense."), (0.5, "At least half of the tuned policy's answers")],
+    [
+        (0.1, "the answers do not make sense."),
+        (0.4, "Whether most of the tuned policy's answers make sense is left open"),
+        (0.9, "more than half of the tuned policy's answers are sensible"),
+    ],
 )
 def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, sensible, said):
     text = rated_report(tmp_path, {"sensible": sensible})
@@ -375,7 +379,7 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
         in text
     )
     assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
-    assert ("do not make sense" in text) == (sensible < 0.5)
+    assert ("do not make sense" in text) == (sensible == 0.1)
     assert "Ratings that fit this run's answers: 360 by language models (A, B). What a language model finds" in text
     assert "the win rate is" in text
     assert "the raters prefer the tuned policy's answers" in text
@@ -447,15 +451,17 @@ def test_ratings_that_cannot_be_read_stop_the_stage_with_their_place(tmp_path):
 
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("signs", [[], ["self_bleu"]])
-@pytest.mark.parametrize("sensible", [None, 0.4, 0.5])
+@pytest.mark.parametrize("sensible", [None, (0.3, 0.49), (0.3, 0.6), (0.55, 0.9), (None, None)])
 def test_discussion_is_of_what_was_found(verdict, signs, sensible):
-    tuned = {"shares": {"sensible": {"estimate": sensible}}}
+    low, high = sensible or (None, None)
+    tuned = {"shares": {"sensible": {"estimate": 0.4, "low": low, "high": high}}}
     policies = {} if sensible is None else {"tuned": tuned}
     leading = {"single": None if sensible is None else "person", "pair": None}
     ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
     text = sentences.gains({"audit": {"verdict": verdict, "templates": {"signs": signs}}}, ratings)
     assert ("finds a sign of one" in text) == bool(signs)
-    assert ("most of the tuned answers do not make sense" in text) == (sensible == 0.4)
+    assert ("most of the tuned answers do not make sense" in text) == (sensible == (0.3, 0.49))
+    assert ("leave open whether most" in text) == (sensible in [(0.3, 0.6), (None, None)])
     assert text.startswith(sentences.GAINS[verdict])
 
 

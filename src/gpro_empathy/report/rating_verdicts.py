@@ -6,7 +6,7 @@ Sentences with a `form` hold numbers in that format; what else is in them needs 
 from collections.abc import Mapping
 from typing import Literal
 
-from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis import estimates, metric_names
 from gpro_empathy.analysis.results import (
     AgreementByGroup,
     Alpha,
@@ -26,8 +26,9 @@ PEOPLE = {"person": "people", "model": "language models"}
 # Whether the tuned policy's answers make sense, by `sense_verdict`.
 SENSE = {
     "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
-    "do not": "Fewer than half of the tuned policy's answers that were rated are sensible replies: the answers do not make sense.",
-    "do": "At least half of the tuned policy's answers that were rated are sensible replies.",
+    "do not": "By the ratings, fewer than half of the tuned policy's answers are sensible replies: the answers do not make sense.",
+    "open": "Whether most of the tuned policy's answers make sense is left open, as no interval of their share lies beside one half.",
+    "do": "By the ratings, more than half of the tuned policy's answers are sensible replies.",
 }
 # By the verdict of `rated_policies.pairs`.
 PREFERENCE = {
@@ -64,11 +65,12 @@ def who(kind: str, raters: int) -> str:
 
 
 def sense_verdict(ratings: RunRatings) -> str:
-    """Return the key of SENSE."""
+    """Return the key of SENSE: on which side of one half the interval of the sensible share lies."""
     found = leading(ratings, "single")
     if found is None:
         return "not rated"
-    return "do not" if found["policies"]["tuned"]["shares"]["sensible"]["estimate"] < 0.5 else "do"
+    side = estimates.side(found["policies"]["tuned"]["shares"]["sensible"], 0.5)
+    return {1: "do", -1: "do not"}.get(side, "open")
 
 
 def sense(ratings: RunRatings) -> str:

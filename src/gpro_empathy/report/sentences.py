@@ -128,7 +128,8 @@ GAINS = {
 GAINS_RATED = {
     "not rated": "No score here can tell whether an answer makes sense, and no ratings of single answers of this run are at hand.",
     "do not": "By the ratings most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
-    "do": "By the ratings at least half of the answers make sense; whether they would help anybody was not asked.",
+    "open": "The ratings leave open whether most of the tuned answers make sense, and with it what a higher score on them is worth.",
+    "do": "By the ratings more than half of the tuned answers make sense; whether they would help anybody was not asked.",
 }
 # Whether there are ratings of this run's answers: how answers are rated.
 RATING_RULES = {
@@ -153,6 +154,7 @@ UNSEEN = {
     "not rated": "Whether the answers make sense is beyond both scorers.",
     "do not": r"Neither scorer sees whether an answer makes sense, and by the ratings of \autoref{sec:sense} the answers do not, so that a higher score "
     "can be had without sense.",
+    "open": r"Whether an answer makes sense is beyond both scorers, and the ratings of \autoref{sec:sense} leave open whether most of the answers do.",
     "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the ratings.",
 }
 # How far tuning kept the sense, by whether single answers were rated.
