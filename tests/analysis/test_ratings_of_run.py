@@ -103,6 +103,15 @@ def test_raters_who_chose_one_answer_agree_also_where_it_stood_on_other_sides():
     assert summary(ratings, rows())["agreement"]["choice"]["all"] == {"items": 2, "alpha": 1.0, "reason": None}
 
 
+def test_prompts_with_one_first_answer_by_both_policies_are_counted():
+    given = rows() + [
+        response(model, "4.1", sample, answer="Same.") for model in ("warm_start", "tuned") for sample in (0, 1)
+    ]
+    given += [response("warm_start", "5.1", 0), response("base", "6.1", answer="Same.")]
+    pairs = summary([pair("left")], given)["by_kind"]["model"]["pairs"]
+    assert (pairs["prompts"], pairs["alike"]) == (4, 1)
+
+
 def test_ties_of_both_kinds_agree_as_a_judge_without_an_opinion_calls_neither_good():
     ratings = [
         pair("both", "1.1"), pair("neither", "1.1", rater="P", kind="person"),

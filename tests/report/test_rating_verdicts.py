@@ -14,7 +14,7 @@ def estimate(value, low=None, high=None):
 def paired(kind, **changes):
     """Return ratings of pairs by one rater of a kind, and of nothing else."""
     pairs = {
-        "pairs": 10, "stories": 10, "raters": 1, "choices": 10, "decided": 6, "wins": 4, "losses": 2, "both": 3, "neither": 1,
+        "prompts": 12, "alike": 0, "pairs": 10, "stories": 10, "raters": 1, "choices": 10, "decided": 6, "wins": 4, "losses": 2, "both": 3, "neither": 1,
         "win_rate": estimate(0.6), "left": estimate(0.9), "smallest_win_rate": None, "pairs_needed": None,
         "verdict": "no interval",
     }  # fmt: skip
@@ -31,6 +31,12 @@ def test_ties_of_a_judge_are_told_as_ties_and_its_sides_are_not():
     assert "4 are ties (both, neither, or another answer in each order)" in text
     assert "both were good" not in text
     assert "left" not in text
+
+
+def test_prompts_that_both_policies_answered_alike_are_told():
+    said = "where these differ (2 of 12 prompts had one first answer by both, and are not counted), by one person"
+    assert said in rating_verdicts.preference(paired("person", alike=2), LATEX)
+    assert "where these differ" not in rating_verdicts.preference(paired("person"), LATEX)
 
 
 def test_ties_of_a_person_are_told_by_kind_and_so_is_the_side():

@@ -31,6 +31,7 @@ class Responses:
         story: The story by hash of an answer.
         policies: The policies that gave an answer, by its hash.
         pairs: (starting policy's answer, tuned one's) by the set of both hashes.
+        alike: Whether both policies' first answers are one, by prompt that both answered.
     """
 
     def __init__(self, rows: Sequence[Mapping]) -> None:
@@ -45,7 +46,10 @@ class Responses:
             by_prompt.setdefault(str(row["prompt_id"]), {}).setdefault(row["model"], []).append(name)
         self.prompt_of = {name: prompt for prompt, given in by_prompt.items() for of in given.values() for name in of}
         self.pairs: dict[frozenset, tuple[str, str]] = {}
-        for given in by_prompt.values():
+        self.alike: dict[str, bool] = {}
+        for prompt, given in by_prompt.items():
+            if self.start in given and "tuned" in given:
+                self.alike[prompt] = given[self.start][0] == given["tuned"][0]
             # First samples come first: of answers that both policies gave, they say whose is whose.
             for start in given.get(self.start, []):
                 for tuned in given.get("tuned", []):
@@ -172,6 +176,8 @@ def pairs(found: Sequence[Rating], responses: Responses, confidence: float) -> R
     ]
     smallest, needed = _power(marks, 1 - len(decided) / len(found), confidence)
     return {
+        "prompts": len(responses.alike),
+        "alike": sum(responses.alike.values()),
         "pairs": marks.items,
         "stories": marks.stories,
         "raters": marks.raters,

@@ -118,14 +118,21 @@ def preference(ratings: RunRatings, form: NumberFormat) -> str:
         return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
     kind, pairs = ratings["leading"]["pair"], found["pairs"]
     text = (
-        f"Of {pairs['choices']} choices between both policies' answers to a prompt, by {who(kind, pairs['raters'])} over "
-        f"{pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
+        f"Of {pairs['choices']} choices between both policies' answers to a prompt{_alike(pairs)}, by {who(kind, pairs['raters'])} "
+        f"over {pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
         f"With half of these ties, the win rate is {form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
     )
     # A judge saw each pair in both orders, and its row has the answers in that of their hashes.
     if pairs["decided"] and kind == "person":
         text += f" Of the {pairs['decided']} decided choices, {form.estimate(pairs['left'], signed=False)} are of the left answer."
     return text
+
+
+def _alike(pairs: RatedPairs) -> str:
+    """Say which prompts have no pair: a win rate over all would lie nearer to one half."""
+    if not pairs["alike"]:
+        return ""
+    return f" where these differ ({pairs['alike']} of {pairs['prompts']} prompts had one first answer by both, and are not counted)"
 
 
 def _ties(kind: str, pairs: RatedPairs) -> str:
