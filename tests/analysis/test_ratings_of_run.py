@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from gpro_empathy.analysis import ratings_of_run
 from gpro_empathy.data.ratings import Rating, text_hash
@@ -133,6 +134,38 @@ def test_difference_is_taken_within_prompt_and_rater():
     assert (change["prompts"], change["raters"]) == (2, 2)
     assert change["sensible"]["estimate"] == pytest.approx(((1 + 0) / 2 - 1) / 2)
     assert change["empathy"]["estimate"] == pytest.approx(((2 + 1) / 2 - 4) / 2)
+
+
+def test_two_raters_who_differ_could_have_shown_nothing():
+    found = []
+    for n in range(1, 13):
+        for rater, better in (("A", "tuned"), ("B", "warm_start")):
+            found += [single(named(of, f"{n}.1"), 2 if of == better else 0, 3, rater) for of in ("tuned", "warm_start")]
+            found.append(pair("left" if better == "tuned" else "right", f"{n}.1", rater=rater))
+    of_models = summary(found, rows(12))["by_kind"]["model"]
+    assert of_models["difference"]["smallest_detectable"] is None
+    assert (of_models["pairs"]["smallest_win_rate"], of_models["pairs"]["pairs_needed"]) == (None, None)
+
+
+def test_smallest_change_has_students_quantiles():
+    changes, found = [1] * 3 + [0] * 9, []
+    for n, change in enumerate(changes, 1):
+        found += [single(named("tuned", f"{n}.1"), 1 + change), single(named("warm_start", f"{n}.1"), 1)]
+    smallest = summary(found, rows(12))["by_kind"]["model"]["difference"]["smallest_detectable"]
+    error = np.std(changes, ddof=1) / np.sqrt(12)
+    assert smallest == pytest.approx((stats.t.ppf(0.975, 11) + stats.t.ppf(0.8, 11)) * error)
+
+
+def test_no_change_of_more_than_the_whole_is_named():
+    # Between three such raters: degrees 2, a standard error of 0.58 and thus a change of 3.
+    senses = {"A": (2, 0), "B": (0, 0), "C": (0, 2)}
+    found = [
+        single(named(policy, f"{n}.1"), sense, 3, rater)
+        for n in range(1, 13)
+        for rater, by_policy in senses.items()
+        for policy, sense in zip(("tuned", "warm_start"), by_policy, strict=True)
+    ]
+    assert summary(found, rows(12))["by_kind"]["model"]["difference"]["smallest_detectable"] is None
 
 
 def test_persons_and_models_are_not_pooled_and_persons_lead_where_they_rated_enough():

@@ -15,6 +15,9 @@ from gpro_empathy.data.ratings import Rating
 
 # The win rate whose number of pairs the report gives.
 PLANNED = 0.6
+# With fewer degrees of freedom, as of two raters who differ, Student's quantiles are so large that
+# no size can be named that would have been found.
+FEWEST_DEGREES = 2
 # What can be chosen of a pair, whichever side an answer stood on, and what that is worth.
 WORTH = {"tuned": 1.0, "start": 0.0, "both": 0.5, "neither": 0.5}
 # What agreement on choices is about. Ties are one value: a judge that names another answer in each
@@ -142,8 +145,6 @@ def difference(
         )
 
     sensible = marks(lambda one: float(one.sense == ratings.SENSIBLE))
-    precision = rating_estimates.precision(sensible)
-    alpha = effects.significance_level(confidence)
 
     def mean(of: rating_estimates.Marks):
         return rating_estimates.mean(of, confidence, n_resamples, rng)
@@ -155,10 +156,21 @@ def difference(
         "sensible": mean(sensible),
         "empathetic": mean(marks(lambda one: float(one.empathy >= ratings.EMPATHETIC))),
         "empathy": mean(marks(lambda one: one.empathy)),
-        "smallest_detectable": effects.smallest_detectable(precision.standard_error, alpha)
-        if precision and precision.variance > 0
-        else None,
+        "smallest_detectable": _smallest_change(sensible, confidence),
     }
+
+
+def _smallest_change(marks: rating_estimates.Marks, confidence: float) -> float | None:
+    """Return the change in a share that such ratings show; None where that is no share."""
+    precision = rating_estimates.precision(marks)
+    if precision is None or precision.variance == 0 or precision.degrees_of_freedom < FEWEST_DEGREES:
+        return None
+    found = effects.smallest_detectable(
+        precision.standard_error,
+        effects.significance_level(confidence),
+        degrees_of_freedom=precision.degrees_of_freedom,
+    )
+    return found if found <= 1 else None
 
 
 def pairs(found: Sequence[Rating], responses: Responses, confidence: float) -> RatedPairs:
@@ -206,9 +218,12 @@ def _power(marks: rating_estimates.Marks, ties: float, confidence: float) -> tup
     independent = rate * (1 - rate) - ties / 4
     if precision is None or independent <= 0 or precision.variance == 0:
         return None, None
+    degrees = precision.degrees_of_freedom
+    if degrees < FEWEST_DEGREES:
+        return None, None
     effect = precision.variance * marks.items / independent
     reached = 1 - ties >= 2 * PLANNED - 1
     return (
-        rating_power.detectable_win_rate(marks.items, ties, effect, confidence),
-        rating_power.pairs_needed(PLANNED, ties, effect, confidence) if reached else None,
+        rating_power.detectable_win_rate(marks.items, ties, effect, confidence, degrees_of_freedom=degrees),
+        rating_power.pairs_needed(PLANNED, ties, effect, confidence, degrees_of_freedom=degrees) if reached else None,
     )

@@ -65,7 +65,7 @@ def who(kind: str, raters: int) -> str:
 
 
 def sense_verdict(ratings: RunRatings) -> str:
-    """Return the key of SENSE: on which side of one half the interval of the sensible share lies."""
+    """Return the key of SENSE, by the side of one half that the interval of the share lies on."""
     found = leading(ratings, "single")
     if found is None:
         return "not rated"
