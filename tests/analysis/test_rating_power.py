@@ -16,6 +16,13 @@ def test_pairs_for_a_win_rate_of_three_in_five_worked_by_hand():
     assert pairs_needed(0.6, design_effect=2.0) == 388
 
 
+def test_a_variance_from_few_raters_takes_more_pairs():
+    # Student's quantiles at 5 degrees: (2.57058 * 0.5 + 0.91954 * sqrt(0.24))^2 / 0.1^2 = 301.3
+    assert pairs_needed(0.6, degrees_of_freedom=5) == 302
+    assert detectable_win_rate(302, degrees_of_freedom=5) == pytest.approx(0.6, abs=0.001)
+    assert detectable_win_rate(4, degrees_of_freedom=5) is None
+
+
 @pytest.mark.parametrize(("win_rate", "ties"), [(0.6, 0.0), (0.6, 0.4), (0.35, 0.2), (0.75, 0.3)])
 def test_so_many_pairs_find_the_preference_with_the_stated_power(win_rate, ties):
     pairs = pairs_needed(win_rate, ties)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from gpro_empathy.analysis import ratings_of_run
 from gpro_empathy.data.ratings import Rating, text_hash
@@ -103,6 +104,24 @@ def test_raters_who_chose_one_answer_agree_also_where_it_stood_on_other_sides():
     assert summary(ratings, rows())["agreement"]["choice"]["models"] == {"items": 2, "alpha": 1.0, "reason": None}
 
 
+def test_prompts_with_one_first_answer_by_both_policies_are_counted():
+    given = rows() + [
+        response(model, "4.1", sample, answer="Same.") for model in ("warm_start", "tuned") for sample in (0, 1)
+    ]
+    given += [response("warm_start", "5.1", 0), response("base", "6.1", answer="Same.")]
+    pairs = summary([pair("left")], given)["by_kind"]["model"]["pairs"]
+    assert (pairs["prompts"], pairs["alike"]) == (4, 1)
+
+
+def test_ties_of_both_kinds_agree_as_a_judge_without_an_opinion_calls_neither_good():
+    ratings = [
+        pair("both", "1.1"), pair("neither", "1.1", rater="P", kind="person"),
+        pair("left", "2.1"), pair("left", "2.1", rater="P", kind="person"),
+    ]  # fmt: skip
+    found = summary(ratings, rows())["agreement"]["choice"]["models_with_persons"]
+    assert found == {"items": 2, "alpha": 1.0, "reason": None}
+
+
 def test_difference_is_taken_within_prompt_and_rater():
     ratings = [
         single(named("tuned", "1.1"), 2, 5, "A"), single(named("warm_start", "1.1"), 1, 3, "A"),
@@ -115,6 +134,38 @@ def test_difference_is_taken_within_prompt_and_rater():
     assert (change["prompts"], change["raters"]) == (2, 2)
     assert change["sensible"]["estimate"] == pytest.approx(((1 + 0) / 2 - 1) / 2)
     assert change["empathy"]["estimate"] == pytest.approx(((2 + 1) / 2 - 4) / 2)
+
+
+def test_two_raters_who_differ_could_have_shown_nothing():
+    found = []
+    for n in range(1, 13):
+        for rater, better in (("A", "tuned"), ("B", "warm_start")):
+            found += [single(named(of, f"{n}.1"), 2 if of == better else 0, 3, rater) for of in ("tuned", "warm_start")]
+            found.append(pair("left" if better == "tuned" else "right", f"{n}.1", rater=rater))
+    of_models = summary(found, rows(12))["by_kind"]["model"]
+    assert of_models["difference"]["smallest_detectable"] is None
+    assert (of_models["pairs"]["smallest_win_rate"], of_models["pairs"]["pairs_needed"]) == (None, None)
+
+
+def test_smallest_change_has_students_quantiles():
+    changes, found = [1] * 3 + [0] * 9, []
+    for n, change in enumerate(changes, 1):
+        found += [single(named("tuned", f"{n}.1"), 1 + change), single(named("warm_start", f"{n}.1"), 1)]
+    smallest = summary(found, rows(12))["by_kind"]["model"]["difference"]["smallest_detectable"]
+    error = np.std(changes, ddof=1) / np.sqrt(12)
+    assert smallest == pytest.approx((stats.t.ppf(0.975, 11) + stats.t.ppf(0.8, 11)) * error)
+
+
+def test_no_change_of_more_than_the_whole_is_named():
+    # Between three such raters: degrees 2, a standard error of 0.58 and thus a change of 3.
+    senses = {"A": (2, 0), "B": (0, 0), "C": (0, 2)}
+    found = [
+        single(named(policy, f"{n}.1"), sense, 3, rater)
+        for n in range(1, 13)
+        for rater, by_policy in senses.items()
+        for policy, sense in zip(("tuned", "warm_start"), by_policy, strict=True)
+    ]
+    assert summary(found, rows(12))["by_kind"]["model"]["difference"]["smallest_detectable"] is None
 
 
 def test_persons_and_models_are_not_pooled_and_persons_lead_where_they_rated_enough():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from gpro_empathy.data import ratings
@@ -77,6 +79,21 @@ def test_refuses_a_table_without_a_column(tmp_path):
     path.write_text("rater,kind\nAnn,person\n")
     with pytest.raises(UserError, match="column 'form' is missing"):
         ratings.read(path)
+
+
+def test_refuses_a_table_of_json_in_one_line(tmp_path):
+    path = tmp_path / "ann.csv"
+    path.write_text(json.dumps(SINGLE) + "\n")
+    with pytest.raises(UserError, match=r"ann\.csv: is JSON, where a CSV table is read") as refused:
+        ratings.read(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_in_capitals_is_the_same_rater(tmp_path):
+    write(tmp_path, SINGLE)
+    write(tmp_path, SINGLE | {"rater": "ANN"}, name="later.csv")
+    with pytest.raises(UserError, match=r"later\.csv, line 2: 'ANN' rated the same before, in .*ann\.csv, line 2"):
+        ratings.read_folder(tmp_path)
 
 
 def test_the_same_rater_counts_once_whichever_side_and_file(tmp_path):

@@ -140,6 +140,22 @@ def test_scores_stand_by_how_well_they_tell_sensible_answers():
     assert ax.lines[4].get_xdata() == [0.5, 0.5]
 
 
+def test_a_score_that_only_empathetic_answers_are_compared_by_is_drawn_last():
+    validity = {
+        "distinct_2": {"sensible": auc(None, None), "empathetic": auc(0.7)},
+        "overlap": {"sensible": auc(0.4), "empathetic": auc(None, None)},
+    }
+    ax = figures.score_validity(validity, **LOOK).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["overlap", "distinct bigrams"]
+    assert not ax.texts
+
+
+def test_ratings_without_any_auc_are_not_told_as_none():
+    nothing = {"overlap": {"sensible": auc(None, None), "empathetic": auc(None, None)}}
+    ax = figures.score_validity(nothing, **LOOK).axes[0]
+    assert ax.texts[0].get_text() == "no AUC is defined"
+
+
 def test_without_ratings_the_figure_says_so():
     ax = figures.score_validity({}, **LOOK).axes[0]
     assert ax.texts[0].get_text() == "no ratings of single answers"

@@ -336,6 +336,19 @@ def test_page_shows_what_raters_found_where_answers_were_rated(tmp_path, made, a
     assert "empathy, reward's scorer" in [row[0] for row in validity["rows"]]
 
 
+def test_page_of_pairs_alone_has_no_empty_table_and_says_who_rated(tmp_path, made, analysis, unrated):
+    shutil.copytree(made / "data", tmp_path / "data")
+    rows = made_up.told_apart(files.read_jsonl(made / "data/rollouts/rollouts.jsonl"))
+    files.write_jsonl(tmp_path / "data/rollouts/rollouts.jsonl", rows)
+    pairs = [one for one in made_up.rate(rows, raters=("A",)) if one.form == "pair"]
+    ratings.write(tmp_path / ratings.FOLDER / "a.csv", pairs)
+    analyse_ratings.run(CONFIG, tmp_path)
+    first, *rest = page_tables.tables(analysis, files.read_json(tmp_path / analyse_ratings.RESULT), None)
+    assert first["title"] == "Do the scores go with the ratings?"
+    assert first["note"].startswith("Ratings that fit this run's answers: 60 by a language model (A).")
+    assert len(rest) == len(page_tables.tables(analysis, unrated, None))
+
+
 @pytest.mark.parametrize(
     "module", ["stages.write_page", "stages.record_provenance", "report.reproduction", "report.arxiv"]
 )

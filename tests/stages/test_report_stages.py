@@ -365,7 +365,11 @@ def rated_report(root, *files_of, **made):
 
 @pytest.mark.parametrize(
     ("sensible", "said"),
-    [(0.4, "the answers do not make sense."), (0.5, "At least half of the tuned policy's answers")],
+    [
+        (0.1, "the answers do not make sense."),
+        (0.4, "Whether most of the tuned policy's answers make sense is left open"),
+        (0.9, "more than half of the tuned policy's answers are sensible"),
+    ],
 )
 def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, sensible, said):
     text = rated_report(tmp_path, {"sensible": sensible})
@@ -375,7 +379,7 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
         in text
     )
     assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
-    assert ("do not make sense" in text) == (sensible < 0.5)
+    assert ("do not make sense" in text) == (sensible == 0.1)
     assert "Ratings that fit this run's answers: 360 by language models (A, B). What a language model finds" in text
     assert "the win rate is" in text
     assert "the raters prefer the tuned policy's answers" in text
@@ -413,6 +417,9 @@ def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
     assert "by one person over 60 pairs" in text
     assert "no evidence about people" not in text
     assert "Nothing was rated twice" in text
+    assert "tab:validity} has how every score orders the pairs" in text
+    assert "RunSenseKept}{how far it did cannot be told" in text
+    assert "no ratings of single answers of this run" in (tmp_path / "paper/generated/ratings_table.tex").read_text()
     scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
     assert re.search(r"answer length & -- & -- & -- & -- & \\num", scores)
 
@@ -422,8 +429,8 @@ def test_report_without_ratings_says_that_none_are_at_hand(tmp_path):
     assert "No ratings of the tuned policy's answers, one by one, are at hand" in words(tmp_path)
     assert not re.search("answers were rated|raters? prefer|has the policies|readings?", words(tmp_path))
     assert "do not make sense" not in words(tmp_path)
-    for table in ("ratings_table", "validity_table"):
-        assert "no ratings of this run's answers" in (tmp_path / f"paper/generated/{table}.tex").read_text()
+    for table, of in (("ratings_table", "of single answers of this run"), ("validity_table", "of this run's answers")):
+        assert f"no ratings {of}" in (tmp_path / f"paper/generated/{table}.tex").read_text()
 
 
 def test_ratings_of_another_run_are_counted_and_told(tmp_path):
@@ -444,15 +451,17 @@ def test_ratings_that_cannot_be_read_stop_the_stage_with_their_place(tmp_path):
 
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("signs", [[], ["self_bleu"]])
-@pytest.mark.parametrize("sensible", [None, 0.4, 0.5])
+@pytest.mark.parametrize("sensible", [None, (0.3, 0.49), (0.3, 0.6), (0.55, 0.9), (None, None)])
 def test_discussion_is_of_what_was_found(verdict, signs, sensible):
-    tuned = {"shares": {"sensible": {"estimate": sensible}}}
+    low, high = sensible or (None, None)
+    tuned = {"shares": {"sensible": {"estimate": 0.4, "low": low, "high": high}}}
     policies = {} if sensible is None else {"tuned": tuned}
     leading = {"single": None if sensible is None else "person", "pair": None}
     ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
     text = sentences.gains({"audit": {"verdict": verdict, "templates": {"signs": signs}}}, ratings)
     assert ("finds a sign of one" in text) == bool(signs)
-    assert ("most of the tuned answers do not make sense" in text) == (sensible == 0.4)
+    assert ("most of the tuned answers do not make sense" in text) == (sensible == (0.3, 0.49))
+    assert ("leave open whether most" in text) == (sensible in [(0.3, 0.6), (None, None)])
     assert text.startswith(sentences.GAINS[verdict])
 
 
@@ -468,7 +477,10 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
     ratings = {"leading": {"single": "person"}, "by_kind": {"person": {"validity": scores}}}
     text = rating_verdicts.validity(ratings, latex.LATEX)
     assert "the reward's scorer goes with rated empathy at not defined (no pair was decided)" in text
-    assert "Of 3 scores, overlap with the user's words tells sensible answers" in text
+    assert (
+        "Of the 2 of 3 scores whose interval lies beside one half, overlap with the user's words tells sensible answers"
+        in text
+    )
     assert "so that less of it goes with sense" in text
     del scores["overlap"], scores["distinct_2"]
     assert "No score is shown to tell sensible answers from others" in rating_verdicts.validity(ratings, latex.LATEX)

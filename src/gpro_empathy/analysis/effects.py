@@ -3,6 +3,8 @@
 Shapes: _P prompts, _M metrics.
 """
 
+import math
+
 import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
@@ -74,12 +76,23 @@ def interquartile_mean(value_P: np.ndarray) -> float:
     return float(scipy_stats.trim_mean(value_P, 0.25))
 
 
-def smallest_detectable(standard_error: float, alpha: float, power: float = POWER) -> float:
+def smallest_detectable(
+    standard_error: float, alpha: float, power: float = POWER, degrees_of_freedom: float = math.inf
+) -> float:
     """Return the mean difference that a two-sided test at `alpha` finds with this power.
 
-    It is worked out by the normal approximation.
+    It is worked out by Student's quantiles at the standard error's degrees of freedom; by default
+    by the normal approximation.
     """
-    return float((special.ndtri(1 - alpha / 2) + special.ndtri(power)) * standard_error)
+    two_sided, one_sided = quantile(1 - alpha / 2, degrees_of_freedom), quantile(power, degrees_of_freedom)
+    return float((two_sided + one_sided) * standard_error)
+
+
+def quantile(probability: float, degrees_of_freedom: float) -> float:
+    """Return Student's quantile; for infinite degrees of freedom, the normal one."""
+    if math.isinf(degrees_of_freedom):
+        return float(special.ndtri(probability))
+    return float(scipy_stats.t.ppf(probability, degrees_of_freedom))
 
 
 def significance_level(confidence: float) -> float:

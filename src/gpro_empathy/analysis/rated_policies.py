@@ -15,8 +15,14 @@ from gpro_empathy.data.ratings import Rating
 
 # The win rate whose number of pairs the report gives.
 PLANNED = 0.6
+# With fewer degrees of freedom, as of two raters who differ, Student's quantiles are so large that
+# no size can be named that would have been found.
+FEWEST_DEGREES = 2
 # What can be chosen of a pair, whichever side an answer stood on, and what that is worth.
 WORTH = {"tuned": 1.0, "start": 0.0, "both": 0.5, "neither": 0.5}
+# What agreement on choices is about. Ties are one value: a judge that names another answer in each
+# order of a pair stands there as "both", though it never said that both are good.
+OUTCOMES = ("tuned", "start", "tie")
 # By `estimates.side` of the win rate's interval and one half.
 PREFERENCE = {1: "preferred", 0: "no evidence of a preference", -1: "not preferred", None: "no interval"}
 
@@ -28,6 +34,7 @@ class Responses:
         story: The story by hash of an answer.
         policies: The policies that gave an answer, by its hash.
         pairs: (starting policy's answer, tuned one's) by the set of both hashes.
+        alike: Whether both policies' first answers are one, by prompt that both answered.
     """
 
     def __init__(self, rows: Sequence[Mapping]) -> None:
@@ -42,7 +49,10 @@ class Responses:
             by_prompt.setdefault(str(row["prompt_id"]), {}).setdefault(row["model"], []).append(name)
         self.prompt_of = {name: prompt for prompt, given in by_prompt.items() for of in given.values() for name in of}
         self.pairs: dict[frozenset, tuple[str, str]] = {}
-        for given in by_prompt.values():
+        self.alike: dict[str, bool] = {}
+        for prompt, given in by_prompt.items():
+            if self.start in given and "tuned" in given:
+                self.alike[prompt] = given[self.start][0] == given["tuned"][0]
             # First samples come first: of answers that both policies gave, they say whose is whose.
             for start in given.get(self.start, []):
                 for tuned in given.get("tuned", []):
@@ -65,6 +75,11 @@ class Responses:
             return rating.choice
         chosen = rating.left if rating.choice == "left" else rating.right
         return "tuned" if chosen == self.pair(rating)[1] else "start"
+
+    def outcome(self, rating: Rating) -> str:
+        """Return which of OUTCOMES a rating of a pair is."""
+        choice = self.choice(rating)
+        return choice if choice in OUTCOMES else "tie"
 
 
 def policy(
@@ -130,8 +145,6 @@ def difference(
         )
 
     sensible = marks(lambda one: float(one.sense == ratings.SENSIBLE))
-    precision = rating_estimates.precision(sensible)
-    alpha = effects.significance_level(confidence)
 
     def mean(of: rating_estimates.Marks):
         return rating_estimates.mean(of, confidence, n_resamples, rng)
@@ -143,10 +156,21 @@ def difference(
         "sensible": mean(sensible),
         "empathetic": mean(marks(lambda one: float(one.empathy >= ratings.EMPATHETIC))),
         "empathy": mean(marks(lambda one: one.empathy)),
-        "smallest_detectable": effects.smallest_detectable(precision.standard_error, alpha)
-        if precision and precision.variance > 0
-        else None,
+        "smallest_detectable": _smallest_change(sensible, confidence),
     }
+
+
+def _smallest_change(marks: rating_estimates.Marks, confidence: float) -> float | None:
+    """Return the change in a share that such ratings show; None where that is no share."""
+    precision = rating_estimates.precision(marks)
+    if precision is None or precision.variance == 0 or precision.degrees_of_freedom < FEWEST_DEGREES:
+        return None
+    found = effects.smallest_detectable(
+        precision.standard_error,
+        effects.significance_level(confidence),
+        degrees_of_freedom=precision.degrees_of_freedom,
+    )
+    return found if found <= 1 else None
 
 
 def pairs(found: Sequence[Rating], responses: Responses, confidence: float) -> RatedPairs:
@@ -164,6 +188,8 @@ def pairs(found: Sequence[Rating], responses: Responses, confidence: float) -> R
     ]
     smallest, needed = _power(marks, 1 - len(decided) / len(found), confidence)
     return {
+        "prompts": len(responses.alike),
+        "alike": sum(responses.alike.values()),
         "pairs": marks.items,
         "stories": marks.stories,
         "raters": marks.raters,
@@ -192,9 +218,12 @@ def _power(marks: rating_estimates.Marks, ties: float, confidence: float) -> tup
     independent = rate * (1 - rate) - ties / 4
     if precision is None or independent <= 0 or precision.variance == 0:
         return None, None
+    degrees = precision.degrees_of_freedom
+    if degrees < FEWEST_DEGREES:
+        return None, None
     effect = precision.variance * marks.items / independent
     reached = 1 - ties >= 2 * PLANNED - 1
     return (
-        rating_power.detectable_win_rate(marks.items, ties, effect, confidence),
-        rating_power.pairs_needed(PLANNED, ties, effect, confidence) if reached else None,
+        rating_power.detectable_win_rate(marks.items, ties, effect, confidence, degrees_of_freedom=degrees),
+        rating_power.pairs_needed(PLANNED, ties, effect, confidence, degrees_of_freedom=degrees) if reached else None,
     )

@@ -7,7 +7,7 @@ W (1 - W) - t / 4 over pairs, and (1 - t) / 4 where neither policy is preferred.
 
 import math
 
-from scipy import optimize, special
+from scipy import optimize
 
 from gpro_empathy.analysis import effects
 
@@ -18,6 +18,7 @@ def pairs_needed(
     design_effect: float = 1.0,
     confidence: float = 0.95,
     power: float = effects.POWER,
+    degrees_of_freedom: float = math.inf,
 ) -> int:
     """Return how many pairs must be rated to tell a win rate from one half.
 
@@ -28,6 +29,7 @@ def pairs_needed(
             above 1 where pairs on one story, or by one rater, are alike; above 0.
         confidence: Of the two-sided interval that must exclude one half, in (0, 1).
         power: The probability that it does, in (0, 1).
+        degrees_of_freedom: Of the variance, where it is estimated from few raters or stories.
 
     Raises:
         ValueError: If an argument is out of its range, or so many ties leave no such win rate.
@@ -43,7 +45,9 @@ def pairs_needed(
     # One half is no number in binary: without the slack, 0.7 of 0.6 decided would be refused.
     if abs(2 * win_rate - 1) > 1 - ties + 1e-12:
         raise ValueError(f"a win rate of {win_rate} is not to be had with {ties} of the pairs tied")
-    return math.ceil(_pairs(abs(2 * win_rate - 1), 1 - ties, design_effect, confidence, power) - 1e-9)
+    return math.ceil(
+        _pairs(abs(2 * win_rate - 1), 1 - ties, design_effect, confidence, power, degrees_of_freedom) - 1e-9
+    )
 
 
 def detectable_win_rate(
@@ -52,6 +56,7 @@ def detectable_win_rate(
     design_effect: float = 1.0,
     confidence: float = 0.95,
     power: float = effects.POWER,
+    degrees_of_freedom: float = math.inf,
 ) -> float | None:
     """Return the smallest win rate above one half that so many pairs tell from it.
 
@@ -63,11 +68,11 @@ def detectable_win_rate(
     """
     _check(ties, design_effect, confidence, power)
     decided = 1 - ties
-    if pairs < 1 or _pairs(decided, decided, design_effect, confidence, power) > pairs:
+    if pairs < 1 or _pairs(decided, decided, design_effect, confidence, power, degrees_of_freedom) > pairs:
         return None
 
     def lacking(delta: float) -> float:
-        return _pairs(delta, decided, design_effect, confidence, power) - pairs
+        return _pairs(delta, decided, design_effect, confidence, power, degrees_of_freedom) - pairs
 
     smallest = 1e-6
     return float((1 + optimize.brentq(lacking, smallest, decided)) / 2) if lacking(smallest) > 0 else 0.5
@@ -83,8 +88,12 @@ def _check(ties: float, design_effect: float, confidence: float, power: float) -
             raise ValueError(f"need a {name} in (0, 1), got {value}")
 
 
-def _pairs(delta: float, decided: float, design_effect: float, confidence: float, power: float) -> float:
-    """Return Connor's number of pairs, times the design effect."""
-    two_sided, one_sided = special.ndtri((1 + confidence) / 2), special.ndtri(power)
+def _pairs(
+    delta: float, decided: float, design_effect: float, confidence: float, power: float, degrees_of_freedom: float
+) -> float:
+    """Return Connor's number of pairs, with Student's quantiles, times the design effect."""
+    two_sided, one_sided = (
+        effects.quantile(probability, degrees_of_freedom) for probability in ((1 + confidence) / 2, power)
+    )
     spread = two_sided * math.sqrt(decided) + one_sided * math.sqrt(max(decided - delta**2, 0.0))
     return design_effect * (spread / delta) ** 2

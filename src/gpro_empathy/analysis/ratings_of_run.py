@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from gpro_empathy.analysis import bootstrap, effects, rated_policies, rater_agreement, response_table, score_validity
-from gpro_empathy.analysis.rated_policies import PLANNED, WORTH, Responses
+from gpro_empathy.analysis.rated_policies import OUTCOMES, PLANNED, WORTH, Responses
 from gpro_empathy.analysis.results import (
     AgreementByGroup,
     KindRatings,
@@ -81,7 +81,7 @@ def summary(
         "agreement": {
             "sense": _agreement(ours, lambda one: one.left, lambda one: one.sense, "single", ratings.SENSE),
             "empathy": _agreement(ours, lambda one: one.left, lambda one: one.empathy, "single", ratings.EMPATHY),
-            "choice": _agreement(ours, responses.pair, responses.choice, "pair", tuple(WORTH)),
+            "choice": _agreement(ours, responses.pair, responses.outcome, "pair", OUTCOMES),
         },
     }
 

@@ -468,10 +468,13 @@ class RatedDifference(TypedDict):
 class RatedPairs(TypedDict):
     """Choices between the starting and the tuned policy's answers: `ratings_of_run`.
 
+    Of `prompts` that both policies answered, `alike` have one first answer by both, and so no pair.
     `wins` are choices of the tuned one. `left` is the share of the left answer among the `decided`
     choices. `pairs_needed` are for the planned win rate, at the ties and the design effect found.
     """
 
+    prompts: int
+    alike: int
     pairs: int
     stories: int
     raters: int

@@ -17,6 +17,8 @@ from gpro_empathy.analysis.results import Estimate, ScoreValidity, ValidityEstim
 
 # An interval is given where no more than this share of the resamples leave a value undefined.
 UNDEFINED = 0.05
+# Of two answers a correlation is 1 or -1, whatever they are.
+FEWEST_ANSWERS = 3
 FEW_STORIES = f"fewer than {bootstrap.FEWEST_STORIES} stories"
 
 
@@ -103,7 +105,9 @@ class _Resampling:
 
 def _spearman(score_A: np.ndarray, mark_A: np.ndarray, resampling: _Resampling) -> ValidityEstimate:
     """Estimate Spearman's correlation; ranks are those among all answers, also in a resample."""
-    if len(score_A) < 3 or np.ptp(score_A) == 0:
+    if len(score_A) < FEWEST_ANSWERS:
+        return _unknown(f"fewer than {FEWEST_ANSWERS} answers")
+    if np.ptp(score_A) == 0:
         return _unknown("the score has one value alone")
     if np.ptp(mark_A) == 0:
         return _unknown("all marks are the same")

@@ -71,7 +71,8 @@ def read_folder(folder: Path = FOLDER) -> dict[str, list[Rating]]:
     first: dict[tuple, Rating] = {}
     for rating in (rating for ratings in found.values() for rating in ratings):
         # A pair is the same pair whichever answer stands left.
-        key = (rating.rater, rating.form, frozenset((rating.left, rating.right)))
+        # Nor do capitals make another rater: the page that people rate on takes such names as one.
+        key = (rating.rater.casefold(), rating.form, frozenset((rating.left, rating.right)))
         if (before := first.setdefault(key, rating)) is not rating:
             raise UserError(
                 f"{rating.place}: {rating.rater!r} rated the same before, in {before.place}; keep one of the two rows, "
@@ -89,6 +90,10 @@ def read(path: Path) -> list[Rating]:
     """
     with path.open("rb") as stream:
         table = records.read(stream, str(path), escapes="none")
+        if table.format != "csv":
+            raise UserError(
+                f"{path}: is JSON, where a CSV table is read; save it with the columns {', '.join(COLUMNS)}"
+            )
         if missing := [name for name in COLUMNS if name not in table.columns]:
             raise UserError(f"{path}: column {missing[0]!r} is missing; the table has {', '.join(table.columns)}")
         return [_rating(row, place) for place, row in table.records]

@@ -136,16 +136,25 @@ def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], 
 def score_validity(validity: Mapping[str, ScoreValidity], width: float, palette: str) -> Figure:
     """Draw how well each score tells sensible answers, and empathetic ones, from others: its AUC.
 
-    The scores that are highest for sensible answers come first; one that tells nothing lies at one
-    half.
+    The scores that are highest for sensible answers come first, and last those that only empathetic
+    ones are compared by; a score that tells nothing lies at one half.
+
+    Args:
+        validity: By score; empty where no single answer was rated.
     """
-    known = {name: one for name, one in validity.items() if one["sensible"]["estimate"] is not None}
-    order = sorted(known, key=lambda name: (-known[name]["sensible"]["estimate"], name))
+    shown = {"sensible": ("o", "tuned", -0.13), "empathetic": ("^", "base", 0.13)}
+    known = {name: one for name, one in validity.items() if any(one[what]["estimate"] is not None for what in shown)}
+
+    def place(name: str) -> tuple:
+        auc = known[name]["sensible"]["estimate"]
+        return auc is None, -(auc or 0), name
+
+    order = sorted(known, key=place)
     figure = Figure(figsize=(0.56 * width, 0.19 * max(len(order), 4) + 0.7))
     ax = figure.subplots()
     colours = _colours(palette)
-    shown = {"sensible": ("o", colours["tuned"], -0.13), "empathetic": ("^", colours["base"], 0.13)}
-    for what, (marker, colour, shift) in shown.items():
+    for what, (marker, policy, shift) in shown.items():
+        colour = colours[policy]
         rows = [row for row, name in enumerate(order) if known[name][what]["estimate"] is not None]
         for row in rows:
             found = known[order[row]][what]
@@ -155,7 +164,8 @@ def score_validity(validity: Mapping[str, ScoreValidity], width: float, palette:
         values = [known[order[row]][what]["estimate"] for row in rows]
         ax.plot(values, np.array(rows) + shift, marker, color=colour, markersize=4, linestyle="none", label=what)
     if not order:
-        ax.annotate("no ratings of single answers", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
+        why = "no AUC is defined" if validity else "no ratings of single answers"
+        ax.annotate(why, (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4")
         ax.set_axis_off()
         return figure
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -214,17 +214,19 @@ def templates_table(analysis: Analysis) -> str:
 
 
 def ratings_table(ratings: RunRatings) -> str:
-    """Lay out what raters found in each policy's answers, if any were rated."""
-    return _of_ratings(rating_tables.POLICY_HEADER, rating_tables.policies(ratings, LATEX), "llr")
+    """Lay out what raters found in each policy's answers, if any were rated one by one."""
+    rows = rating_tables.policies(ratings, LATEX)
+    return _of_ratings(rating_tables.POLICY_HEADER, rows, "llr", "no ratings of single answers of this run")
 
 
 def validity_table(ratings: RunRatings) -> str:
     """Lay out how every score goes with what raters found, if answers were rated."""
-    return _of_ratings(rating_tables.VALIDITY_HEADER, rating_tables.validity(ratings, LATEX), "lr")
+    rows = rating_tables.validity(ratings, LATEX)
+    return _of_ratings(rating_tables.VALIDITY_HEADER, rows, "lr", "no ratings of this run's answers are at hand")
 
 
-def _of_ratings(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
-    none = [[rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{no ratings of this run's answers are at hand}}"]]
+def _of_ratings(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str, if_none: str) -> str:
+    none = [[rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{{if_none}}}"]]
     # What names a row is text, the rest are numbers.
     named = columns.count("l")
     body = [[*map(latex.escape, row[:named]), *row[named:]] for row in rows]

@@ -276,6 +276,7 @@ def _templates(found: Templates) -> dict[str, str]:
 
 def _ratings(found: RunRatings) -> dict[str, str]:
     rated, form = found["ratings"] > 0, latex.LATEX
+    tables = next((kind for kind in ("single", "pair") if rating_verdicts.leading(found, kind)), None)
     return {
         "RunSenseSentence": latex.escape(rating_verdicts.sense(found)),
         "RunSenseVerdict": latex.escape(rating_verdicts.SENSE[rating_verdicts.sense_verdict(found)]),
@@ -286,7 +287,8 @@ def _ratings(found: RunRatings) -> dict[str, str]:
         "RunAgreementSentence": rating_verdicts.agreement(found, form),
         "RunValiditySentence": rating_verdicts.validity(found, form),
         "RunRatingPower": rating_verdicts.power(found, form),
-        "RunRatingTables": sentences.RATING_TABLES[rated],
+        "RunRatingTables": sentences.RATING_TABLES[tables],
+        "RunSenseKept": sentences.SENSE_KEPT[rating_verdicts.sense_verdict(found) != "not rated"],
         "RunUnseenSentence": sentences.UNSEEN[rating_verdicts.sense_verdict(found)],
     }
 

@@ -104,31 +104,28 @@ def _ratings(ratings: RunRatings) -> list[dict]:
         rating_verdicts.power(ratings, PAGE),
     )
     interval = f"{percent(ratings['confidence'])} interval"
-    return [
+    made = [
         {
             "title": "Do the answers make sense?",
-            "note": " ".join(
-                filter(None, [*told, f"Shares and means with their {interval}, for other stories and other raters."])
-            ),
+            "note": [f"Shares and means with their {interval}, for other stories and other raters."],
             "header": list(rating_tables.POLICY_HEADER),
             "rows": rating_tables.policies(ratings, PAGE),
         },
         {
             "title": "Do the scores go with the ratings?",
-            "note": " ".join(
-                filter(
-                    None,
-                    [
-                        rating_verdicts.validity(ratings, PAGE),
-                        f"Spearman's correlation with the mean marks, the AUC for what raters called sensible and empathetic, and the share "
-                        f"of decided pairs that the score orders as the raters did; each with its {interval} over stories.",
-                    ],
-                )
-            ),
+            "note": [
+                rating_verdicts.validity(ratings, PAGE),
+                f"Spearman's correlation with the mean marks, the AUC for what raters called sensible and empathetic, and the share "
+                f"of decided pairs that the score orders as the raters did; each with its {interval} over stories.",
+            ],
             "header": list(rating_tables.VALIDITY_HEADER),
             "rows": rating_tables.validity(ratings, PAGE),
         },
     ]
+    # Pairs alone give no marks of policies: what holds of all ratings then stands above the scores.
+    shown = [table for table in made if table["rows"]]
+    shown[0]["note"] = [*told, *shown[0]["note"]]
+    return [table | {"note": " ".join(filter(None, table["note"]))} for table in shown]
 
 
 def percent(share: float) -> str:

@@ -6,13 +6,14 @@ Sentences with a `form` hold numbers in that format; what else is in them needs 
 from collections.abc import Mapping
 from typing import Literal
 
-from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis import estimates, metric_names
 from gpro_empathy.analysis.results import (
     AgreementByGroup,
     Alpha,
     Estimate,
     KindRatings,
     PolicyRatings,
+    RatedPairs,
     RunRatings,
     ValidityEstimate,
 )
@@ -25,8 +26,9 @@ PEOPLE = {"person": "people", "model": "language models"}
 # Whether the tuned policy's answers make sense, by `sense_verdict`.
 SENSE = {
     "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
-    "do not": "Fewer than half of the tuned policy's answers that were rated are sensible replies: the answers do not make sense.",
-    "do": "At least half of the tuned policy's answers that were rated are sensible replies.",
+    "do not": "By the ratings, fewer than half of the tuned policy's answers are sensible replies: the answers do not make sense.",
+    "open": "Whether most of the tuned policy's answers make sense is left open, as no interval of their share lies beside one half.",
+    "do": "By the ratings, more than half of the tuned policy's answers are sensible replies.",
 }
 # By the verdict of `rated_policies.pairs`.
 PREFERENCE = {
@@ -63,11 +65,12 @@ def who(kind: str, raters: int) -> str:
 
 
 def sense_verdict(ratings: RunRatings) -> str:
-    """Return the key of SENSE."""
+    """Return the key of SENSE, by the side of one half that the interval of the share lies on."""
     found = leading(ratings, "single")
     if found is None:
         return "not rated"
-    return "do not" if found["policies"]["tuned"]["shares"]["sensible"]["estimate"] < 0.5 else "do"
+    side = estimates.side(found["policies"]["tuned"]["shares"]["sensible"], 0.5)
+    return {1: "do", -1: "do not"}.get(side, "open")
 
 
 def sense(ratings: RunRatings) -> str:
@@ -113,16 +116,29 @@ def preference(ratings: RunRatings, form: NumberFormat) -> str:
     found, start = leading(ratings, "pair"), POLICIES[ratings["starting_policy"]]
     if found is None:
         return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
-    pairs = found["pairs"]
+    kind, pairs = ratings["leading"]["pair"], found["pairs"]
     text = (
-        f"Of {pairs['choices']} choices between both policies' answers to a prompt, by {who(ratings['leading']['pair'], pairs['raters'])} over "
-        f"{pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; in {pairs['both']} "
-        f"both were good and in {pairs['neither']} neither. With half of these ties, the win rate is "
-        f"{form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
+        f"Of {pairs['choices']} choices between both policies' answers to a prompt{_alike(pairs)}, by {who(kind, pairs['raters'])} "
+        f"over {pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
+        f"With half of these ties, the win rate is {form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
     )
-    if pairs["decided"]:
+    # A judge saw each pair in both orders, and its row has the answers in that of their hashes.
+    if pairs["decided"] and kind == "person":
         text += f" Of the {pairs['decided']} decided choices, {form.estimate(pairs['left'], signed=False)} are of the left answer."
     return text
+
+
+def _alike(pairs: RatedPairs) -> str:
+    """Say which prompts have no pair: a win rate over all would lie nearer to one half."""
+    if not pairs["alike"]:
+        return ""
+    return f" where these differ ({pairs['alike']} of {pairs['prompts']} prompts had one first answer by both, and are not counted)"
+
+
+def _ties(kind: str, pairs: RatedPairs) -> str:
+    if kind == "model":
+        return f"{pairs['both'] + pairs['neither']} are ties (both, neither, or another answer in each order)"
+    return f"in {pairs['both']} both were good and in {pairs['neither']} neither"
 
 
 def raters(ratings: RunRatings) -> str:
@@ -139,7 +155,7 @@ def raters(ratings: RunRatings) -> str:
     leads = {"answers": ratings["leading"]["single"], "pairs": ratings["leading"]["pair"]}
     if len(ratings["by_kind"]) > 1:
         found = " and ".join(f"on {what} what {PEOPLE[kind]} found" for what, kind in leads.items() if kind)
-        text += f" They are not pooled: this section says {found}."
+        text += f" They are not pooled: this section says {found}." if found else " They are not pooled."
     if "model" in leads.values():
         text += EVIDENCE
     if ratings["of_another_run"]:
@@ -158,7 +174,7 @@ def agreement(ratings: RunRatings, form: NumberFormat) -> str:
     ]
     if not said:
         return "Nothing was rated twice, so that how far raters agree is not known."
-    calibrated = ratings["agreement"]["sense"]["models_with_persons"]["items"]
+    calibrated = any(by_group["models_with_persons"]["items"] for by_group in ratings["agreement"].values())
     both = (
         " Where people and models rated the same, the last says how far a model can stand for a person."
         if calibrated
@@ -201,7 +217,7 @@ def validity(ratings: RunRatings, form: NumberFormat) -> str:
     best = max(clear, key=lambda name: abs(clear[name]["estimate"] - 0.5))
     turned = "" if clear[best]["estimate"] > 0.5 else ", so that less of it goes with sense"
     return (
-        f"{text} Of {len(scores)} scores, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
+        f"{text} Of the {len(clear)} of {len(scores)} scores whose interval lies beside one half, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
         f"{form.estimate(clear[best], signed=False)}{turned}; the best of several looks better than it is."
     ).strip()
 

@@ -128,9 +128,10 @@ GAINS = {
 GAINS_RATED = {
     "not rated": "No score here can tell whether an answer makes sense, and no ratings of single answers of this run are at hand.",
     "do not": "By the ratings most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
-    "do": "By the ratings at least half of the answers make sense; whether they would help anybody was not asked.",
+    "open": "The ratings leave open whether most of the tuned answers make sense, and with it what a higher score on them is worth.",
+    "do": "By the ratings more than half of the tuned answers make sense; whether they would help anybody was not asked.",
 }
-# Whether there are ratings of this run's answers: how answers are rated; what the tables hold.
+# Whether there are ratings of this run's answers: how answers are rated.
 RATING_RULES = {
     True: "So answers were rated. A rater sees the user's message and the answer alone, shuffled over policies and prompts, and neither "
     r"policy nor score. A \emph{sensible} reply answers this message and can be followed, may be plain or a little odd in its wording, but "
@@ -141,16 +142,25 @@ RATING_RULES = {
     r"The rules, and who rated, paid or not, are in \file{data/ratings/README.md}.",
     False: r"Raters can tell; the rules by which they rate are in \file{data/ratings/README.md}, and \stage{make rate} makes a page to rate on.",
 }
+# By what there are ratings of: what the tables hold.
 RATING_TABLES = {
-    True: r"\autoref{tab:ratings} has the policies, \autoref{tab:validity} and \autoref{fig:validity} have every score.",
-    False: r"\autoref{tab:ratings} would have the policies, \autoref{tab:validity} and \autoref{fig:validity} every score.",
+    "single": r"\autoref{tab:ratings} has the policies, \autoref{tab:validity} and \autoref{fig:validity} have every score.",
+    "pair": r"\autoref{tab:validity} has how every score orders the pairs; \autoref{tab:ratings} and \autoref{fig:validity} take ratings of single "
+    "answers.",
+    None: r"\autoref{tab:ratings} would have the policies, \autoref{tab:validity} and \autoref{fig:validity} every score.",
 }
 # What the audit by scores cannot see, by `rating_verdicts.sense_verdict`.
 UNSEEN = {
     "not rated": "Whether the answers make sense is beyond both scorers.",
     "do not": r"Neither scorer sees whether an answer makes sense, and by the ratings of \autoref{sec:sense} the answers do not, so that a higher score "
     "can be had without sense.",
+    "open": r"Whether an answer makes sense is beyond both scorers, and the ratings of \autoref{sec:sense} leave open whether most of the answers do.",
     "do": r"Whether an answer makes sense is beyond both scorers; \autoref{sec:sense} has the ratings.",
+}
+# How far tuning kept the sense, by whether single answers were rated.
+SENSE_KEPT = {
+    True: r"how far it did is what \autoref{tab:ratings} shows",
+    False: "how far it did cannot be told, as no ratings of single answers of this run are at hand",
 }
 # By `estimates.side` of the interval for a new training, and 0.
 NEW_TRAINING = {
