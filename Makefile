@@ -208,7 +208,8 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25 26 27"), in
 	@$(call alone,seeds) && $(call copy_tree,tmp/seeds) && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro \
 	  && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
-	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png
+	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png \
+	  && rm -f "$(CURDIR)/reports/seeds/ratings.json"  # ratings are of one training
 	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"
 	@echo "make reproduce now takes the spread between trainings from there"
 
