@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from gpro_empathy import entry_point, files, params, rewards
-from gpro_empathy.analysis import bootstrap
+from gpro_empathy.analysis import bootstrap, estimates
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading
-from gpro_empathy.stages import train_grpo
+from gpro_empathy.stages import rollout, train_grpo
 from gpro_empathy.training import rollouts
 
 HERE = Path(__file__).parent
@@ -61,15 +61,13 @@ def sampled(split: str) -> list[dict]:
     """Return scored responses of the warm-started policy, DRAWS to each prompt of the split."""
     policy, grpo_rewards, config = (params.load(one) for one in (params.Policy, params.Rewards, params.Rollout))
     config = config.model_copy(update={"samples_per_prompt": DRAWS, "batch_size": 24})
-    start = rewards.StartingPolicy(policy, train_grpo.POLICY, adapters.adapter_in(train_grpo.WARM_START))
-    model, audit = rollouts.load_scorers(
-        grpo_rewards, train_grpo.SCORER, Path("models/audit_scorer"), Path("reports/training/reference.json"), start
-    )
+    start = rewards.StartingPolicy(policy, rollout.POLICY, adapters.adapter_in(rollout.WARM_START))
+    model, audit = rollouts.load_scorers(grpo_rewards, rollout.SCORER, rollout.AUDIT_SCORER, rollout.REFERENCE, start)
     turns = rollouts.choose_prompts(dialogue.read_turns(train_grpo.PROMPTS / f"prompts_{split}.jsonl"), config)
     samples = rollouts.sample_policies(
-        rollouts.LocalPolicies(loading.load_base(policy, train_grpo.POLICY), config),
-        loading.load_tokenizer(train_grpo.POLICY),
-        {("warm_start", None): train_grpo.WARM_START},
+        rollouts.LocalPolicies(loading.load_base(policy, rollout.POLICY), config),
+        loading.load_tokenizer(rollout.POLICY),
+        {("warm_start", None): rollout.WARM_START},
         turns,
         config,
     )
@@ -91,29 +89,23 @@ def compared(rows: list[dict], kept: list[dict]) -> dict[str, dict[str, float]]:
 
     Its interval is None below FEWEST_STORIES stories.
     """
-    names = [name for name in MEASURED if name in kept[0]]
-    all_PM = np.array(
-        [
-            np.mean([[row[name] for name in names] for row in rows if row["prompt_id"] == one["prompt_id"]], axis=0)
-            for one in kept
-        ]
-    )
-    kept_PM = np.array([[float(row[name]) for name in names] for row in kept])
-    data = bootstrap.clusters(kept_PM - all_PM, np.array([row["story"] for row in kept]))
-    enough = len(data.counts) >= bootstrap.FEWEST_STORIES
-    if enough:
-        boot_RM = bootstrap.bootstrap_means(data, 10_000, np.random.default_rng(1))
-        low_M, high_M = bootstrap.bca_interval(data, boot_RM, 0.95)
-    return {
-        name: {
-            "one_draw": float(all_PM[:, m].mean()),
-            "best": float(kept_PM[:, m].mean()),
-            "difference": float(data.means[m]),
-            "low": float(low_M[m]) if enough else None,
-            "high": float(high_M[m]) if enough else None,
+    story_P = np.array([row["story"] for row in kept])
+    found = {}
+    for name in (name for name in MEASURED if name in kept[0]):
+        drawn: dict[str, list[float]] = {}
+        for row in rows:
+            drawn.setdefault(row["prompt_id"], []).append(row[name])
+        one_draw_P = np.array([np.mean(drawn[row["prompt_id"]]) for row in kept])
+        best_P = np.array([row[name] for row in kept], dtype=float)
+        difference = estimates.mean(best_P - one_draw_P, story_P, np.random.default_rng(1))
+        found[name] = {
+            "one_draw": float(one_draw_P.mean()),
+            "best": float(best_P.mean()),
+            "difference": difference["estimate"],
+            "low": difference["low"],
+            "high": difference["high"],
         }
-        for m, name in enumerate(names)
-    }
+    return found
 
 
 def report(found: dict) -> str:

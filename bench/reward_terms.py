@@ -19,7 +19,7 @@ from gpro_empathy.data import dialogue
 from gpro_empathy.labels import EMPATHY
 from gpro_empathy.policy import adapters
 from gpro_empathy.scorer import kinds
-from gpro_empathy.stages import train_grpo
+from gpro_empathy.stages import rollout, train_grpo
 
 READINGS = Path("data/ratings/validation/validation.csv")
 TURNS = Path("data/prepared/prompts_validation.jsonl")
@@ -63,7 +63,7 @@ def score(utterances: list[str], responses: list[response_format.Response]) -> d
         params.load(params.Policy), train_grpo.POLICY, adapters.adapter_in(train_grpo.WARM_START)
     )
     found = rewards.load(config, train_grpo.SCORER, start).raw(utterances, responses)
-    held_out = kinds.load(Path("models/audit_scorer"))
+    held_out = kinds.load(rollout.AUDIT_SCORER)
     answers = [response.answer for response in responses]
     found["held-out scorer"] = held_out.score(answers, [(text,) for text in utterances])[:, EMPATHY]
     found["fewer words"] = -np.array([len(answer.split()) for answer in answers], float)
