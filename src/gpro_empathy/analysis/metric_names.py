@@ -17,6 +17,7 @@ _KNOWN = {
     "intensity_agreement": ("stated intensity agrees", "", 2),
     "stock_phrase": ("stock phrase in the answer", "", 2),
     "likelihood_raw": ("likelihood under the starting policy", "nats", 2),
+    "polarity_match_raw": ("polarity match of answer and message", "", 2),
     "length_raw": ("term: short answers", "", 2),
     "overlap_raw": ("term: words other than the user's", "", 3),
     "repetition_raw": ("term: distinct bigrams", "", 3),
@@ -30,6 +31,7 @@ _SHORT = {
     "combined_batch": "combined, batch",
     "overlap": "overlap",
     "likelihood_raw": "likelihood",
+    "polarity_match_raw": "polarity match",
     "overlap_raw": "term: other words",
     "intensity_agreement": "intensity agrees",
 }
