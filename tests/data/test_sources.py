@@ -14,6 +14,9 @@ DEMONSTRATION = {
     "conversation": "0", "turn": 1, "concern": "the flood", "emotion": "fear", "intensity": 3,
     "approach": "Listen", "answer": "That sounds hard.",
 }  # fmt: skip
+MESSAGE = {"text": "We lost the barn too."} | {
+    key: value for key, value in DEMONSTRATION.items() if key not in ("conversation", "turn")
+}
 
 
 def write_turns(path, conversations, turns=2, article=lambda conversation: "NULL"):
@@ -202,15 +205,17 @@ def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_te
     texts = {turn.text for turn in train}
     rows = [json.loads(line) for line in (ROOT / "data/embedded/demonstrations.jsonl").read_text().splitlines()]
     keys = {turn.key for turn in train}
-    assert len(found) == sum(f"{row['conversation']}.{row['turn']}" in keys for row in rows)
+    messages = {row["text"] for row in rows if "text" in row}
+    of_turns = [f"{row['conversation']}.{row['turn']}" for row in rows if "text" not in row]
+    assert len(found) == sum(key in keys for key in of_turns) + len(messages)
     assert 0 < len(found) < len(rows)
-    assert {row["utterance"] for row in found} <= texts
+    assert {row["utterance"] for row in found} <= texts | messages
     story = {turn.key: turn.story for turns in parts.values() for turn in turns}
-    shown = {story[f"{row['conversation']}.{row['turn']}"] for row in rows}
+    shown = {story[key] for key in of_turns}
     assert not shown & stories(parts)["test"]
     assert len(found) + len(prepared["validation"]) == len(rows)
     # The comment of warm_start.demonstrations says how many there are.
-    assert f"training stories, {len(found):,} of the embedded corpus)" in (ROOT / "params.yaml").read_text()
+    assert f"# story, {len(found):,} of the embedded corpus)" in (ROOT / "params.yaml").read_text()
 
 
 def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(settings):
@@ -231,6 +236,36 @@ def test_other_sources_may_use_every_demonstration(embedded):
     assert found["response"].endswith("<answer>\nThat sounds hard.\n</answer>")
     assert prepared["validation"] == []
     assert sources.load_demonstrations(embedded, none) == none
+
+
+def test_a_demonstration_of_a_message_of_its_own_trains_in_every_split_and_never_validates(embedded):
+    path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
+    path.write_text(json.dumps(DEMONSTRATION) + "\n" + json.dumps(MESSAGE) + "\n")
+    (turn,) = [t for turns in sources.load(embedded).values() for t in turns if t.key == "0.1"]
+    for name, texts in (
+        ("train", {"train": [turn.text, MESSAGE["text"]], "validation": []}),
+        ("validation", {"train": [MESSAGE["text"]], "validation": [turn.text]}),
+    ):
+        splits = {"train": [], "validation": [], name: [turn]}
+        prepared = sources.load_demonstrations(embedded, splits)
+        assert {part: [row["utterance"] for row in rows] for part, rows in prepared.items()} == texts
+    hub = embedded.model_copy(update={"source": "hub"})
+    assert len(sources.load_demonstrations(hub, splits)["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{}, {}], r"line 2: this text"),
+        ([{"turn": 1}], r"line 1: keys turn"),
+        ([{"intensity": 9}], r"line 1: not in the response format"),
+    ],
+)
+def test_refuses_a_malformed_demonstration_of_a_message_with_its_line(embedded, rows, message):
+    path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
+    path.write_text("".join(json.dumps(MESSAGE | row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=message):
+        sources.load_demonstrations(embedded, {"train": [], "validation": []})
 
 
 @pytest.mark.parametrize(
