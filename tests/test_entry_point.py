@@ -229,7 +229,8 @@ def test_out_of_memory_in_a_step_names_the_step_leaves_no_partial_output_and_a_r
     monkeypatch,
     capsys,
 ):
-    from gpro_empathy.training import grpo_run, packed_logprobs
+    from gpro_empathy.policy import packed_logprobs
+    from gpro_empathy.training import grpo_run
 
     whole = grpo_run.train(make_run(steps=3), tmp_path / "other", [])
     inner, calls = packed_logprobs.log_probabilities, 0

@@ -76,7 +76,9 @@ class PolarityMatch:
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
         contexts = [(utterance,) for utterance in utterances]
         answer_B = self.scorer.score([response.answer for response in responses], contexts)[:, POLARITY]
-        message_B = self.scorer.score(list(utterances), [()] * len(utterances))[:, POLARITY]
+        messages = list(dict.fromkeys(utterances))  # a message once, however many answers it has
+        polarity = dict(zip(messages, self.scorer.score(messages, [()] * len(messages))[:, POLARITY], strict=True))
+        message_B = np.array([polarity[utterance] for utterance in utterances])
         return 1.0 - np.clip(np.abs(answer_B - message_B) / 2, 0.0, 1.0)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
 
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
@@ -84,6 +85,19 @@ def test_penalty_is_chosen_over_stories_so_that_words_of_a_story_do_not_count():
     within = [replace(turn, story=turn.conversation) for turn in turns]
     assert trained(turns)[1]["training"]["penalties"]["empathy"] == max(lexical_fitting.PENALTIES)
     assert trained(within)[1]["training"]["penalties"]["empathy"] == min(lexical_fitting.PENALTIES)
+
+
+def test_penalty_of_a_label_is_chosen_over_the_stories_that_know_it():
+    """Stories that a cross-validation over all of them would leave out together know it alone."""
+    turns = planted()
+    stories = np.array([turn.story for turn in turns])
+    _, left = next(GroupKFold(lexical_fitting.FOLDS).split(stories, groups=stories))
+    known = set(stories[left])
+    assert len(known) > 1
+    turns = [turn if turn.story in known else replace(turn, emotion=None) for turn in turns]
+    penalties = trained(turns)[1]["training"]["penalties"]
+    assert penalties["emotion"] == max(lexical_fitting.PENALTIES)  # noise
+    assert penalties["empathy"] == min(lexical_fitting.PENALTIES)
 
 
 def test_training_twice_gives_equal_scores(scorer):

@@ -52,8 +52,8 @@ def stage(folder, kill):
         os.dup2(printed.fileno(), 2)
     import torch
 
+    from gpro_empathy.policy import packed_logprobs
     from gpro_empathy.stages import train_grpo
-    from gpro_empathy.training import packed_logprobs
 
     torch.set_num_threads(1)
     inner = packed_logprobs.log_probabilities

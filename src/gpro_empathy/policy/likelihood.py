@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpro_empathy import params, response_format
-from gpro_empathy.policy import adapters, loading
+from gpro_empathy.policy import adapters, loading, packed_logprobs
 from gpro_empathy.response_format import Response
 
 # Responses in one forward pass, and so behind one run of the system prompt: bounds memory.
@@ -53,24 +52,18 @@ class Likelihood:
         return encoded["input_ids"], (inside[0], inside[-1] + 1)
 
     def _means(self, prompts: list[list[int]], parts: list[tuple[list[int], tuple[int, int]]]) -> np.ndarray:
-        """Return the means of responses, padded on the right, where no token sees the padding."""
-        device, shared = self.model.device, response_format.shared_prefix(prompts)
-        rows = [prompt[shared:] + ids[:end] for prompt, (ids, (_, end)) in zip(prompts, parts, strict=True)]
-        ids_BT = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
-        cache = DynamicCache()
-        if shared:
-            prefix_1T = torch.tensor([prompts[0][:shared]], device=device)
-            self.model.base_model(input_ids=prefix_1T, past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(len(rows))
-        hidden_BTH = self.model.base_model(input_ids=ids_BT, past_key_values=cache, use_cache=True).last_hidden_state
-        answer_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        for row, (prompt, (_, (start, end))) in enumerate(zip(prompts, parts, strict=True)):
-            answer_BT[row, len(prompt) - shared + start : len(prompt) - shared + end] = True
-        row_M, column_M = answer_BT.nonzero(as_tuple=True)
-        logits_MV = self.model.get_output_embeddings()(hidden_BTH[row_M, column_M - 1]).float()
-        logps_M = logits_MV.gather(1, ids_BT[row_M, column_M][:, None]).squeeze(1) - logits_MV.logsumexp(1)
-        sum_B = torch.zeros(len(rows), dtype=torch.float64, device=device).index_add(0, row_M, logps_M.double())
-        return (sum_B / answer_BT.sum(1)).cpu().numpy()
+        """Return the means of responses, run as one sequence behind what their prompts share."""
+        shared = response_format.shared_prefix(prompts)
+        packing = packed_logprobs.pack(
+            [prompt[:shared] for prompt in prompts],
+            [prompt[shared:] + ids[:end] for prompt, (ids, (_, end)) in zip(prompts, parts, strict=True)],
+            starts=[len(prompt) - shared + start for prompt, (_, (start, _)) in zip(prompts, parts, strict=True)],
+        )
+        logits_MV = packed_logprobs.logits(self.model, packing).float()
+        target_M = packing.target_M.to(logits_MV.device)
+        logps_M = logits_MV.gather(1, target_M[:, None]).squeeze(1) - logits_MV.logsumexp(1)
+        row_M = packing.row_M.numpy()
+        return np.bincount(row_M, logps_M.double().cpu().numpy()) / np.bincount(row_M)
 
 
 def load(config: params.Policy, folder: Path, adapter: Path | None) -> Likelihood:

@@ -59,23 +59,25 @@ def train(turns: Sequence[Turn], progress: Callable[[str], None] = print) -> tup
 def _errors(texts: Sequence[str], targets_B3: np.ndarray, stories_B: np.ndarray) -> np.ndarray:
     """Return the summed squared error of each penalty on stories left out, shape (P, 3).
 
-    Terms and their weights are learned anew without the stories that are left out.
+    The stories are those that know the label, so that a label of few stories is left out of some
+    and learned from others. Terms and their weights are learned anew without what is left out.
     """
     errors_P3 = np.zeros((len(PENALTIES), len(LABELS)))
-    count = min(FOLDS, len(set(stories_B)))
-    if count < 2:
-        return errors_P3
-    for kept, left in GroupKFold(count).split(texts, groups=stories_B):
-        features = Features.learn([texts[i] for i in kept])
-        kept_BN, left_BN = (features.of([texts[i] for i in rows]) for rows in (kept, left))
-        for label in range(len(LABELS)):
-            target_B, wanted_B = targets_B3[kept, label], targets_B3[left, label]
-            known_B, asked_B = ~np.isnan(target_B), ~np.isnan(wanted_B)
-            if not (known_B.any() and asked_B.any()):
-                continue
-            for row, penalty in enumerate(PENALTIES):
-                model = _ridge(penalty).fit(kept_BN[known_B], target_B[known_B])
-                errors_P3[row, label] += ((model.predict(left_BN[asked_B]) - wanted_B[asked_B]) ** 2).sum()
+    known_B3 = ~np.isnan(targets_B3)
+    for known_B in np.unique(known_B3, axis=1).T:
+        same_labels = [label for label in range(len(LABELS)) if (known_B3[:, label] == known_B).all()]
+        rows = np.flatnonzero(known_B)
+        count = min(FOLDS, len(set(stories_B[rows])))
+        if count < 2:
+            continue
+        for kept, left in GroupKFold(count).split(rows, groups=stories_B[rows]):
+            features = Features.learn([texts[i] for i in rows[kept]])
+            kept_BN, left_BN = (features.of([texts[i] for i in part]) for part in (rows[kept], rows[left]))
+            for label in same_labels:
+                wanted_B = targets_B3[rows[left], label]
+                for row, penalty in enumerate(PENALTIES):
+                    model = _ridge(penalty).fit(kept_BN, targets_B3[rows[kept], label])
+                    errors_P3[row, label] += ((model.predict(left_BN) - wanted_B) ** 2).sum()
     return errors_P3
 
 

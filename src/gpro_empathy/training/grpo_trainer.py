@@ -18,10 +18,9 @@ from trl.trainer.utils import split_tensor_dict
 
 from gpro_empathy import distributed, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading
+from gpro_empathy.policy import loading, packed_logprobs
 from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.policy.sampling import Sampling
-from gpro_empathy.training import packed_logprobs
 
 
 def trl_config(

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gpro_empathy import model_card, params
 from gpro_empathy import response_format as chat
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import loading
-from gpro_empathy.training import packed_logprobs
+from gpro_empathy.policy import loading, packed_logprobs
 
 # Demonstrations in one forward pass: bounds memory, changes no number.
 EXAMPLES_PER_FORWARD = 8

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from gpro_empathy.training.packed_attention import packed_attention
+from gpro_empathy.policy.packed_attention import packed_attention
 
 HEADS, GROUPS, WIDTH = 6, 2, 4
 

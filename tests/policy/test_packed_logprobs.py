@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpro_empathy.training import packed_logprobs
+from gpro_empathy.policy import packed_logprobs
 
 # Two groups of unequal sizes and lengths, not in order; one completion is empty.
 PROMPTS = [[5, 6, 7], [9, 8], [5, 6, 7], [9, 8], [5, 6, 7]]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from trl.trainer.utils import selective_log_softmax_and_entropy
 
-from gpro_empathy.training.packed_attention import ATTENTION
+from gpro_empathy.policy.packed_attention import ATTENTION
 
 
 @dataclass(frozen=True)
