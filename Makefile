@@ -129,7 +129,7 @@ bench: .venv/ready  ## Time a GRPO step beside TRL's stock trainer, in 15 minute
 	@$(BIN)/python bench/grpo_step.py $(ARGS)
 
 .PHONY: warm-start
-warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it in data/embedded/warm_start, about 20 minutes on two cores
+warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it in data/embedded/warm_start, about 40 minutes on two cores
 	@$(BIN)/dvc repro prepare
 	@$(BIN)/python -m gpro_empathy.tools.keep_warm_start
 

@@ -236,8 +236,8 @@ def quantisation(policy: params.Policy, settings: Mapping) -> str:
 # By the guidelines of the corpus, whose demonstrations every source uses. The readings behind it
 # are in docs/experiments.md.
 PLAIN = (
-    "The demonstrations take up the feeling or the point of a turn, in common words, and go no further: shown replies that "
-    "comment on what a turn tells, a policy of this size learns to comment wrongly."
+    "The demonstrations take up the feeling or the point of a message in common words, copy next to nothing of it, and answer "
+    "like messages alike: shown replies that comment on what a message tells, a policy of this size learns to comment wrongly."
 )
 
 
