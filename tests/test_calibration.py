@@ -68,12 +68,12 @@ def test_statistics_are_the_mean_and_the_population_sd(raw):
 @pytest.mark.parametrize(
     ("raw", "changes", "message"),
     [
-        ([1.0, float("nan")], {}, "raw scores must be finite, got nan at index 1"),
-        ([float("inf")], {}, "raw scores must be finite, got inf at index 0"),
-        ([1.0], {"sd": -0.1}, r"need a finite mean and sd >= 0, got 0\.0 and -0\.1"),
-        ([1.0], {"mean": float("nan")}, "need a finite mean and sd >= 0, got nan"),
-        ([1.0], {"temperature": 0.0}, r"need temperature > 0, got 0\.0"),
-        ([1.0], {"temperature": float("nan")}, "need temperature > 0, got nan"),
+        ([1.0, float("nan")], {}, r"\bnan\b.*\b1\b"),
+        ([float("inf")], {}, r"\binf\b.*\b0\b"),
+        ([1.0], {"sd": -0.1}, r"\bsd\b.*-0\.1"),
+        ([1.0], {"mean": float("nan")}, r"\bmean\b.*\bnan\b"),
+        ([1.0], {"temperature": 0.0}, r"\btemperature\b.*\b0\.0"),
+        ([1.0], {"temperature": float("nan")}, r"\btemperature\b.*\bnan\b"),
     ],
 )
 def test_refuses_what_is_not_finite_or_out_of_range(raw, changes, message):
@@ -82,7 +82,7 @@ def test_refuses_what_is_not_finite_or_out_of_range(raw, changes, message):
 
 
 def test_refuses_statistics_of_nothing():
-    with pytest.raises(ValueError, match="need at least one score"):
+    with pytest.raises(ValueError, match="at least one"):
         calibration.batch_statistics(np.array([]))
 
 
@@ -140,7 +140,7 @@ def test_scores_without_spread_have_no_advantage(aggregation, scale_rewards):
 
 
 def test_refuses_unknown_ways_to_make_advantages():
-    with pytest.raises(ValueError, match="unknown aggregation 'sum'"):
+    with pytest.raises(ValueError, match=r"aggregation.*'sum'"):
         advantages({"x": np.zeros(4)}, {"x": 1.0}, "sum")
-    with pytest.raises(ValueError, match="unknown scale_rewards 'sd'"):
+    with pytest.raises(ValueError, match=r"scale_rewards.*'sd'"):
         advantages({"x": np.zeros(4)}, {"x": 1.0}, scale_rewards="sd")

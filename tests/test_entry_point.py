@@ -212,7 +212,7 @@ def test_an_engine_that_is_not_installed_is_one_line():
 def test_an_error_of_our_own_code_that_an_engine_called_keeps_its_traceback():
     own = engine("gpro_empathy.rewards", "def score():\n    raise ValueError('reward term empathy gave nan')\n")
     unsloth = engine("unsloth.trainer", "def step(function):\n    function()\n")
-    with pytest.raises(ValueError, match="gave nan"):
+    with pytest.raises(ValueError, match=r"\bnan\b"):
         entry_point.run_stage(lambda: unsloth.step(own.score), "train_grpo")
 
 

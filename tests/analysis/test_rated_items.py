@@ -27,7 +27,7 @@ def test_without_a_warm_start_the_base_is_rated():
 
 @pytest.mark.parametrize(("rows", "found"), [([], "no policy"), ([row()], "tuned"), ([row("base")], "base")])
 def test_refuses_rollouts_that_compare_nothing(rows, found):
-    with pytest.raises(ValueError, match=f"the rollouts hold responses of {found}, and it takes the tuned policy"):
+    with pytest.raises(ValueError, match=rf"{found}\b.*\btuned"):
         rated_items.items(rows)
 
 

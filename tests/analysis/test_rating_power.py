@@ -51,13 +51,13 @@ def test_few_pairs_show_nothing_even_if_all_are_won():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"win_rate": 0.5}, "not one half, got 0.5"),
-        ({"win_rate": 1.2}, r"in \[0, 1\] that is not one half, got 1.2"),
-        ({"win_rate": 0.9, "ties": 0.5}, "0.9 is not to be had with 0.5 of the pairs tied"),
-        ({"win_rate": 0.6, "ties": 1.0}, r"share of ties in \[0, 1\), got 1.0"),
-        ({"win_rate": 0.6, "design_effect": 0.0}, "design effect above 0, got 0.0"),
-        ({"win_rate": 0.6, "power": 1.0}, r"need a power in \(0, 1\), got 1.0"),
-        ({"win_rate": 0.6, "confidence": 95}, r"need a confidence in \(0, 1\), got 95"),
+        ({"win_rate": 0.5}, r"one half\b.*\b0\.5"),
+        ({"win_rate": 1.2}, r"\[0, 1\].*\b1\.2"),
+        ({"win_rate": 0.9, "ties": 0.5}, r"\b0\.9\b.*\b0\.5\b.*\btied"),
+        ({"win_rate": 0.6, "ties": 1.0}, r"\bties\b.*\b1\.0"),
+        ({"win_rate": 0.6, "design_effect": 0.0}, r"design effect\b.*\b0\.0"),
+        ({"win_rate": 0.6, "power": 1.0}, r"\bpower\b.*\b1\.0"),
+        ({"win_rate": 0.6, "confidence": 95}, r"\bconfidence\b.*\b95"),
     ],
 )
 def test_refuses_what_is_out_of_range(arguments, message):

@@ -198,5 +198,5 @@ def test_an_answer_that_several_responses_gave_has_their_mean_score():
 
 
 def test_a_missing_metric_is_named():
-    with pytest.raises(ValueError, match="column 'likes' is missing"):
+    with pytest.raises(ValueError, match="'likes'"):
         ratings_of_run.summary({}, rows(), ["likes"], 0.95, 200, np.random.default_rng(1))

@@ -89,14 +89,12 @@ def _run_with_a_gpu(monkeypatch, here, main, *arguments):
 def test_a_profile_that_does_not_fit_the_gpu_is_refused_before_the_rehearsal(with_a_gpu, tmp_path):
     laid_out = plan.lay_out("llama-3.1-8b", tmp_path, reduced=False)
     machine_check.check(laid_out, with_a_gpu, 0.3)
-    with pytest.raises(UserError, match=r"the GPU has 8 GiB, 17\.9 are needed for training"):
+    with pytest.raises(UserError, match=r"\b8 GiB\b.*\b17\.9\b.*training"):
         machine_check.check(laid_out, with_a_gpu, 0.1)
 
 
 def test_a_profile_of_several_processes_is_refused_on_gpus_before_the_build(with_a_gpu, monkeypatch):
-    with pytest.raises(
-        UserError, match=r"train_grpo\.launcher is fsdp and train_grpo\.vllm_mode is server, .*such as ll"
-    ):
+    with pytest.raises(UserError, match=r"train_grpo\.launcher\b.*\bfsdp\b.*train_grpo\.vllm_mode\b.*\bserver\b"):
         _run_with_a_gpu(monkeypatch, with_a_gpu, rehearse.main, "llama-3.1-70b")
     with pytest.raises(UserError, match=r"begun: .*build"):
         _run_with_a_gpu(monkeypatch, with_a_gpu, rehearse.main, "llama-3.1-8b")
@@ -120,7 +118,7 @@ def test_packages_of_the_engines_that_are_missing_are_named_with_what_needs_them
         "run `rm -rf .venv && make setup`"
     )
     monkeypatch.setattr(machine_check, "find_spec", lambda name: None if name == "unsloth" else name)
-    with pytest.raises(UserError, match=r"^packages are missing: unsloth \(for policy\.backend unsloth\); run"):
+    with pytest.raises(UserError, match=r"\bmissing: unsloth\b.*policy\.backend"):
         machine_check.check(laid_out, with_a_gpu, 1.0)
 
 
@@ -140,16 +138,14 @@ def test_a_temporary_folder_without_room_for_the_models_is_refused(with_a_gpu, t
     _disk(monkeypatch, 18.8)
     machine_check.check(laid_out, with_a_gpu, 1.0)
     _disk(monkeypatch, 18.7)
-    with pytest.raises(
-        UserError, match=rf"18\.7 GiB are free in {tmp_path.parent}, the rehearsal needs 18\.7; .*TMPDIR"
-    ):
+    with pytest.raises(UserError, match=rf"18\.7 GiB\b.*{tmp_path.parent}\b.*\b18\.7\b.*TMPDIR"):
         machine_check.check(laid_out, with_a_gpu, 1.0)
 
 
 def test_the_comparison_of_steps_checks_the_machine_for_what_runs_the_profile_on_it(with_a_gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(machine_check, "find_spec", lambda name: None)
     for only in ("abcd", "b"):
-        with pytest.raises(UserError, match="packages are missing: unsloth"):
+        with pytest.raises(UserError, match="missing: unsloth"):
             _run_with_a_gpu(monkeypatch, with_a_gpu, gpu_step.main, "--only", only, "--output", str(tmp_path))
     with pytest.raises(UserError, match=r"begun: .*build"):
         _run_with_a_gpu(monkeypatch, with_a_gpu, gpu_step.main, "--only", "cd", "--output", str(tmp_path))
@@ -157,7 +153,7 @@ def test_the_comparison_of_steps_checks_the_machine_for_what_runs_the_profile_on
 
 @pytest.mark.parametrize("card", [-3.0, 0.0, float("nan")])
 def test_a_card_of_no_size_is_refused_by_its_name(with_a_gpu, card):
-    with pytest.raises(UserError, match=rf"^--card {card:g}: .* give a number above 0"):
+    with pytest.raises(UserError, match=rf"^--card {card:g}: .*\b0\b"):
         rehearse.part_of_gpu(card, with_a_gpu)
     assert rehearse.part_of_gpu(20.0, with_a_gpu) == 0.25
 
@@ -172,11 +168,9 @@ def test_a_task_that_the_kernel_killed_is_told_as_such(settings, tmp_path):
         process = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=status)
         return SimpleNamespace(Process=lambda **_: process)
 
-    with pytest.raises(
-        UserError, match=r"train was killed \(exit status -9\), most likely because .* memory ran out; "
-    ):
+    with pytest.raises(UserError, match=r"\btrain\b.*-9\b.*memory"):
         laid_out._in_child(ended(-9), "train")
-    with pytest.raises(UserError, match=r"train failed \(exit status 1\); its message stands above"):
+    with pytest.raises(UserError, match=r"\btrain\b.*\bexit status 1\b"):
         laid_out._in_child(ended(1), "train")
 
 
@@ -191,9 +185,7 @@ def test_a_task_that_runs_out_of_memory_says_so_in_one_line(name, error, whose, 
 
     monkeypatch.setitem(tasks.TASKS, name, out_of_memory)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        SystemExit, match=rf"^error: the {whose} memory ran out \(.*\); close other programs and try again$"
-    ):
+    with pytest.raises(SystemExit, match=rf"^error: .*\b{whose} memory\b.*close other programs"):
         tasks.task(name, (), tmp_path)
 
 
@@ -211,9 +203,7 @@ def test_reduced_size_needs_no_gpu_and_leaves_the_profile_as_it_was(values, tmp_
 
 def test_a_model_whose_architecture_is_not_kept_is_refused_with_those_that_are(settings, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(
-        UserError, match=r"policy\.model 'smollm2-135m-instruct': .* There are .*Llama-3\.1-8B-Instruct"
-    ):
+    with pytest.raises(UserError, match=r"policy\.model 'smollm2-135m-instruct': .*Llama-3\.1-8B-Instruct"):
         plan.architectures(settings)
 
 
@@ -252,7 +242,7 @@ def test_prompts_have_exactly_the_length_that_is_asked_for(tokenizer):
 
 
 def test_a_limit_below_the_system_prompt_is_refused(tokenizer):
-    with pytest.raises(UserError, match=r"policy\.max_prompt_tokens is 20, and the prompt without a message has"):
+    with pytest.raises(UserError, match=r"policy\.max_prompt_tokens\b.*\b20\b"):
         models.longest_turns(tokenizer, 1, 20)
 
 
@@ -284,7 +274,7 @@ def test_adapter_read_back_gives_the_log_probabilities_that_were_trained(trained
 def test_adapter_that_is_not_what_was_trained_is_told(trained, tiny_policy, policy_folder):
     other = loading.add_lora(loading.load_base(tiny_policy, policy_folder), tiny_policy, None)
     adapters.save(other, Path("models/tuned/seed-1"))
-    with pytest.raises(UserError, match="it is not what was trained"):
+    with pytest.raises(UserError, match="not what was trained"):
         tasks.reload()
 
 
@@ -338,17 +328,17 @@ def test_what_was_measured_is_kept_when_a_later_task_fails(settings, tmp_path, m
 
     def run(self, name):
         if name == "rollout":
-            raise UserError("rehearsal: rollout failed")
+            raise UserError("rollout failed")
         return {name: {"seconds": 5.0, "peak_gib": 3.0}}
 
     monkeypatch.setattr(plan.Plan, "run", run)
     monkeypatch.setattr(rehearse, "_computed", lambda profile: ["a sum"])
     found = rehearse.measure(laid_out, machine.inspect())
-    assert found["failed"] == {"rollout": "rehearsal: rollout failed"}
+    assert found["failed"] == {"rollout": "rollout failed"}
     assert found["seconds_per_step"]["step"] == 1.0
     assert found["real_lengths"] is None
     assert found["peak_memory_gib"] == {"scorer": 3.0, "train": 3.0}
-    with pytest.raises(UserError, match="rehearsal: rollout failed"):
+    with pytest.raises(UserError, match="rollout failed"):
         rehearse.report(found | {"gpu": None})
 
 
@@ -422,7 +412,7 @@ def test_new_reports_are_put_into_the_page(tmp_path):
     assert page.read_text() == f"before\n{gpu_table.block(tmp_path)}\nafter\n"
     assert "NVIDIA H200" in page.read_text()
     page.write_text("no place for it")
-    with pytest.raises(UserError, match=r"measurements\.md: the lines .* are missing"):
+    with pytest.raises(UserError, match=r"measurements\.md: "):
         gpu_table.update(page, tmp_path)
 
 
@@ -459,7 +449,7 @@ def test_rehearsal_without_a_gpu_runs_every_stage_and_says_first_and_last_that_i
 @pytest.mark.slow
 def test_a_task_that_fails_stops_the_rehearsal_and_names_it(settings, tmp_path):
     laid_out = plan.Plan("some", settings, settings, {}, tmp_path, reduced=True)
-    with pytest.raises(UserError, match="rehearsal: train failed"):
+    with pytest.raises(UserError, match="train failed"):
         laid_out.run("train")
 
 

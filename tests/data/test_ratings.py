@@ -70,21 +70,21 @@ def test_refuses_what_no_column_holds_and_says_where(tmp_path, row, column, valu
 def test_refuses_a_line_that_ends_in_the_middle(tmp_path):
     path = write(tmp_path, SINGLE)
     path.write_text(path.read_text() + "Ann,person,single")
-    with pytest.raises(UserError, match=r"line 3: 3 fields where the header has 8"):
+    with pytest.raises(UserError, match=r"line 3: .*\b3\b.*\b8\b"):
         ratings.read(path)
 
 
 def test_refuses_a_table_without_a_column(tmp_path):
     path = tmp_path / "ann.csv"
     path.write_text("rater,kind\nAnn,person\n")
-    with pytest.raises(UserError, match="column 'form' is missing"):
+    with pytest.raises(UserError, match="'form'"):
         ratings.read(path)
 
 
 def test_refuses_a_table_of_json_in_one_line(tmp_path):
     path = tmp_path / "ann.csv"
     path.write_text(json.dumps(SINGLE) + "\n")
-    with pytest.raises(UserError, match=r"ann\.csv: is JSON, where a CSV table is read") as refused:
+    with pytest.raises(UserError, match=r"ann\.csv: .*JSON.*CSV") as refused:
         ratings.read(path)
     assert "\n" not in str(refused.value)
 
@@ -92,14 +92,14 @@ def test_refuses_a_table_of_json_in_one_line(tmp_path):
 def test_a_name_in_capitals_is_the_same_rater(tmp_path):
     write(tmp_path, SINGLE)
     write(tmp_path, SINGLE | {"rater": "ANN"}, name="later.csv")
-    with pytest.raises(UserError, match=r"later\.csv, line 2: 'ANN' rated the same before, in .*ann\.csv, line 2"):
+    with pytest.raises(UserError, match=r"later\.csv, line 2: 'ANN'.*\bann\.csv, line 2"):
         ratings.read_folder(tmp_path)
 
 
 def test_the_same_rater_counts_once_whichever_side_and_file(tmp_path):
     write(tmp_path, PAIR)
     write(tmp_path, PAIR | {"left": OTHER, "right": HASH}, name="later.csv")
-    with pytest.raises(UserError, match=r"later\.csv, line 2: 'Ann' rated the same before, in .*ann\.csv, line 2"):
+    with pytest.raises(UserError, match=r"later\.csv, line 2: 'Ann'.*\bann\.csv, line 2"):
         ratings.read_folder(tmp_path)
 
 

@@ -170,36 +170,36 @@ def test_words_for_a_missing_label_are_understood(tmp_path, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"turns\.csv: the file is empty"),
-        ("id,text\n1,a\n", r"no column conversation_id, turn_id; the columns are id, text"),
-        ("id,words\n1,a\n", r"no column text; the columns are id, words"),
-        (f"{TEST}\n", r"turns\.csv: no rows after the header"),
-        (f"{TEST}\n0,1,5,0,7\n", r"line 2: 5 fields where the header has 6"),
-        (f"{TEST}\n0,1,5,0,7,a\n0,1,5,1,7,a,b\n", r"line 3: 7 fields where the header has 6"),
-        (f"{TEST}\n0,1,5,0,7,  \n", r"line 2: column text is empty"),
-        (f"{TEST}\n0,1,5,0,7,\u200b\n", r"line 2: column text is empty"),
-        (f"{TEST}\n0,1,5,one,7,a\n", r"line 2: column turn_id must be a whole number, got 'one'"),
-        (f"{TEST}\n0,1,5,-1,7,a\n", r"line 2: column turn_id must be a whole number, got '-1'"),
-        (f"{TEST}\n0,1,5,1.0,7,a\n", r"line 2: column turn_id must be a whole number, got '1\.0'"),
-        (f"{TEST}\n0,1,,0,7,a\n", r"line 2: column conversation_id is empty"),
-        (f'{TEST}\n0,1,5,0,7,"a" b\n', r"line 2: .*quotes inside a text must be written as"),
-        (f'{TEST}\n0,1,5,0,7,"a "quoted" word"\n', r"line 2: .*quotes inside a text must be written as"),
-        (f'{TEST}\n0,1,5,0,7,a\n0,1,5,1,7,"never closed\nb\nc\n', r"row that begins in line 3: .*quotes inside a text"),
-        (f'{TEST}\n0,1,5,0,7,"\n\n"\n', r"line 2: column text is empty"),
-        (f"{TEST}\n0,1,5,{'9' * 5000},7,a\n", r"line 2: column turn_id must be a whole number, got '9{60}'$"),
-        (f"{TEST}\n0,1,5,\u0661,7,a\n", r"line 2: column turn_id must be a whole number"),
-        (f'{TEST}\n0,1,"5\n6",0,7,a\n1,1,"5\n6",0,7,b\n', r"conversation and turn '5\\n6\.0' stand in more than one row"),
-        (f"{TRAIN},Empathy\n", r"column 'Empathy' stands in the header more than once"),
-        (f"{TRAIN}\n{TRAIN_ROWS}".replace("Empathy", "empathy"), r"turns\.csv: no column Empathy; the columns are id, "),
-        ("id,te\0xt\n1,a\n", r"no column text; the columns are id, 'te\\x00xt'$"),
-        (f'{TEST}\n0,1,5,0,7,"ends in \\', r"line \d: .*quotes inside a text must be written as"),
-        (f"{TRAIN}\n0,1,1,0,x,a,p,q,5.1,1,1,1\n", r"line 2: column Emotion must be between 0 and 5, got '5\.1'"),
-        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,-0.1,1,1\n", r"column EmotionalPolarity must be between 0 and 3, got '-0\.1'"),
-        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,1,inf,1\n", r"column Empathy must be between 0 and 5, got 'inf'"),
-        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,1,high,1\n", r"column Empathy must be a number or NULL, got 'high'"),
-        (f'{TRAIN}\n0,1,1,0,x,"two\nlines",p,q,1,1,1,1\n1,1,1,1,x,a,p,q,9,1,1,1\n', r"line 4: column Emotion"),
-        (f"{TEST}\n0,1,5,0,7,a\n1,1,5,0,7,b\n", r"turns\.csv: conversation and turn 5\.0 stand in more than one row"),
-        (f"{TEST}\n0,1,5,0,7,caf".encode() + b"\xe9\n", r"turns\.csv, line 2, byte 14: 0xe9 is not UTF-8"),
+        ("", r"turns\.csv: .*empty"),
+        ("id,text\n1,a\n", r"conversation_id, turn_id\b.*\bid, text"),
+        ("id,words\n1,a\n", r"\btext\b.*\bid, words"),
+        (f"{TEST}\n", r"turns\.csv: .*rows"),
+        (f"{TEST}\n0,1,5,0,7\n", r"line 2: .*\b5\b.*\b6\b"),
+        (f"{TEST}\n0,1,5,0,7,a\n0,1,5,1,7,a,b\n", r"line 3: .*\b7\b.*\b6\b"),
+        (f"{TEST}\n0,1,5,0,7,  \n", r"line 2: .*\btext\b.*empty"),
+        (f"{TEST}\n0,1,5,0,7,\u200b\n", r"line 2: .*\btext\b.*empty"),
+        (f"{TEST}\n0,1,5,one,7,a\n", r"line 2: .*\bturn_id\b.*'one'"),
+        (f"{TEST}\n0,1,5,-1,7,a\n", r"line 2: .*\bturn_id\b.*'-1'"),
+        (f"{TEST}\n0,1,5,1.0,7,a\n", r"line 2: .*\bturn_id\b.*'1\.0'"),
+        (f"{TEST}\n0,1,,0,7,a\n", r"line 2: .*\bconversation_id\b.*empty"),
+        (f'{TEST}\n0,1,5,0,7,"a" b\n', r"line 2: .*quotes"),
+        (f'{TEST}\n0,1,5,0,7,"a "quoted" word"\n', r"line 2: .*quotes"),
+        (f'{TEST}\n0,1,5,0,7,a\n0,1,5,1,7,"never closed\nb\nc\n', r"line 3: .*quotes"),
+        (f'{TEST}\n0,1,5,0,7,"\n\n"\n', r"line 2: .*\btext\b.*empty"),
+        (f"{TEST}\n0,1,5,{'9' * 5000},7,a\n", r"line 2: .*\bturn_id\b.*'9{60}'$"),
+        (f"{TEST}\n0,1,5,\u0661,7,a\n", r"line 2: .*\bturn_id\b"),
+        (f'{TEST}\n0,1,"5\n6",0,7,a\n1,1,"5\n6",0,7,b\n', r"turns\.csv: .*'5\\n6\.0'"),
+        (f"{TRAIN},Empathy\n", r"'Empathy'.*header"),
+        (f"{TRAIN}\n{TRAIN_ROWS}".replace("Empathy", "empathy"), r"turns\.csv: .*\bEmpathy\b.*\bid, .*\bempathy\b"),
+        ("id,te\0xt\n1,a\n", r"\btext\b.*\bid, 'te\\x00xt'$"),
+        (f'{TEST}\n0,1,5,0,7,"ends in \\', r"line \d: .*quotes"),
+        (f"{TRAIN}\n0,1,1,0,x,a,p,q,5.1,1,1,1\n", r"line 2: .*\bEmotion\b.*\b0\b.*\b5\b.*'5\.1'"),
+        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,-0.1,1,1\n", r"line 2: .*\bEmotionalPolarity\b.*\b0\b.*\b3\b.*'-0\.1'"),
+        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,1,inf,1\n", r"line 2: .*\bEmpathy\b.*\b0\b.*\b5\b.*'inf'"),
+        (f"{TRAIN}\n0,1,1,0,x,a,p,q,1,1,high,1\n", r"line 2: .*\bEmpathy\b.*\bNULL\b.*'high'"),
+        (f'{TRAIN}\n0,1,1,0,x,"two\nlines",p,q,1,1,1,1\n1,1,1,1,x,a,p,q,9,1,1,1\n', r"line 4: .*\bEmotion\b"),
+        (f"{TEST}\n0,1,5,0,7,a\n1,1,5,0,7,b\n", r"turns\.csv: .*\b5\.0\b"),
+        (f"{TEST}\n0,1,5,0,7,caf".encode() + b"\xe9\n", r"turns\.csv, line 2, byte 14: .*\b0xe9\b.*UTF-8"),
     ],
 )  # fmt: skip
 def test_refuses_a_malformed_file_with_its_place(tmp_path, text, message):
@@ -209,7 +209,7 @@ def test_refuses_a_malformed_file_with_its_place(tmp_path, text, message):
 
 
 def test_refuses_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.csv: no such file; check its path"):
+    with pytest.raises(UserError, match=r"gone\.csv: .*path"):
         wassa.read_labelled(tmp_path / "gone.csv")
 
 
@@ -225,9 +225,9 @@ def test_json_lines_are_read_as_the_same_table_in_csv_is(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"Emotion": True}, "line 2: column Emotion must be a number or NULL, got 'True'"),
-        ({"turn_id": None}, "line 2: column turn_id must be a whole number, got 'None'"),
-        ({"conversation_id": None}, "line 2: column conversation_id is empty"),
+        ({"Emotion": True}, "line 2: .*Emotion.*'True'"),
+        ({"turn_id": None}, "line 2: .*turn_id.*'None'"),
+        ({"conversation_id": None}, "line 2: .*conversation_id.*empty"),
     ],
 )
 def test_refuses_a_malformed_json_line_with_its_place(tmp_path, row, message):
@@ -302,7 +302,7 @@ def test_option_goes_before_what_the_file_shows():
     escaped, plain = b'text\n"so \\"sad\\""\n', b"text\nC:\\new\n"
     assert [row.text for row in table(plain, "backslash").rows] == ["C:new"]
     assert table(plain, "backslash").assumption is None
-    with pytest.raises(UserError, match="quotes inside a text must be doubled"):
+    with pytest.raises(UserError, match="quotes"):
         list(table(escaped, "none").rows)
 
 

@@ -28,9 +28,7 @@ def test_adapter_of_the_base_is_accepted_with_and_without_a_note_of_it(saved, po
 
 def test_adapter_of_a_base_of_another_name_is_refused_naming_both(saved, policy_folder, tmp_path):
     other = copy_of(policy_folder, tmp_path / "other", name="meta-llama/Llama-3.1-8B", revision="abc")
-    with pytest.raises(
-        UserError, match=r"adapter of random, and the policy is meta-llama/Llama-3\.1-8B at revision abc;"
-    ):
+    with pytest.raises(UserError, match=r"\brandom\b.*\bmeta-llama/Llama-3\.1-8B\b.*\babc\b"):
         adapters.check_base(saved, other)
 
 
@@ -41,15 +39,15 @@ def test_adapter_of_another_shape_is_refused_naming_the_matrix(
     inner = random_model.LlamaConfig
     monkeypatch.setattr(random_model, "LlamaConfig", lambda **values: inner(**values | {"intermediate_size": 48}))
     conversion.convert(tiny_policy, tmp_path / "other")
-    with pytest.raises(UserError, match=r"its model\.layers\.0\.mlp\.\w+\.weight is .*64.*, that of random .*48"):
+    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.\w+\.weight\b.*\b64\b.*\brandom\b.*\b48\b"):
         adapters.check_base(saved, tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        (1, r"its model\.layers\.1\.[\w.]+ is .* that of random missing"),
-        (3, r"no matrices for model\.layers\.2\.\S+ of random"),
+        (1, r"model\.layers\.1\..*\brandom\b.*missing"),
+        (3, r"model\.layers\.2\..*\brandom\b"),
     ],
 )
 def test_adapter_of_a_deeper_or_shallower_base_is_refused(layers, words, saved, tiny_policy, tmp_path, monkeypatch):
@@ -78,5 +76,5 @@ def test_stage_refuses_an_adapter_of_another_base_before_it_loads_a_model(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load_base", lambda *_: pytest.fail("the base is loaded"))
     main = importlib.import_module(f"gpro_empathy.stages.{stage}").main
-    with pytest.raises(UserError, match=f"models/{place}: an adapter of another/base, and the policy is random;"):
+    with pytest.raises(UserError, match=rf"models/{place}: .*\banother/base\b.*\brandom\b"):
         main()

@@ -25,7 +25,7 @@ def test_converted_folder_loads_as_any_model_of_transformers_does(policy_folder,
 
 def test_refuses_a_hub_model_that_cannot_be_reached_and_leaves_no_folder(tiny_policy, tmp_path):
     config = tiny_policy.model_copy(update={"model": "nobody/nothing-of-this-name"})
-    with pytest.raises(UserError, match=r"policy\.model 'nobody/nothing-of-this-name': cannot load it .*HF_TOKEN") as e:
+    with pytest.raises(UserError, match=r"policy\.model 'nobody/nothing-of-this-name'.*HF_TOKEN") as e:
         conversion.convert(config, tmp_path / "policy")
     assert "\n" not in str(e.value)
     assert list(tmp_path.iterdir()) == []
@@ -53,6 +53,6 @@ def test_refuses_an_altered_packaged_model(tiny_policy, tmp_path, monkeypatch):
     smollm2 = tiny_policy.model_copy(update={"model": packaged_models.SMOLLM2})
     package, file, _ = packaged_models.FILES[packaged_models.SMOLLM2]
     monkeypatch.setitem(packaged_models.FILES, packaged_models.SMOLLM2, (package, file, "0" * 64))
-    with pytest.raises(UserError, match=r"\.gguf: SHA-256 is b179.*, expected 0000"):
+    with pytest.raises(UserError, match=r"\.gguf: .*\bb179.*\b0000"):
         conversion.convert(smollm2, tmp_path / "policy")
     assert list(tmp_path.iterdir()) == []

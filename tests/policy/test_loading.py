@@ -206,7 +206,7 @@ def test_tokens_of_a_text_decode_to_it(tokenizer):
 
 def test_refuses_a_folder_without_a_model(tiny_policy, tmp_path):
     (tmp_path / "source.json").write_text('{"model": null, "revision": null, "name": "random"}')
-    with pytest.raises(UserError, match=r"policy\.model 'random': cannot load it \("):
+    with pytest.raises(UserError, match=r"policy\.model 'random': .*\("):
         loading.load_base(tiny_policy, tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_refuses_damaged_weights_in_one_line(tiny_policy, policy_folder, tmp_pat
     shutil.copytree(policy_folder, tmp_path / "policy")
     weights = tmp_path / "policy/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"policy\.model 'random': cannot load it \("):
+    with pytest.raises(UserError, match=r"policy\.model 'random': .*\("):
         loading.load_base(tiny_policy, tmp_path / "policy")
 
 

@@ -55,7 +55,7 @@ def test_packed_files_carry_no_time_owner_or_mode_of_this_machine():
 
 @pytest.mark.parametrize("name", ["../data/a.csv", "/etc/passwd", "a/../../b"])
 def test_a_file_outside_of_the_archives_folder_is_refused(name):
-    with pytest.raises(files.UserError, match="lies outside of paper/ and reports/"):
+    with pytest.raises(files.UserError, match="outside of paper/ and reports/"):
         arxiv.pack({name: b""})
 
 
@@ -107,6 +107,6 @@ def test_a_figure_from_elsewhere_stops_the_command_with_its_name(root):
     shutil.copy(ROOT / "reports/figures/paired_differences.pdf", root / "elsewhere.pdf")
     text = (root / "paper/main.tex").read_text()
     (root / "paper/main.tex").write_text(text.replace("../reports/figures/#1.pdf", "../elsewhere.pdf"))
-    with pytest.raises(files.UserError, match=r"paper: \.\./elsewhere\.pdf lies outside of paper/ and reports/"):
+    with pytest.raises(files.UserError, match=r"\.\./elsewhere\.pdf\b.*outside of paper/ and reports/"):
         arxiv.run(root)
     assert not (root / "tmp/arxiv.tar.gz").exists()

@@ -73,13 +73,13 @@ def test_a_repository_without_a_commit_is_refused(tmp_path):
 
 def test_a_copy_inside_another_repository_is_not_in_git(clone):
     (clone / "ignored/copy").mkdir(parents=True)
-    with pytest.raises(UserError, match="a copy inside another repository"):
+    with pytest.raises(UserError, match="inside another repository"):
         repository.head(clone / "ignored/copy")
 
 
 def test_missing_git_is_named(clone, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="git is not installed"):
+    with pytest.raises(UserError, match=r"git.*installed"):
         repository.head(clone)
 
 

@@ -276,13 +276,13 @@ def test_a_report_that_is_not_committed_is_said_to_be_left_out(root):
 def test_a_revision_without_reports_is_refused(tmp_path):
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-qm", "x", "--allow-empty")
-    with pytest.raises(UserError, match="HEAD holds no reports to compare with"):
+    with pytest.raises(UserError, match=r"\bHEAD\b.*reports"):
         reproduction.verify(root=tmp_path)
 
 
 def test_a_missing_report_of_this_run_is_named(root):
     (root / "reports/scorer.json").unlink()
-    with pytest.raises(UserError, match=r"scorer\.json: no such file; run `make reproduce`"):
+    with pytest.raises(UserError, match=r"scorer\.json: .*`make reproduce`"):
         reproduction.verify(root=root)
 
 

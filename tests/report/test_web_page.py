@@ -140,7 +140,7 @@ def test_a_lone_surrogate_can_be_embedded():
 
 
 def test_embedded_json_refuses_what_a_browser_cannot_parse():
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         web_page.embedded_json([float("nan")])
 
 
@@ -229,14 +229,14 @@ def test_a_metric_that_no_response_has_is_left_out():
     found = web_page.browser_data(rows, ["made_from_several", "empathy_raw"], "warm_start")
     assert [metric["label"] for metric in found["metrics"]] == ["empathy, reward's scorer"]
     assert found["shown"] == [0]
-    with pytest.raises(ValueError, match="no response has empathy_raw"):
+    with pytest.raises(ValueError, match="empathy_raw"):
         web_page.browser_data(rows, ["overlap"], "warm_start")
 
 
 def test_a_prompt_without_a_policys_response_is_refused_by_name():
     rows = made_up.rollouts(prompts=2, conversations=2)
     rows = [row for row in rows if (row["prompt_id"], row["model"]) != ("2.2", "tuned")]
-    with pytest.raises(ValueError, match=r"prompt 2\.2 has no response of model 'tuned'"):
+    with pytest.raises(ValueError, match=r"\b2\.2\b.*'tuned'"):
         web_page.browser_data(rows, ["empathy_raw"], "warm_start")
 
 
@@ -244,7 +244,7 @@ def test_a_number_missing_in_the_analysis_is_named(tmp_path, made, analysis):
     shutil.copytree(made, tmp_path / "made")
     without = {key: value for key, value in analysis.items() if key != "starting_policy"}
     files.write_json(tmp_path / "made/reports/reward_analysis.json", without)
-    with pytest.raises(files.UserError, match=r"no 'starting_policy' for the page; run `make reproduce`"):
+    with pytest.raises(files.UserError, match=r"'starting_policy'.*`make reproduce`"):
         write_page.run(tmp_path / "made")
 
 

@@ -115,7 +115,7 @@ def test_score_of_a_text_depends_on_no_other_text_and_on_no_context(scorer):
     together = scorer.score(texts, [(), ("sorry",), ("a", "b")])
     assert (together == np.concatenate([scorer.score([text]) for text in texts])).all()
     assert (scorer.context_turns, scorer.score([]).shape) == (0, (0, 3))
-    with pytest.raises(ValueError, match="3 texts and 1 contexts"):
+    with pytest.raises(ValueError, match=r"3\b.*\b1\b"):
         scorer.score(texts, [()])
 
 
@@ -147,13 +147,13 @@ def test_turn_without_one_label_teaches_the_others():
 
 def test_refuses_a_label_that_one_story_alone_carries():
     turns = [turn if turn.story == "s1" else replace(turn, polarity=None) for turn in planted()]
-    with pytest.raises(UserError, match="polarity is known in one story alone of those of the held-out scorer"):
+    with pytest.raises(UserError, match=r"polarity.*held-out scorer"):
         trained(turns)
 
 
 def test_refuses_turns_that_share_no_word():
     turns = [Turn(str(i), 0, text, (), *(float(i),) * 3) for i, text in enumerate(("one", "two", "six"))]
-    with pytest.raises(UserError, match=r"no word stands in 2 of \d training turns of the held-out scorer; raise"):
+    with pytest.raises(UserError, match=r"\b2\b.*held-out scorer.*raise"):
         trained(turns)
 
 
@@ -176,17 +176,17 @@ def test_encoder_scorer_is_loaded_as_one(settings, tmp_path):
 
 
 def test_reward_does_not_take_the_held_out_scorer(folder):
-    with pytest.raises(UserError, match=r"scorer\.json: format is 'lexical-1', expected 5; train the scorer anew"):
+    with pytest.raises(UserError, match=r"scorer\.json: format.*'lexical-1'.*5.*train"):
         empathy_scorer.load(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "forest"}, r"scorer\.json: kind is 'forest', expected 'lexical'; train the scorer anew"),
-        ({"format": 0}, r"scorer\.json: format is 0, expected 'lexical-1'; train the scorer anew"),
-        ({"normalisation": "lower"}, r"scorer\.json: normalisation is 'lower', expected"),
-        ({"labels": ["empathy"]}, r"scorer\.json: labels is \['empathy'\], expected \['emotion'"),
+        ({"kind": "forest"}, r"scorer\.json: kind.*'forest'.*'lexical'.*train"),
+        ({"format": 0}, r"scorer\.json: format.*0.*'lexical-1'.*train"),
+        ({"normalisation": "lower"}, r"scorer\.json: normalisation.*'lower'"),
+        ({"labels": ["empathy"]}, r"scorer\.json: labels.*\['empathy'\].*\['emotion'"),
     ],
 )
 def test_refuses_settings_of_another_kind_or_format(folder, change, message):
@@ -199,22 +199,22 @@ def test_refuses_settings_of_another_kind_or_format(folder, change, message):
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
-        ([], "words is no list of terms"),
-        ({"words": ["a"]}, "pieces is no list of terms"),
-        ({"words": [1], "pieces": ["a"]}, "words is no list of terms"),
-        ({"words": ["a", "a"], "pieces": ["a"]}, "a term of words stands in it twice"),
+        ([], "words"),
+        ({"words": ["a"]}, "pieces"),
+        ({"words": [1], "pieces": ["a"]}, "words"),
+        ({"words": ["a", "a"], "pieces": ["a"]}, "words.*twice"),
     ],
 )
 def test_refuses_a_damaged_vocabulary(folder, terms, message):
     (folder / "vocabulary.json").write_text(json.dumps(terms))
-    with pytest.raises(UserError, match=rf"vocabulary\.json: {message}; delete .*scorer and train it anew"):
+    with pytest.raises(UserError, match=rf"vocabulary\.json: .*{message}.*delete.*train"):
         kinds.load(folder)
 
 
 def test_refuses_a_vocabulary_that_lost_a_term(folder):
     terms = json.loads((folder / "vocabulary.json").read_text())
     (folder / "vocabulary.json").write_text(json.dumps(terms | {"words": terms["words"][1:]}))
-    with pytest.raises(UserError, match=r"weights\.safetensors: does not fit vocabulary\.json beside it; delete"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*vocabulary\.json.*delete"):
         kinds.load(folder)
 
 
@@ -222,13 +222,13 @@ def test_refuses_weights_that_are_missing_damaged_or_of_another_scorer(folder):
     path = folder / "weights.safetensors"
     stored = load_file(path)
     save_file({name: value for name, value in stored.items() if name != "intercept"}, path)
-    with pytest.raises(UserError, match=r"weights\.safetensors: does not fit"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*delete"):
         kinds.load(folder)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"weights\.safetensors: missing or damaged; delete"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*delete"):
         kinds.load(folder)
     path.unlink()
-    with pytest.raises(UserError, match=r"weights\.safetensors: missing or damaged; delete"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*delete"):
         kinds.load(folder)
 
 

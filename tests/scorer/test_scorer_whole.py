@@ -59,19 +59,19 @@ def test_whole_encoder_is_saved_and_gives_the_same_scores(model, turns, config, 
 def test_refuses_a_whole_encoder_that_is_missing_damaged_or_another(model, turns, config, tmp_path):
     folder, settings = tmp_path / "scorer", fitting.describe(turns, config, seed=0)
     empathy_scorer.save(model, folder, settings | {"encoder": "all-minilm-l6-v2"})
-    with pytest.raises(UserError, match=r"scorer/encoder: does not fit the encoder all-minilm-l6-v2; delete .*scorer"):
+    with pytest.raises(UserError, match=r"scorer/encoder: .*all-minilm-l6-v2.*delete"):
         empathy_scorer.load(folder)
     empathy_scorer.save(model, folder, settings)
     weights = folder / "encoder/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(UserError, match=r"encoder/model\.safetensors: missing or damaged; delete"):
+    with pytest.raises(UserError, match=r"encoder/model\.safetensors: .*delete"):
         empathy_scorer.load(folder)
     weights.unlink()
-    with pytest.raises(UserError, match=r"encoder/model\.safetensors: missing or damaged; delete"):
+    with pytest.raises(UserError, match=r"encoder/model\.safetensors: .*delete"):
         empathy_scorer.load(folder)
     stated = json.loads((folder / "scorer.json").read_text())
     (folder / "scorer.json").write_text(json.dumps(stated | {"trained": "head"}))
-    with pytest.raises(UserError, match=r"trained is 'head', expected adapter or encoder"):
+    with pytest.raises(UserError, match=r"trained.*'head'.*adapter.*encoder"):
         empathy_scorer.load(folder)
 
 
@@ -99,14 +99,14 @@ def test_refuses_an_ensemble_of_another_format_or_without_a_member(model, turns,
         empathy_scorer.load(tmp_path / "both")
     stated = json.loads((tmp_path / "both/scorer.json").read_text())
     (tmp_path / "both/scorer.json").write_text(json.dumps(stated | {"format": 3}))
-    with pytest.raises(UserError, match="format is 3, expected 5"):
+    with pytest.raises(UserError, match=r"format.*3.*5"):
         empathy_scorer.load(tmp_path / "both")
 
 
 @pytest.mark.parametrize("members", [[], "01", [0, 1], None])
 def test_refuses_an_ensemble_whose_members_are_no_folders(members, tmp_path):
     (tmp_path / "scorer.json").write_text(json.dumps(empathy_scorer.EXPECTED | {"members": members}))
-    with pytest.raises(UserError, match=r"scorer\.json: members is .*, expected names of folders"):
+    with pytest.raises(UserError, match=r"scorer\.json: members"):
         empathy_scorer.load(tmp_path)
 
 

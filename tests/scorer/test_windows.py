@@ -65,7 +65,7 @@ def test_without_context_every_turn_stands_alone(tokenizer):
 
 
 def test_refuses_contexts_that_do_not_pair_up(tokenizer):
-    with pytest.raises(ValueError, match="2 texts and 1 contexts"):
+    with pytest.raises(ValueError, match=r"2\b.*\b1\b"):
         read(tokenizer, ["a", "b"], [()])
 
 

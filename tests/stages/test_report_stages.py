@@ -69,13 +69,13 @@ def test_analysis_is_finite_json_in_the_declared_order(tmp_path):
 
 def test_headline_metrics_cannot_be_left_out(tmp_path):
     config = CONFIG.model_copy(update={"metrics": ["overlap"]})
-    with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics must name empathy_raw"):
+    with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics\b.*\bempathy_raw"):
         analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
 def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
-    with pytest.raises(files.UserError, match=r"rollouts.jsonl: prompt 30.3 has no response of model 'tuned'"):
+    with pytest.raises(files.UserError, match=r"rollouts\.jsonl: .*\b30\.3\b.*'tuned'"):
         analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_a_missing_column_of_a_table_is_named(tmp_path):
     made_up.write_reports(tmp_path)
     path = tmp_path / "reports/training/groups.csv"
     path.write_text("seed,step,sample\n1,1,0\n")
-    with pytest.raises(files.UserError, match=r"groups.csv: column 'group' is missing"):
+    with pytest.raises(files.UserError, match=r"groups\.csv: .*'group'"):
         analyse_rewards.run(CONFIG, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
@@ -109,12 +109,12 @@ def test_unknown_palette_is_refused(tmp_path):
 
 
 def test_an_undefined_macro_is_refused(tmp_path):
-    with pytest.raises(files.UserError, match=r"uses \\RunTypo, which"):
+    with pytest.raises(files.UserError, match=r"\\RunTypo\b"):
         write_numbers.check({"RunOne"}, latex.used_macros(r"\RunOne \RunTypo"))
 
 
 def test_an_unused_macro_is_refused():
-    with pytest.raises(files.UserError, match=r"does not use \\RunTwo"):
+    with pytest.raises(files.UserError, match=r"\\RunTwo\b"):
         write_numbers.check({"RunOne", "RunTwo"}, latex.used_macros(r"\RunOne"))
 
 
@@ -207,7 +207,7 @@ def test_best_of_eight_is_told_where_it_was_tried_with_the_settings_of_the_run(t
 def test_a_benchmark_file_without_its_parts_is_refused(tmp_path):
     make_report(tmp_path)
     files.write_json(tmp_path / "bench/scorer.json", {"dev": None})
-    with pytest.raises(files.UserError, match=r"bench/scorer.json: has no 'dev' and 'folds'; restore it with `git"):
+    with pytest.raises(files.UserError, match=r"bench/scorer\.json: .*'dev'.*'folds'.*`git"):
         write_numbers.run(SECTIONS, tmp_path)
 
 
@@ -445,7 +445,7 @@ def test_ratings_of_another_run_are_counted_and_told(tmp_path):
 def test_ratings_that_cannot_be_read_stop_the_stage_with_their_place(tmp_path):
     made_up.write_reports(tmp_path)
     files.write_text(tmp_path / "data/ratings/ann.csv", "rater,kind\n")
-    with pytest.raises(files.UserError, match=r"data/ratings/ann.csv: column 'form' is missing"):
+    with pytest.raises(files.UserError, match=r"data/ratings/ann\.csv: .*'form'"):
         analyse_ratings.run(CONFIG, tmp_path)
 
 
@@ -659,9 +659,7 @@ def test_missing_latexmk_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper/main.tex").write_text("x")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(
-        files.UserError, match="latexmk: not found; install TeX, on Debian with `apt-get install latexmk"
-    ):
+    with pytest.raises(files.UserError, match=r"latexmk: .*`apt-get install latexmk"):
         paper.run(tmp_path)
 
 
@@ -698,7 +696,7 @@ def test_a_failing_build_leaves_the_old_report(tmp_path):
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/paper.pdf").write_bytes(b"old")
     (tmp_path / "paper/main.tex").write_text("\\documentclass{article}\\begin{document}\\nonsense\\end{document}")
-    with pytest.raises(files.UserError, match=r"LaTeX: Undefined control sequence. \(line 1\)"):
+    with pytest.raises(files.UserError, match=r"Undefined control sequence\b.*\bline 1\b"):
         paper.run(tmp_path)
     assert (tmp_path / "reports/paper.pdf").read_bytes() == b"old"
 

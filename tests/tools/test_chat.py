@@ -241,15 +241,15 @@ def test_policies_answer_as_the_rollouts_do(folder, policies, settings):
 def test_another_seed_is_another_policy_and_an_unknown_one_is_refused(policies):
     policies.choose(24)
     assert policies.respond("hello there", compare=False)[0]["seed"] == 24
-    with pytest.raises(UserError, match="seed 99: no policy was trained from it; there are 23, 24"):
+    with pytest.raises(UserError, match=r"\b99\b.*\b23, 24\b"):
         policies.choose(99)
     policies.choose(23)
 
 
 def test_messages_without_text_and_too_long_ones_are_refused(policies):
-    with pytest.raises(UserError, match="no text in this message"):
+    with pytest.raises(UserError, match="no text"):
         policies.respond("\x00\x07", compare=False)
-    with pytest.raises(UserError, match=r"has \d+ tokens, in training at most 300; shorten it"):
+    with pytest.raises(UserError, match=r"\d+ tokens\b.*\b300\b.*shorten"):
         policies.respond("word " * 300, compare=False)
 
 
@@ -279,26 +279,20 @@ def test_adapter_of_another_base_is_refused_by_its_name_and_by_its_shapes(folder
     config = params.load_all().policy
     other = {"model": None, "name": "other/model", "revision": None}
     files.write_json(adapters.TUNED / "seed-23/source.json", other)
-    with pytest.raises(
-        UserError, match=r"seed-23: an adapter of other/model, and the policy is random; run `dvc repro`"
-    ):
+    with pytest.raises(UserError, match=r"seed-23: .*\bother/model\b.*\brandom\b.*`dvc repro"):
         adapters.find_tuned(None, config)
     (adapters.TUNED / "seed-23/source.json").unlink()
     inner = random_model.LlamaConfig
     with monkeypatch.context() as patch:
         patch.setattr(random_model, "LlamaConfig", lambda **values: inner(**values | {"num_hidden_layers": 3}))
         conversion.convert(config, adapters.POLICY)
-    with pytest.raises(
-        UserError, match=r"seed-23: an adapter of another base: it has no matrices for model\.layers\.2"
-    ):
+    with pytest.raises(UserError, match=r"seed-23: .*\bmodel\.layers\.2"):
         adapters.find_tuned(None, config)
-    with pytest.raises(UserError, match=r"policy\.model is x, but models/policy holds random"):
+    with pytest.raises(UserError, match=r"policy\.model\b.*\bx\b.*models/policy\b.*\brandom\b"):
         adapters.find_tuned(None, config.model_copy(update={"model": "x"}))
     shutil.rmtree("models/tuned")
     files.write_json(adapters.SETTINGS, {"model": "random", "seeds": [23]})
-    with pytest.raises(
-        UserError, match=r"models/tuned/seed-23/adapter_config\.json: no such file; run `make reproduce`"
-    ):
+    with pytest.raises(UserError, match=r"models/tuned/seed-23/adapter_config\.json: .*`make reproduce`"):
         adapters.find_tuned(None, config)
 
 

@@ -78,7 +78,7 @@ def test_passing_failure_is_asked_again_after_growing_waits(server, endpoint, fa
 def test_server_that_keeps_failing_is_given_up_with_its_words(server, endpoint):
     server.script = [error(500, "out of\n\x1b[31m cards")] * 6
     made = endpoint()
-    with pytest.raises(UnansweredError, match=r"^the server answers 500: out of \N{REPLACEMENT CHARACTER}\[31m cards$"):
+    with pytest.raises(UnansweredError, match=r"\b500: out of \N{REPLACEMENT CHARACTER}\[31m cards$"):
         made.ask(ASKED)
     assert made.waits == list(chat_endpoint.WAITS)
 
@@ -96,25 +96,23 @@ def test_server_that_asks_to_wait_gets_that_wait(server, endpoint):
 
 def test_server_that_asks_to_wait_for_hours_is_left_alone(server, endpoint):
     server.script = [error(429, "daily limit", retry_after="7200")]
-    with pytest.raises(
-        UserError, match=r"429: daily limit; the server asks to wait 120 minutes: run the command then$"
-    ):
+    with pytest.raises(UserError, match=r"429: daily limit\b.*\b120 minutes"):
         endpoint().ask(ASKED)
 
 
 @pytest.mark.parametrize(
     ("answer", "way_out"),
     [
-        (error(401, "bad key"), "401: bad key; set OPENAI_API_KEY to a key of this endpoint"),
-        (error(404, "no model"), "404: no model; check --model"),
+        (error(401, "bad key"), "401: bad key; .*OPENAI_API_KEY"),
+        (error(404, "no model"), "404: no model; .*--model"),
         (error(400, "temperature must be 1"), "400: temperature must be 1$"),
-        (error(429, "pay", "insufficient_quota"), "429: pay; top up the account"),
+        (error(429, "pay", "insufficient_quota"), "429: pay; .*account"),
         (Answer({"object": "error", "message": "too long"}, 400), "400: too long$"),
         (Answer({"detail": [{"msg": "field required"}]}, 422), "422: .*field required"),
-        (Answer(b"", 400), "400: nothing further$"),
+        (Answer(b"", 400), "400: "),
         (
             Answer(b"", 302, {"Location": "https://elsewhere.example/v1"}),
-            "leads to https://elsewhere.example/v1; give that",
+            r"https://elsewhere\.example/v1",
         ),
     ],
 )
@@ -144,9 +142,7 @@ def test_limit_of_tokens_has_its_other_name_where_the_server_wants_it(server, en
 
 def test_server_that_is_not_there_is_told_at_once(endpoint):
     made = endpoint("http://127.0.0.1:9/v1")
-    with pytest.raises(
-        UserError, match=r"^http://127.0.0.1:9/v1/chat/completions: cannot be reached .*; start the server"
-    ):
+    with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:9/v1/chat/completions: .*start"):
         made.ask(ASKED)
     assert made.waits == []
 
@@ -210,7 +206,7 @@ def test_word_for_no_key_stays_in_replies(server, endpoint):
 
 @pytest.mark.parametrize("key", ["sk-one\ntwo", "sk-ü", "two words"])
 def test_key_that_no_header_takes_is_refused_unseen(endpoint, key):
-    with pytest.raises(UserError, match="OPENAI_API_KEY: holds a character that no key has") as raised:
+    with pytest.raises(UserError, match=r"OPENAI_API_KEY: .*character") as raised:
         endpoint(key=key)
     assert key not in str(raised.value)
 
@@ -276,7 +272,7 @@ def test_cost_stays_below_its_limit_whatever_the_next_request_takes(server, endp
     made = endpoint(budget=Budget(99, cost=most + 2.5 * each, prices=prices))
     for _ in range(3):
         made.ask(ASKED)
-    with pytest.raises(LimitReachedError, match=r"^--max-cost .*, of which 0.15 is spent$"):
+    with pytest.raises(LimitReachedError, match=r"^--max-cost\b.*\b0\.15\b"):
         made.ask(ASKED)
     assert len(server.bodies) == 3
 
@@ -284,11 +280,11 @@ def test_cost_stays_below_its_limit_whatever_the_next_request_takes(server, endp
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"requests": -1}, "^--max-requests: -1 is no number from 0$"),
-        ({"requests": 1, "cost": float("nan"), "prices": (1, 1)}, "^--max-cost: nan is"),
-        ({"requests": 1, "prices": (1, float("inf"))}, "^--prices: inf is"),
-        ({"requests": 1, "prices": (-2, 1)}, "^--prices: -2 is"),
-        ({"requests": 1, "cost": 1.0}, "^--max-cost needs --prices"),
+        ({"requests": -1}, r"^--max-requests: .*-1\b"),
+        ({"requests": 1, "cost": float("nan"), "prices": (1, 1)}, r"^--max-cost: .*\bnan\b"),
+        ({"requests": 1, "prices": (1, float("inf"))}, r"^--prices: .*\binf\b"),
+        ({"requests": 1, "prices": (-2, 1)}, r"^--prices: .*-2\b"),
+        ({"requests": 1, "cost": 1.0}, "^--max-cost .*--prices"),
     ],
 )
 def test_budget_refuses_what_is_no_limit(arguments, words):
@@ -309,14 +305,14 @@ def test_budget_refuses_what_is_no_limit(arguments, words):
     ],
 )
 def test_address_that_is_none_is_refused_without_quoting_it(endpoint, address):
-    with pytest.raises(UserError, match=r"^--base-url: takes an address such as http://localhost:8000/v1") as raised:
+    with pytest.raises(UserError, match=r"^--base-url: .*http://localhost:8000/v1") as raised:
         Endpoint(address, "m", None, Budget(1), timeout=1, max_tokens=1, note=print)
     assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("arguments", [{"timeout": 0}, {"timeout": float("nan")}, {"max_tokens": -5}])
 def test_limits_of_a_request_are_above_0(endpoint, arguments):
-    with pytest.raises(UserError, match=r"^--(timeout|max-tokens): .* is no number above 0$"):
+    with pytest.raises(UserError, match=r"^--(timeout|max-tokens): .*\b0$"):
         endpoint(**arguments)
 
 

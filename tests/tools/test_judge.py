@@ -393,7 +393,7 @@ def test_files_are_named_after_the_model(model, name):
 
 @pytest.mark.parametrize("model", ["", "...", " a", "a\n", "a\x1b[31m"])
 def test_model_without_a_name_is_refused(model):
-    with pytest.raises(UserError, match=r"^--model: .* is no name of a model"):
+    with pytest.raises(UserError, match=r"^--model: "):
         judge.file_name(model)
 
 

@@ -65,7 +65,8 @@ def test_marks_are_read_whatever_stands_around_them(before, sense, empathy, afte
 
 @given(st.text(alphabet='{}[]",:sense12empathychoicefirst \\'), st.sampled_from(["single", "pair"]))
 def test_no_reply_breaks_the_reading(text, form):
-    judge_replies.marks_of(text, form)
+    marks = judge_replies.marks_of(text, form)
+    assert marks is None or set(marks) == ({"sense", "empathy"} if form == "single" else {"choice"})
 
 
 def test_thoughts_are_no_reply():
@@ -180,12 +181,12 @@ def test_torn_last_line_is_cut_off(path, torn):
 def test_line_that_is_no_reply_is_refused(path, line):
     path.parent.mkdir()
     path.write_text(f"{line}\n")
-    with pytest.raises(UserError, match=r"replies.jsonl: reply 1 is none of a judge's; delete the line"):
+    with pytest.raises(UserError, match=r"replies\.jsonl: .*\b1\b.*delete"):
         Replies(path, "J", 50)
 
 
 def test_second_process_is_refused(path):
-    with Replies(path, "J", 50), pytest.raises(UserError, match="another process asks this judge"):
+    with Replies(path, "J", 50), pytest.raises(UserError, match="another process"):
         Replies(path, "J", 50)
     with Replies(path, "J", 50):
         pass

@@ -177,7 +177,7 @@ def test_llama_brings_its_name_notice_and_licence(llama, capsys):
 
 def test_llama_is_not_pushed_without_its_licence(llama, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
-    with pytest.raises(UserError, match=r"LICENSE of meta-llama/.*cannot be fetched .*; the licence must go with it"):
+    with pytest.raises(UserError, match=r"LICENSE\b.*\bmeta-llama/"):
         publish.run("jane/Llama-empathy", None, push=True)
 
 
@@ -190,7 +190,7 @@ def test_refuses_a_malformed_name(run, repo):
 
 
 def test_refuses_to_push_without_a_token(run):
-    with pytest.raises(UserError, match="no Hugging Face token is found; set HF_TOKEN or run `hf auth login`"):
+    with pytest.raises(UserError, match=r"HF_TOKEN.*`hf auth login`"):
         publish.run("jane/empathy", None, push=True)
 
 

@@ -83,7 +83,7 @@ def test_an_answer_that_both_policies_gave_is_no_pair_and_is_rated_once_by_itsel
 
 def test_policies_that_always_answer_alike_leave_no_pair():
     rows = [row | {"answer": "I see."} for row in made_up_rows(prompts=2)]
-    with pytest.raises(UserError, match=r"there is no pair .*--form single"):
+    with pytest.raises(UserError, match=r"\bpair\b.*--form single"):
         page_of(rows)
 
 
@@ -204,24 +204,24 @@ def test_committed_results_page_can_be_rated():
 
 
 def test_what_is_missing_or_no_run_is_said_in_a_line(tmp_path):
-    with pytest.raises(UserError, match=r"reports/index.html: no such file; nor is there data/rollouts/rollouts.jsonl"):
+    with pytest.raises(UserError, match=r"reports/index\.html: .*data/rollouts/rollouts\.jsonl"):
         rating_page.run("pair", 20, root=tmp_path)
     files.write_text(tmp_path / rating_page.RESULTS, "<p>something else</p>")
-    with pytest.raises(UserError, match=r"reports/index.html: no results page with its responses"):
+    with pytest.raises(UserError, match=r"reports/index\.html: .*results page"):
         rating_page.run("pair", 20, root=tmp_path)
     files.write_text(
         tmp_path / rating_page.RESULTS, '<script type="application/json" id="data">{"prompts": [{}]}</script>'
     )
-    with pytest.raises(UserError, match=r"reports/index.html: no '\w+' in what it holds of a response"):
+    with pytest.raises(UserError, match=r"reports/index\.html: .*'\w+'"):
         rating_page.run("pair", 20, root=tmp_path)
     write_run(tmp_path, [{"model": "tuned", "seed": 23}])
-    with pytest.raises(UserError, match=r"data/rollouts/rollouts.jsonl: "):
+    with pytest.raises(UserError, match=r"data/rollouts/rollouts\.jsonl: "):
         rating_page.run("pair", 20, root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--number", "0"], "--number: 0 is less than 1"), (["--output", "."], r"--output: \. is a folder")],
+    [(["--number", "0"], r"--number: .*\b0\b"), (["--output", "."], r"--output: .*folder")],
 )
 def test_mistaken_options_are_refused(monkeypatch, arguments, message):
     monkeypatch.setattr("sys.argv", ["rating_page", *arguments])

@@ -190,7 +190,7 @@ def test_engine_of_a_rollout_holds_the_four_bit_base_with_room_for_adapter_and_r
         "gpu_memory_utilization": 0.5, "tensor_parallel_size": 2,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
-    with pytest.raises(UserError, match=r"a LoRA rank of 513 is more than vLLM takes, 512; lower policy\.lora_rank"):
+    with pytest.raises(UserError, match=r"\b513\b.*\b512\b.*policy\.lora_rank"):
         vllm_engine.engine_arguments(config.model_copy(update={"lora_rank": 513}), rollout, Path(), Path())
 
 
@@ -243,9 +243,7 @@ def test_engine_that_does_not_start_is_one_line_of_the_stage_that_starts_it(
 
 def test_rollouts_by_vllm_where_it_is_not_installed_are_one_line(published, policy_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(
-        UserError, match=r"rollout\.engine is vllm, which cannot be imported .*set rollout\.engine: trans"
-    ):
+    with pytest.raises(UserError, match=r"rollout\.engine is vllm.*rollout\.engine: transformers"):
         vllm_engine.load(published.policy, published.rollout, policy_folder)
 
 
@@ -415,18 +413,14 @@ def test_refuses_an_adapter_of_another_rank(lora, base, tiny_policy, policy_fold
     adapters.save_with_card(lora, tmp_path / "warm", "")
     wider = tiny_policy.model_copy(update={"lora_rank": 8})
     model = loading.add_lora(loading.load_base(tiny_policy, policy_folder), wider, None)
-    with pytest.raises(
-        UserError, match=r"adapter_config\.json: r is 4, but the policy has 8; run `dvc repro warm_start`"
-    ):
+    with pytest.raises(UserError, match=r"adapter_config\.json: r\b.*\b4\b.*\b8\b.*`dvc repro warm_start`"):
         unsloth_engine.restart(model, tmp_path / "warm", 23)
 
 
 def test_refuses_a_tokenizer_that_unsloth_cannot_tell_padding_by(published, tokenizer):
     unsloth_engine.check_padding(tokenizer, published.policy)
     end = types.SimpleNamespace(pad_token_id=7, eos_token_id=7, eos_token="<end>")
-    with pytest.raises(
-        UserError, match=r"no padding token but '<end>', which also ends messages, .* set policy\.backend"
-    ):
+    with pytest.raises(UserError, match=r"padding token.*'<end>'.*policy\.backend"):
         unsloth_engine.check_padding(end, published.policy)
 
 
@@ -452,15 +446,13 @@ def test_unsloth_is_imported_before_what_it_patches(published, tmp_path):
 
 def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(published):
     config = published.train_grpo.model_copy(update={"kl_beta": 0.1})
-    with pytest.raises(
-        UserError, match=r"kl_beta is 0\.1, but the backend unsloth would measure .* not from the warm start"
-    ):
+    with pytest.raises(UserError, match=r"kl_beta.*0\.1\b.*unsloth.*warm start"):
         backends.Unsloth(published.policy, config, Path(), ADAPTER)
 
 
 def test_refuses_unsloth_with_a_server(published):
     config = published.train_grpo.model_copy(update={"vllm_mode": "server"})
-    with pytest.raises(UserError, match=r"vllm_mode is server, but the backend unsloth .* set it to colocate"):
+    with pytest.raises(UserError, match=r"vllm_mode.*server.*unsloth.*colocate"):
         backends.Unsloth(published.policy, config, Path("policy"), None)
 
 
@@ -483,9 +475,7 @@ def test_vllm_makes_room_for_a_step_and_for_the_reference_statistics(published):
 
 def test_refuses_unsloth_without_a_gpu_in_one_line(published, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        UserError, match=r"policy\.backend is unsloth, which needs a CUDA GPU, .* set policy\.backend: transf"
-    ):
+    with pytest.raises(UserError, match=r"policy\.backend.*unsloth.*CUDA.*policy\.backend: transformers"):
         unsloth_engine.prepare(published.policy)
     assert unsloth_engine.prepare(published.policy.model_copy(update={"backend": "transformers"})) is None
 
@@ -494,8 +484,6 @@ def test_weights_are_those_of_the_folder_or_of_the_hub(policy_folder, tmp_path):
     assert vllm_engine.weights(policy_folder) == policy_folder
     source = {"model": "nobody/nothing-of-this-name", "revision": None, "name": "nobody/nothing-of-this-name"}
     (tmp_path / "source.json").write_text(json.dumps(source))
-    with pytest.raises(
-        UserError, match=r"policy\.model 'nobody/nothing-of-this-name': cannot fetch it .*HF_TOKEN"
-    ) as caught:
+    with pytest.raises(UserError, match=r"policy\.model 'nobody/nothing-of-this-name'.*HF_TOKEN") as caught:
         vllm_engine.weights(tmp_path)
     assert "\n" not in str(caught.value)

@@ -79,7 +79,7 @@ def test_unsloth_backend_keeps_the_defaults_of_trl(config, reward_config, tiny_p
 
 
 def test_refuses_keys_that_trl_does_not_know():
-    with pytest.raises(UserError, match="the installed TRL knows no max_prompt_length, num_generatons; run"):
+    with pytest.raises(UserError, match=r"TRL.*max_prompt_length, num_generatons.*run"):
         grpo_trainer.checked_config({"num_generatons": 3, "beta": 0.0, "max_prompt_length": 9})
 
 
@@ -366,15 +366,13 @@ def test_run_trains_on_the_kept_samples_alone_and_logs_all(make_run, tmp_path):
 
 def test_refuses_down_sampling_by_vllm(make_run, reward_model, tmp_path):
     run = make_run(trained_generations=2, vllm_mode="server")
-    with pytest.raises(UserError, match=r"is 2, but train_grpo\.vllm_mode: server trains on whole groups; .* 3"):
+    with pytest.raises(UserError, match=r"\b2\b.*train_grpo\.vllm_mode: server.*\b3\b"):
         grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
 
 
 def test_refuses_down_sampling_by_a_backend_with_its_own_engine(make_run, reward_model, tmp_path):
     run = make_run(trained_generations=2, policy_changes={"backend": "unsloth"})
-    with pytest.raises(
-        UserError, match=r"trained_generations is 2, but the backend unsloth trains on whole groups; .* 3"
-    ):
+    with pytest.raises(UserError, match=r"trained_generations.*\b2\b.*unsloth.*\b3\b"):
         grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
 
 
@@ -680,7 +678,7 @@ def test_reference_statistics_are_those_of_the_raw_terms_that_are_calibrated(mak
 
 def test_refuses_fewer_prompts_than_a_step_needs(make_run, tmp_path):
     run = make_run(prompts_per_step=7, completions_per_forward=7)
-    with pytest.raises(UserError, match=r"train_grpo\.prompts_per_step is 7, but there are 6 prompts"):
+    with pytest.raises(UserError, match=r"train_grpo\.prompts_per_step.*\b7\b.*\b6\b"):
         grpo_run.train(run, tmp_path / "work", inputs=[])
     assert not (tmp_path / "work").exists()
 
@@ -690,5 +688,5 @@ def test_reward_that_is_not_finite_stops_the_run(make_run, reward_model, tmp_pat
         return np.full(len(responses), np.nan)
 
     model = rewards.RewardModel(reward_model.config, {**reward_model.terms, "length": term})
-    with pytest.raises(UserError, match="reward term length gave nan to sample 0"):
+    with pytest.raises(UserError, match=r"\blength\b.*\bnan\b.*\b0\b"):
         grpo_run.train(make_run(model), tmp_path / "work", inputs=[])

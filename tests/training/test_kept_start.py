@@ -40,20 +40,20 @@ def test_another_setting_is_refused_with_its_name_and_both_values(folder, settin
     changed = settings.model_copy(update={section: getattr(settings, section).model_copy(update={key: value})})
     wanted = kept_start.decides(changed.policy, changed.warm_start, ROWS)
     kept = getattr(getattr(settings, section), key)
-    with pytest.raises(UserError, match=rf"{section}\.{key} {kept}, not {value}; set warm_start\.kept to false"):
+    with pytest.raises(UserError, match=rf"{section}\.{key}\b.*{kept}.*{value}.*warm_start\.kept"):
         kept_start.check(wanted, folder)
 
 
 def test_other_demonstrations_are_refused(folder, settings):
     wanted = kept_start.decides(settings.policy, settings.warm_start, [ROWS[0] | {"response": "I am so sorry."}])
-    with pytest.raises(UserError, match="another system prompt or other demonstrations; set"):
+    with pytest.raises(UserError, match=r"demonstrations.*warm_start\.kept"):
         kept_start.check(wanted, folder)
 
 
 @pytest.mark.parametrize("name", [adapters.CONFIGURATION, adapters.WEIGHTS, kept_start.RECORD])
 def test_a_missing_file_is_named(folder, wanted, name):
     (folder / name).unlink()
-    with pytest.raises(UserError, match=rf"{name}: no such file; .*make warm-start"):
+    with pytest.raises(UserError, match=rf"{name}: .*make warm-start"):
         kept_start.check(wanted, folder)
 
 

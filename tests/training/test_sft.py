@@ -111,9 +111,7 @@ def test_one_seed_gives_one_adapter(policy_folder, tokenizer, config, tiny_polic
 
 
 def test_refuses_to_learn_from_nothing(base, tokenizer, config, tiny_policy):
-    with pytest.raises(
-        UserError, match=r"no demonstration belongs to a training conversation; set warm_start\.enabled"
-    ):
+    with pytest.raises(UserError, match=r"demonstration.*warm_start\.enabled"):
         sft.train(base, tokenizer, [], config, tiny_policy)
 
 
