@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import gpro_empathy
+from copied_code import copy_with_stage
 from gpro_empathy import entry_point, files
 from gpro_empathy.files import UserError
 from short_run import (  # noqa: F401  The settings and models of a short run, as fixtures.
@@ -287,19 +288,6 @@ def test_stage_that_reads_a_path_that_is_no_input_is_refused(settings, tmp_path)
     assert status == 1
     assert message.startswith("error: prepare.wassa_train_csv: DVC does not watch mine.csv")
     assert "\n" not in message
-
-
-def copy_with_stage(folder, prints):
-    """Make a copy of a repository with a stage that runs `prints` and the modules that it needs."""
-    package = folder / "src/gpro_empathy"
-    (package / "stages").mkdir(parents=True)
-    for name in ("__init__.py", "entry_point.py", "files.py", "params.py"):
-        shutil.copy(Path(gpro_empathy.__file__).parent / name, package / name)
-    (package / "stages/__init__.py").write_text("")
-    (package / "stages/try_out.py").write_text(
-        f"import os, sys, time\nfrom gpro_empathy import entry_point\n\ndef main():\n    {prints}\n\nentry_point.run_stage(main)\n"
-    )
-    return folder
 
 
 def test_code_that_runs_is_that_of_the_folder_it_runs_in(tmp_path):

@@ -4,6 +4,7 @@ The programs that take long are stood in for.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,6 +58,26 @@ def test_reproduce_without_git_tells_dvc_so_first(folder):
     assert calls(folder)[0] == "dvc config --local core.no_scm true"
     assert "dvc repro" in calls(folder)
     assert any("report.reproduction" in call for call in calls(folder))  # which says why it compares nothing
+
+
+def targets_that_run_stages():
+    """Return the targets of the Makefile whose commands call `dvc repro`."""
+    targets, name = set(), ""
+    for line in (ROOT / "Makefile").read_text().splitlines():
+        if found := re.match(r"([a-z-]+):(?!=)", line):
+            name = found[1]
+        elif line.startswith("\t") and "dvc repro" in line:
+            targets.add(name)
+    return sorted(targets)
+
+
+@pytest.mark.parametrize("target", targets_that_run_stages())
+def test_whatever_runs_stages_tells_dvc_first_that_there_is_no_git(folder, target):
+    (folder / "data/rollouts").mkdir(parents=True)
+    make(folder, target)
+    found = calls(folder)
+    (first, *_) = (index for index, call in enumerate(found) if call.startswith("dvc repro"))
+    assert "dvc config --local core.no_scm true" in found[:first]
 
 
 def test_reproduce_with_git_undoes_that(folder):

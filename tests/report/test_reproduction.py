@@ -260,6 +260,12 @@ def test_a_comment_in_the_settings_is_no_difference(root):
     assert "params.yaml" not in reproduction.verify(root=root)
 
 
+def test_settings_that_are_no_yaml_are_named(root):
+    (root / "params.yaml").write_text("rewards:\n\ttemperature: 0.6\n")
+    with pytest.raises(UserError, match=r"params\.yaml\b.*YAML"):
+        reproduction.verify(root=root)
+
+
 def test_another_revision_can_be_named(root):
     (root / "reports/warm_start.json").write_text('{"enabled": false}')
     git(root, "commit", "-qam", "y")
@@ -308,7 +314,8 @@ def test_command_ends_well_although_a_number_differs(root):
 def test_command_says_plainly_that_there_is_no_git(tmp_path):
     done = command(tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: verify: nothing was compared: not a git repository")
+    assert done.stderr.startswith("error: verify: nothing was compared: ")
+    assert "git clone" in done.stderr
     assert "Traceback" not in done.stderr
 
 

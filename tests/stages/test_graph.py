@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from gpro_empathy import params
+from gpro_empathy.tools import tree_copy
 from stage_graph import (
     GRAPH,
     ROOT,
@@ -162,8 +163,7 @@ def test_stage_names_the_files_that_it_declares(name):
 def test_every_file_is_written_by_one_stage_or_is_in_git():
     written = [out for name in STAGES for out in declared(name, "outs")]
     assert len(set(written)) == len(written)
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    in_git = listed.splitlines()
+    in_git = [str(path) for path in tree_copy.listed(ROOT)]
     for name in STAGES:
         for dep in declared(name, "deps"):
             kept = any(path == dep or path.startswith(f"{dep}/") for path in in_git)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gpro_empathy.tools import tree_copy
+
 ROOT = Path(__file__).resolve().parents[2]
 REFUSE_NETWORK = """
 import socket
@@ -70,11 +72,7 @@ class Copy:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder, refuse = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("refuse")
     (refuse / "sitecustomize.py").write_text(REFUSE_NETWORK)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
+    for name in map(str, tree_copy.listed(ROOT)):
         # Results are left out, but for those that a run reads: what the test finds, the run must
         # have made.
         made = name.startswith(("reports/", "paper/generated/", "paper/provenance/", "dvc.lock"))

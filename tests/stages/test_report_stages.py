@@ -73,6 +73,12 @@ def test_headline_metrics_cannot_be_left_out(tmp_path):
         analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
+def test_metric_that_would_count_twice_among_the_p_values_is_refused(tmp_path):
+    config = CONFIG.model_copy(update={"metrics": [*CONFIG.metrics, "overlap"]})
+    with pytest.raises(files.UserError, match=r"analyse_rewards\.metrics\b.*\boverlap\b"):
+        analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
+
+
 def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
     with pytest.raises(files.UserError, match=r"rollouts\.jsonl: .*\b30\.3\b.*'tuned'"):

@@ -4,6 +4,7 @@ A copy inside another repository's ignored folder, as `make tiny` makes one, is 
 commit found there would be that of something else.
 """
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +20,10 @@ def head(root: Path = Path()) -> str:
     """
     if _git(root, "rev-parse", "--show-prefix").strip():
         raise UserError("this folder is a copy inside another repository, and not in git itself")
-    return _git(root, "rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+    try:
+        return _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip()
+    except UserError:
+        raise UserError("this repository has no commit yet; `git commit` makes one") from None
 
 
 def changed(root: Path = Path()) -> list[str]:
@@ -51,11 +55,15 @@ def committed(path: str, revision: str = "HEAD", root: Path = Path()) -> bytes |
 
 def _git(root: Path, *arguments: str) -> bytes:
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
+        # In English, of which the reasons below are told.
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, env=os.environ | {"LC_ALL": "C"}, capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise UserError("git is not installed") from None
     if done.returncode:
-        # git names the command in any language.
+        if done.stderr.startswith(b"fatal: not a git repository"):
+            raise UserError("this folder is not in git, and has no commits; take a `git clone` in its place")
         trust = re.search(rb"git config --global --add safe\.directory .*", done.stderr)
         if trust:
             command = trust[0].decode("utf-8", "replace")

@@ -149,7 +149,11 @@ def _expectations(revision: str, root: Path) -> Iterator[str]:
             f"{TIMING} is the committed one: the training was not run here since, and its numbers agree as the same files do."
         )
     old = repository.committed(PARAMS, revision, root)
-    if old is not None and (sections := changed_sections(old.decode("utf-8"), files.read_text(root / PARAMS))):
+    try:
+        sections = [] if old is None else changed_sections(old.decode("utf-8"), files.read_text(root / PARAMS))
+    except yaml.YAMLError as error:
+        raise UserError(f"{PARAMS}, here or at {revision}: not YAML: {' '.join(str(error).split())}") from None
+    if sections:
         yield f"params.yaml differs from {revision} in {', '.join(sections)}: numbers that depend on them are expected to differ."
 
 

@@ -58,6 +58,9 @@ def run(
     for metric in paired_comparison.HEADLINE:
         if metric not in config.metrics:
             raise files.UserError(f"params.yaml: analyse_rewards.metrics must name {metric}; the report rests on it")
+    if repeated := [metric for metric in config.metrics if config.metrics.count(metric) > 1]:
+        # It would count twice in the correction of all p-values.
+        raise files.UserError(f"params.yaml: analyse_rewards.metrics names {repeated[0]} more than once; name it once")
     rng = np.random.default_rng(config.seed)
     rows = files.read_jsonl(root / ROLLOUTS)
     # A run of several trainings has a spread of its own.

@@ -23,6 +23,8 @@ def hashes(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         raise UserError(f"inputs in params.yaml: there is no {path}; put it there, or correct the path")
+    if not (path.is_file() or path.is_dir()):  # a device may never end
+        raise UserError(f"inputs in params.yaml: {path} is neither a file nor a folder; name one that is")
     paths = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     folder = path if path.is_dir() else path.parent
     return {file.relative_to(folder).as_posix(): files.sha256(file) for file in paths}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.files import UserError
@@ -21,20 +21,26 @@ def apply(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> l
     """Change `target` as the profile says, check the result, and return one line per changed key.
 
     Raises:
-        UserError: If there is no such profile, or it names a key that params.yaml lacks.
+        UserError: If there is no such profile, or it names a key that params.yaml lacks; if either
+            file is no YAML of sections.
     """
     profile, path = _read(name, folder)
+    params.load_all(target)  # so that what is wrong further on is the profile's
     editor = YAML()
     editor.preserve_quotes = True
     editor.width = 120
     editor.indent(mapping=2, sequence=4, offset=2)
     editor.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL_TAG, "null"))
-    values = editor.load(files.read_text(target))
+    try:
+        values = editor.load(files.read_text(target))
+    except YAMLError as error:  # a key that stands there twice, which PyYAML lets pass
+        raise UserError(f"{target}: not YAML: {' '.join(str(error).split())}") from None
     changes = _overlay(values, profile, path)
     with files.atomic_path(target) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             editor.dump(values, file)
-        params.load_all(temporary)
+        # As the stages will read it.
+        params.check(yaml.safe_load(files.read_text(temporary)), path)
     return changes
 
 
@@ -54,7 +60,7 @@ def values(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> 
         UserError: As `apply`.
     """
     profile, path = _read(name, folder)
-    result = yaml.safe_load(files.read_text(target))
+    result = _load(target)
     _overlay(result, profile, path)
     return result
 
@@ -64,10 +70,26 @@ def _read(name: str, folder: Path) -> tuple[dict, Path]:
     if not path.is_file():
         known = ", ".join(sorted(profile.stem for profile in folder.glob("*.yaml")))
         raise UserError(f"{path}: no such profile; there are {known}")
+    return _load(path), path
+
+
+def _load(path: Path) -> dict:
     try:
-        return yaml.safe_load(files.read_text(path)) or {}, path
+        content = yaml.safe_load(files.read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return _sections(content, path)
+
+
+def _sections(content: object, path: Path) -> dict:
+    """Return what a YAML file holds, if that is sections with settings below them."""
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else type(content).__name__
+        raise UserError(f"{path}: expected sections, as in params.yaml, got {found}")
+    for section, settings in content.items():
+        if not isinstance(settings, dict):
+            raise UserError(f"{path}: {section} has no settings below it; give it some, or delete it")
+    return content
 
 
 def _overlay(values: dict, profile: Mapping, path: Path) -> list[str]:
