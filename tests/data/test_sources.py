@@ -254,9 +254,9 @@ def test_a_demonstration_of_a_message_of_its_own_trains_in_every_split_and_never
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{}, {}], r"line 2: this text"),
-        ([{"turn": 1}], r"line 1: keys turn"),
-        ([{"intensity": 9}], r"line 1: not in the response format"),
+        ([{}, {}], "line 2: "),
+        ([{"turn": 1}], r"line 1: .*\bturn\b"),
+        ([{"intensity": 9}], "line 1: .*format"),
     ],
 )
 def test_refuses_a_malformed_demonstration_of_a_message_with_its_line(embedded, rows, message):

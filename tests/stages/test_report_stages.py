@@ -79,6 +79,14 @@ def test_metric_that_would_count_twice_among_the_p_values_is_refused(tmp_path):
         analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
 
 
+@pytest.mark.parametrize("metric", ["ovrelap", "answer"])
+def test_metric_that_is_no_column_of_numbers_is_refused_by_its_setting(metric, tmp_path):
+    made_up.write_reports(tmp_path)
+    config = CONFIG.model_copy(update={"metrics": [*CONFIG.metrics, metric]})
+    with pytest.raises(files.UserError, match=rf"'{metric}'.*analyse_rewards\.metrics\b.*\boverlap\b"):
+        analyse_rewards.run(config, PARAMS.rewards, PARAMS.train_grpo, tmp_path)
+
+
 def test_unusable_rollouts_are_refused_with_their_file(tmp_path):
     made_up.write_reports(tmp_path, rows=made_up.rollouts()[:-2])
     with pytest.raises(files.UserError, match=r"rollouts\.jsonl: .*\b30\.3\b.*'tuned'"):

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from gpro_empathy import calibration, csv_table, entry_point, files, params
 from gpro_empathy.analysis import (
@@ -104,10 +105,12 @@ def analyse(
         study: The analysis of several trainings, which a run of one takes their spread from.
 
     Raises:
-        ValueError: If the rollouts do not allow the comparison, naming prompt and column.
+        ValueError: If the rollouts do not allow the comparison, naming prompt and column, or have
+            no column of numbers for a metric.
     """
     started = time.perf_counter()
     table = response_table.responses(rows)
+    _check_metrics(table, config.metrics)
     metrics = paired_comparison.compare(table, config.metrics, config, rng, study)
     similarity = paired_comparison.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
     tell("declared metrics", started)
@@ -134,6 +137,15 @@ def analyse(
         "by_intensity": levels,
         "audit": {**audited, "templates": by_template},
     }
+
+
+def _check_metrics(table: pd.DataFrame, metrics: Sequence[str]) -> None:
+    numbers = sorted(name for name in table.columns if pd.api.types.is_numeric_dtype(table[name]))
+    if unknown := [metric for metric in metrics if metric not in numbers]:
+        raise ValueError(
+            f"no column {unknown[0]!r} of numbers, which analyse_rewards.metrics in params.yaml names; there are "
+            f"{', '.join(numbers)}"
+        )
 
 
 def tell(part: str, started: float) -> None:
