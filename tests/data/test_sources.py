@@ -19,8 +19,8 @@ MESSAGE = {"text": "We lost the barn too."} | {
 }
 
 
-def write_turns(path, conversations, turns=2, article=lambda conversation: "NULL"):
-    rows = [f"{c}{t},{article(c)},{c},{t},said {c} {t},1,2,3\n" for c in range(conversations) for t in range(turns)]
+def write_turns(path, conversations, turns=2, article=lambda conversation: "NULL", said="said"):
+    rows = [f"{c}{t},{article(c)},{c},{t},{said} {c} {t},1,2,3\n" for c in range(conversations) for t in range(turns)]
     path.write_text(HEADER + "".join(rows))
     return path
 
@@ -106,7 +106,7 @@ def test_same_seed_gives_the_same_split(embedded):
 
 
 def test_official_dev_file_is_the_test_split_although_it_repeats_conversation_ids(settings, tmp_path):
-    train, dev = write_turns(tmp_path / "train.csv", 10), write_turns(tmp_path / "dev.csv", 3)
+    train, dev = write_turns(tmp_path / "train.csv", 10), write_turns(tmp_path / "dev.csv", 3, said="heard")
     parts = sources.load(wassa(settings, train, dev))
     assert [turn.conversation for turn in parts["test"]] == ["dev-0", "dev-0", "dev-1", "dev-1", "dev-2", "dev-2"]
     assert len(parts["train"]) + len(parts["validation"]) == 20
@@ -119,11 +119,24 @@ def test_official_dev_file_is_the_test_split_although_it_repeats_conversation_id
 
 def test_stories_of_the_official_dev_file_are_those_of_train_where_both_name_them(settings, tmp_path):
     train = write_turns(tmp_path / "train.csv", 10, article=lambda conversation: conversation // 2)
-    dev = write_turns(tmp_path / "dev.csv", 2, article=lambda conversation: 4 + conversation)
+    dev = write_turns(tmp_path / "dev.csv", 2, article=lambda conversation: 4 + conversation, said="heard")
     parts = sources.load(wassa(settings, train, dev))
     assert stories(parts)["test"] == {"4", "5"}
     assert not stories(parts)["train"] & stories(parts)["validation"]
     assert dialogue.count_stories(parts) == {"stories": 6, "shared_stories": 1}
+
+
+def test_test_file_that_is_the_training_file_is_refused(settings, tmp_path):
+    train = write_turns(tmp_path / "train.csv", 10)
+    with pytest.raises(UserError, match=r"\b10 of 10\b.*'dev-0'.*'0'"):
+        sources.load(wassa(settings, train, train))
+
+
+def test_conversations_of_the_test_file_that_stand_in_training_are_told(settings, tmp_path, capsys):
+    train, dev = write_turns(tmp_path / "train.csv", 10), write_turns(tmp_path / "dev.csv", 3, said="heard")
+    dev.write_text(dev.read_text() + "".join(train.read_text().splitlines(keepends=True)[-2:]))
+    assert len(sources.load(wassa(settings, train, dev))["test"]) == 8
+    assert "1 of 4 conversations" in capsys.readouterr().out
 
 
 def test_official_train_file_alone_is_split_in_three(settings, tmp_path):

@@ -56,7 +56,7 @@ def test_dev_layout_is_read(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("article", ["NULL", "", " nan "])
+@pytest.mark.parametrize("article", ["NULL", "", " nan ", "NA", "<NA>"])
 def test_turn_of_no_article_is_of_the_story_of_its_conversation(tmp_path, article):
     (turn,) = read(tmp_path, f"{TEST}\n0,{article},5,0,7,so sad\n")
     # And of no other: an article may have the conversation's number.
@@ -160,7 +160,7 @@ def test_one_odd_polarity_of_the_official_file_is_accepted(tmp_path):
     assert turn.polarity == 2.67
 
 
-@pytest.mark.parametrize("value", ["NULL", "", "nan", "None", " null ", "unknown"])
+@pytest.mark.parametrize("value", ["NULL", "", "nan", "None", " null ", "unknown", "NA", "<NA>", "#N/A"])
 def test_words_for_a_missing_label_are_understood(tmp_path, value):
     (turn,) = read(tmp_path, f"{TRAIN}\n0,1,1,0,x,hello,p,q,{value},1,1,NULL\n")
     assert turn.emotion is None
@@ -200,6 +200,14 @@ def test_words_for_a_missing_label_are_understood(tmp_path, value):
         (f'{TRAIN}\n0,1,1,0,x,"two\nlines",p,q,1,1,1,1\n1,1,1,1,x,a,p,q,9,1,1,1\n', r"line 4: .*\bEmotion\b"),
         (f"{TEST}\n0,1,5,0,7,a\n1,1,5,0,7,b\n", r"turns\.csv: .*\b5\.0\b"),
         (f"{TEST}\n0,1,5,0,7,caf".encode() + b"\xe9\n", r"turns\.csv, line 2, byte 14: .*\b0xe9\b.*UTF-8"),
+        (f"{TRAIN}\n0,1,1,0,x,a,p,q,0_4,1,1,1\n", r"line 2: .*\bEmotion\b.*'0_4'"),
+        # Merged cells of a spreadsheet leave all rows but the first without the article.
+        (f"{TEST}\n0,3,5,0,7,a\n1,,5,1,7,b\n", r"line 3: .*\barticle_id\b.*'5'.*\bno article\b.*'3'"),
+        (f"{TEST}\n0,3,5,0,7,a\n1,4,5,1,7,b\n", r"line 3: .*\barticle_id\b.*'5'.*'4'.*'3'"),
+        (f"{TEST}\n0,3,5,0,7,a\n1,3, 5,1,7,b\n", r"line 3: .*\bconversation_id\b.*' 5'.*'5'"),
+        ('[{"text": "a"}]', r"turns\.csv: .*JSON lines"),
+        ('[\n  {\n    "text": "a"\n  }\n]\n', r"turns\.csv: .*JSON lines"),
+        ('["' + "a" * 200_000 + '"]', r"turns\.csv: .*\btext\b"),
     ],
 )  # fmt: skip
 def test_refuses_a_malformed_file_with_its_place(tmp_path, text, message):
@@ -228,12 +236,13 @@ def test_json_lines_are_read_as_the_same_table_in_csv_is(tmp_path):
         ({"Emotion": True}, "line 2: .*Emotion.*'True'"),
         ({"turn_id": None}, "line 2: .*turn_id.*'None'"),
         ({"conversation_id": None}, "line 2: .*conversation_id.*empty"),
+        ({"id": "LARGE"}, "line 2: .*1e400"),
     ],
 )
 def test_refuses_a_malformed_json_line_with_its_place(tmp_path, row, message):
     turn = {"conversation_id": 1, "turn_id": 0, "text": "a", "Emotion": 1, "EmotionalPolarity": 1, "Empathy": 1}
     with pytest.raises(UserError, match=message):
-        read(tmp_path, json.dumps(turn) + "\n" + json.dumps(turn | {"turn_id": 1} | row))
+        read(tmp_path, json.dumps(turn) + "\n" + json.dumps(turn | {"turn_id": 1} | row).replace('"LARGE"', "1e400"))
 
 
 # Readers, on tables made at random

@@ -6,6 +6,7 @@ quote inside a text and means a backslash as it stands; the official CONV-turn f
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ OFFICIAL = {"id", "article_id", "conversation_id", "turn_id", "text"}
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*\\"(?![",;\t\r\n]|\Z)')
 # A doubled quote within a field; `""` between delimiters is an empty field.
 _DOUBLED_QUOTE = re.compile(r'[^\\",;\t\r\n]""|[,;\t\r\n]"""')
+# How a JSON array of objects begins, which is no table of one object a line.
+_ARRAY = re.compile(r"\s*\[\s*(?:\{|\Z)")
 _REMEDIES = {
     "backslash": 'quotes inside a text must be written as \\" (escapes: backslash)',
     "none": "quotes inside a text must be doubled (escapes: none)",
@@ -63,13 +66,15 @@ def read(stream: BinaryIO, name: str, escapes: Escapes = "auto") -> Table:
         name: What messages call the table.
 
     Raises:
-        UserError: If it is empty. While records are read: if one is not in the format, not UTF-8 or
-            too long; names the line.
+        UserError: If it is empty, or a JSON array. While records are read: if one is not in the
+            format, not UTF-8 or too long; names the line.
     """
     lines = _lines(stream, name)
     first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
         raise UserError(f"{name}: the file is empty")
+    if _ARRAY.match(first[1]):
+        raise UserError(f"{name}: a JSON array; write JSON lines, one object a line without commas between")
     if first[1].lstrip().startswith("{"):
         return _jsonl(chain([first], lines), name)
     return _csv(first, lines, name, escapes)
@@ -101,6 +106,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def _csv(first: tuple[int, str], lines: Iterator[tuple[int, str]], name: str, escapes: Escapes) -> Table:
+    csv.field_size_limit(LONGEST_ROW)  # the standard library's limit refuses texts of some 20,000 words
     ahead = [first]
     characters = 0
     for line in lines:
@@ -142,7 +148,6 @@ def _rows(lines: Iterator[tuple[int, str]], name: str, delimiter: str, escapes: 
         for position, line in lines:  # noqa: B007  `start` is taken from it
             yield line
 
-    csv.field_size_limit(LONGEST_ROW)  # the standard library's limit refuses texts of some 20,000 words
     escape = "\\" if escapes == "backslash" else None
     reader = csv.reader(texts(), delimiter=delimiter, escapechar=escape, strict=True)
     while True:
@@ -164,11 +169,14 @@ def _jsonl(lines: Iterator[tuple[int, str]], name: str) -> Table:
 
 
 def _json_record(place: str, line: str) -> Record:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON number")
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):  # NaN, Infinity, or a number like 1e400
+            raise ValueError(f"{number[:60]} is no number that can be computed with")
+        return value
 
     try:
-        record = json.loads(line, parse_constant=refuse)
+        record = json.loads(line, parse_constant=finite, parse_float=finite)
     except RecursionError:
         raise UserError(f"{place}: not a turn (nested too deeply)") from None
     except ValueError as error:

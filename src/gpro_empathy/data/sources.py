@@ -23,12 +23,44 @@ TURN_KEYS = {"conversation", "turn"}
 def load(config: params.Prepare) -> dict[str, list[Turn]]:
     """Return the turns of the configured source as train, validation and test.
 
-    The test split is what `test_split` says; what is drawn is drawn by config.split.
+    The test split is what `test_split` says; what is drawn is drawn by config.split. Conversations
+    of the test split that stand elsewhere too, under another name, are told.
 
     Raises:
         UserError: If the source cannot be read, it names no conversations and config.split does not
             accept that, or the marks of the embedded test stories do not fit; names file and line.
+            If half of the test split stands elsewhere too, as where one file is given twice.
     """
+    parts = _load(config)
+    if config.split != "by_turn":
+        _check_repeated(parts)
+    return parts
+
+
+def _check_repeated(parts: Mapping[str, Sequence[Turn]]) -> None:
+    """Tell of the conversations of the test split that another split holds word by word."""
+    tested, others = _conversations(parts["test"]), _conversations([*parts["train"], *parts["validation"]])
+    repeated = [(name, others[texts]) for texts, name in tested.items() if texts in others]
+    if not repeated:
+        return
+    line = (
+        f"{len(repeated)} of {len(tested)} conversations of the test split stand word by word in training or validation "
+        f"too, such as {repeated[0][0][:60]!r}, which is {repeated[0][1][:60]!r}"
+    )
+    if 2 * len(repeated) >= len(tested):
+        raise UserError(f"prepare.source: {line}; give a test file of its own, or keep one of each")
+    print(line)
+
+
+def _conversations(turns: Sequence[Turn]) -> dict[tuple[str, ...], str]:
+    """Return the name of each conversation by its texts."""
+    texts: dict[str, tuple[str, ...]] = {}
+    for turn in turns:
+        texts[turn.conversation] = (*texts.get(turn.conversation, ()), turn.text)
+    return {of_conversation: name for name, of_conversation in texts.items()}
+
+
+def _load(config: params.Prepare) -> dict[str, list[Turn]]:
     rng = np.random.default_rng(config.seed)
     shares = {"validation": config.validation_fraction, "test": config.test_fraction}
     if config.source == "wassa_csv":

@@ -19,7 +19,8 @@ from gpro_empathy.data.records import Escapes
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS
 
-MISSING = {"", "null", "nan", "none", "unknown"}
+# As databases, pandas, R and spreadsheets write what is not known.
+MISSING = {"", "null", "nan", "none", "unknown", "na", "<na>", "n/a", "#n/a"}
 # Names of turns in the official files (id, person_id_1, ...) and in this project's own
 # (conversation, turn).
 ID_COLUMN = re.compile(r"id|.+_id(_\d+)?|speaker|conversation|turn")
@@ -142,9 +143,30 @@ def labelled_turns(rows: Iterable[Row], name: str) -> list[Turn]:
     """Return the labelled turns of rows in their order, each with the texts before it.
 
     Raises:
-        UserError: As `read_labelled`, and if a turn stands in more than one row.
+        UserError: As `read_labelled`, and if a turn stands in more than one row, a conversation has
+            turns on two stories, or the names of two differ in white space alone.
     """
-    return dialogue.link([_turn(row) for row in rows], name)
+    turns: list[Turn] = []
+    first: dict[str, Turn] = {}  # of each conversation, by its name without white space around
+    for row in rows:
+        turn = _turn(row)
+        before = first.setdefault(" ".join(turn.conversation.split()), turn)
+        if before.conversation != turn.conversation:
+            raise UserError(
+                f"{row.place}: column conversation_id: {turn.conversation[:60]!r} and {before.conversation[:60]!r} differ in "
+                "white space alone; write the same conversation the same way"
+            )
+        if before.story != turn.story:
+            raise UserError(
+                f"{row.place}: column article_id: conversation {turn.conversation[:60]!r} is on {_named(turn)} here and on "
+                f"{_named(before)} in another row; give all its rows one article, as they are split by it"
+            )
+        turns.append(turn)
+    return dialogue.link(turns, name)
+
+
+def _named(turn: Turn) -> str:
+    return "no article" if turn.story == dialogue.own_story(turn.conversation) else f"article {turn.story[:60]!r}"
 
 
 def parse_row(place: str, values: Mapping[str, Any], columns: list[str]) -> Row:
@@ -202,6 +224,8 @@ def _label(place: str, name: str, value: object) -> float | None:
     if text.strip().lower() in MISSING:
         return None
     try:
+        if "_" in text:  # which Python takes for a separator of digits
+            raise ValueError(text)
         number = float(text)
     except ValueError:
         raise UserError(f"{place}: column {column} must be a number or NULL, got {text[:60]!r}") from None
