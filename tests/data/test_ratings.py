@@ -110,6 +110,18 @@ def test_a_folder_is_read_by_file(tmp_path):
     assert ratings.read_folder(tmp_path / "none") == {}
 
 
+def test_ending_in_capitals_is_read_and_other_files_are_none_that_would_be_passed_over(tmp_path):
+    write(tmp_path, SINGLE, name="ANN.CSV")
+    for name in ("README.md", ".DS_Store", "~$ann.xlsx"):
+        (tmp_path / name).write_text("")
+    assert list(ratings.read_folder(tmp_path)) == ["ANN.CSV"]
+    for name in ("bob.tsv", "bob.xlsx", "bob.csv.txt"):
+        write(tmp_path, SINGLE | {"rater": "Bob"}, name=name)
+        with pytest.raises(UserError, match=name):
+            ratings.read_folder(tmp_path)
+        (tmp_path / name).unlink()
+
+
 def test_a_hash_is_of_message_and_answer_and_not_of_how_lines_end():
     assert ratings.text_hash("a\r\nb ", " c") == ratings.text_hash("a\nb", "c")
     assert ratings.text_hash("a", "b c") != ratings.text_hash("a b", "c")

@@ -65,9 +65,14 @@ def read_folder(folder: Path = FOLDER) -> dict[str, list[Rating]]:
 
     Raises:
         UserError: As `read`; or if a rater rated the same thing twice, in one file or in two; names
-            both places.
+            both places. If there is a file that is neither CSV nor a text about the ratings, which
+            nobody would read.
     """
-    found = {path.name: read(path) for path in sorted(folder.glob("*.csv"))}
+    listed = sorted(path for path in folder.glob("*") if path.is_file() and not path.name.startswith((".", "~")))
+    for path in listed:
+        if path.suffix.lower() not in (".csv", ".md"):
+            raise UserError(f"{path}: only CSV is read here; save it as a CSV table, or move it out of {folder}")
+    found = {path.name: read(path) for path in listed if path.suffix.lower() == ".csv"}
     first: dict[tuple, Rating] = {}
     for rating in (rating for ratings in found.values() for rating in ratings):
         # A pair is the same pair whichever answer stands left.
