@@ -103,6 +103,10 @@ def test_a_section_is_refused_for_a_mistake_in_another(tmp_path):
         ("train_grpo", "loss_type", "ppo", "train_grpo.loss_type: input should be 'grpo', 'bnpo', 'dr_grpo' or 'dapo'"),
         ("train_scorer", "lora_dropout", 1, "train_scorer.lora_dropout: input should be less than 1, got 1"),
         ("analyse_rewards", "n_resamples", 99, "analyse_rewards.n_resamples: input should be greater than or equal to 100"),
+        ("rewards", "weights", {"empathy": True}, "rewards.weights: "),
+        ("rewards", "weights", {"examples:f": 1, "examples": {"f": 2}}, "rewards.weights: examples:f "),
+        ("train_grpo", "steps", True, "train_grpo.steps: "),
+        ("prepare", "wassa_train_csv", "", "prepare.wassa_train_csv"),
         ("draw_figures", "width", None, "draw_figures.width: input should be a valid number, got None"),
     ],
 )  # fmt: skip
@@ -157,6 +161,12 @@ def test_refuses_a_file_that_is_no_mapping(tmp_path, text, line):
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     assert refusal(path).startswith(line)
+
+
+def test_refuses_a_key_that_stands_twice(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PATH.read_text().replace("  steps: 10\n", "  steps: 10\n  steps: 500\n"))
+    assert "steps" in refusal(path)
 
 
 def test_refuses_a_missing_file(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gpro_empathy import files
 
@@ -30,6 +30,15 @@ class Section(BaseModel):
     """A section of params.yaml, named like the class in snake case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `yes` for a number, which pydantic would take for 1."""
+        values = value.values() if isinstance(value, dict) else [value]
+        if cls.model_fields[info.field_name].annotation is not bool and any(isinstance(one, bool) for one in values):
+            raise ValueError(f"true and false are no value of it, got {value!r}")
+        return value
 
     @classmethod
     def section_name(cls) -> str:
@@ -67,7 +76,13 @@ class Rewards(Section):
 
         `dvc exp run -S` can set the nested form.
         """
-        return dict(_joined(weights)) if isinstance(weights, dict) else weights
+        if not isinstance(weights, dict):
+            return weights
+        joined = list(_joined(weights))
+        names = [name for name, _ in joined]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]} has a weight twice, once in each form; keep one")
+        return dict(joined)
 
     @model_validator(mode="after")
     def _length_limits_are_ordered(self) -> "Rewards":
@@ -89,8 +104,8 @@ class Prepare(Section):
     embedded_folder: str
     hub_dataset: str
     hub_revision: str | None
-    wassa_train_csv: str | None
-    wassa_dev_csv: str | None
+    wassa_train_csv: Annotated[str, Field(min_length=1)] | None
+    wassa_dev_csv: Annotated[str, Field(min_length=1)] | None
     escapes: Literal["auto", "backslash", "none"]
     split: Literal["by_story", "by_conversation", "by_turn"]
     validation_fraction: Fraction
@@ -301,6 +316,19 @@ class Params(BaseModel):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
+class _KeysOnce(yaml.SafeLoader):
+    """PyYAML's safe loader, but that it refuses a key that stands twice, as DVC's loader does.
+
+    PyYAML takes the last one without a word.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load(section: type[SectionT], path: Path = PARAMS) -> SectionT:
     """Read one section of params.yaml, after checking the whole file.
 
@@ -317,7 +345,7 @@ def load_all(path: Path = PARAMS) -> Params:
         UserError: As `load`.
     """
     try:
-        values = yaml.safe_load(files.read_text(path, "`git checkout params.yaml` brings it back"))
+        values = yaml.load(files.read_text(path, "`git checkout params.yaml` brings it back"), _KeysOnce)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise files.UserError(f"{path}: not YAML: {problem}") from None
