@@ -1,5 +1,6 @@
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,8 @@ def test_refuses_a_module_that_no_stage_would_notice_a_change_of(folder, inner):
         ("def f(u, r):\n    r.clear()\n    return []\n", 1, "shape (0,) for 3 responses"),
         ("def f(u, r):\n    return [1e39 for _ in r]\n", 1, "1e+39"),
         ("def f(u, r):\n    return [1.0, 2.0, float('nan')]\n", 1, "nan to sample 2"),
+        ("import sys\ndef f(u, r):\n    return [1.0] * len(r)\nsys.exit()\n", 4, "SystemExit"),
+        ("import sys\ndef f(u, r):\n    sys.exit('no')\n", 3, "SystemExit: no"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_term_file_and_line(folder, source, line, what):
@@ -139,6 +142,16 @@ def test_what_is_wrong_is_one_line_with_term_file_and_line(folder, source, line,
     assert "mine:f" in message
     assert f"rewards/mine.py, line {line}" in message
     assert what in message
+
+
+@pytest.mark.parametrize("where", ["", "def f(u, r):\n    "])
+def test_term_that_leaves_the_working_folder_is_refused_and_the_folder_stays(folder, where):
+    (folder / "mine.py").write_text(
+        f"import os\n\ndef f(u, r):\n    return [1.0] * len(r)\n\n{where}os.chdir(os.path.dirname(__file__))\n"
+        + ("    return [1.0] * len(r)\n" if where else "")
+    )
+    assert re.search("'mine:f'.*working folder.*__file__", refusal("mine:f"))
+    assert Path.cwd() == folder.parent
 
 
 def test_an_error_in_the_middle_of_training_is_one_line_too():

@@ -6,6 +6,7 @@ imports must therefore be there too, or be installed.
 
 import importlib
 import inspect
+import os
 import site
 import sys
 import sysconfig
@@ -71,7 +72,7 @@ class UserTerm:
             values = scored(list(utterances), list(responses))
         except UserError:
             raise
-        except Exception as error:  # a user's function may raise anything
+        except (Exception, SystemExit) as error:  # a user's function may raise anything
             if entry_point.explain(error, None) is not None:  # memory or an engine, which has its own advice
                 raise
             raise UserError(
@@ -127,10 +128,18 @@ def load(name: str, known: Sequence[str]) -> UserTerm:
     Raises:
         UserError: If there is none, its module lies elsewhere or fails, or the trial does.
     """
-    before = set(sys.modules)
-    term = UserTerm(name, _function(name, known))
-    utterances, texts = zip(*_TRIAL, strict=True)
-    term(list(utterances), [response_format.parse_response(text) for text in texts])
+    before, place = set(sys.modules), Path.cwd()
+    try:
+        term = UserTerm(name, _function(name, known))
+        utterances, texts = zip(*_TRIAL, strict=True)
+        term(list(utterances), [response_format.parse_response(text) for text in texts])
+        if Path.cwd() != place:
+            raise UserError(
+                f"rewards.weights: {name!r} changes the working folder to {Path.cwd()}, from which a stage would write its "
+                "results elsewhere; open files by a path made of __file__"
+            )
+    finally:
+        os.chdir(place)
     # After the trial, in which a function may import more.
     _refuse_elsewhere(name, {name.partition(":")[0], *(set(sys.modules) - before)})
     return term
@@ -143,7 +152,7 @@ def _function(name: str, known: Sequence[str]) -> Callable:
         sys.path.append(folder)  # the last, so that no file there stands before an installed module
     try:
         result = getattr(importlib.import_module(module), function)
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, and a script ends itself
         missing = isinstance(error, ImportError) and f"{module}.".startswith(f"{error.name}.")
         if not missing and not isinstance(error, AttributeError | ValueError):
             raise UserError(f"rewards.weights: {name!r} cannot be imported: {_what(error)}{_line_of(error)}") from error
@@ -212,13 +221,13 @@ def _in_a_line(value: object) -> str:
     return " ".join(repr(value).split())[:80]
 
 
-def _what(error: Exception) -> str:
+def _what(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _line_of(error: Exception) -> str:
+def _line_of(error: BaseException) -> str:
     """Return the last line of the user's own code that an error came through.
 
     It is empty where there is none.
