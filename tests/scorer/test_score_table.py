@@ -251,6 +251,14 @@ def test_refuses_targets_that_would_destroy_something(tmp_path):
         score_table.check_target("x", "/dev/null")
 
 
+def test_ending_in_capitals_says_the_format_and_one_that_is_not_written_is_refused_first(tmp_path):
+    written, _ = run(tmp_path, '{"id": 1, "text": "a"}\n', name="turns.jsonl", target="OUT.CSV")
+    assert written.startswith(f"id,{SCORES}\n")
+    for target in ("out.json", "out.TSV", "out.xlsx"):
+        with pytest.raises(UserError, match=r"\.csv\b.*\.jsonl"):
+            score_table.score_file(str(tmp_path / "nowhere"), str(tmp_path / target), Letters, print)
+
+
 def test_refuses_an_input_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.csv: "):
         score_table.score_file(str(tmp_path / "nowhere.csv"), str(tmp_path / "out.csv"), Letters, print)

@@ -72,13 +72,13 @@ def score_file(
         if target == STANDARD:
             _write_standard_output(scored, table)
             return
-        kind = Path(target).suffix.removeprefix(".")
+        kind = _kind(target) or table.format
         # What a link leads to is written, and the link stays.
         with (
             files.atomic_path(Path(target).resolve()) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            write(scored, table, kind if kind in ("csv", "jsonl") else table.format, file)
+            write(scored, table, kind, file)
 
 
 def check_target(source: str, target: str) -> None:
@@ -88,12 +88,27 @@ def check_target(source: str, target: str) -> None:
         UserError: If it is one of them.
     """
     path = Path(target)
-    if target == STANDARD or not path.exists():
+    if target == STANDARD:
+        return
+    _kind(target)
+    if not path.exists():
         return
     if not path.is_file():
         raise UserError(f"{target}: not an ordinary file; give the path of a new file, or - for standard output")
     if source != STANDARD and Path(source).exists() and path.samefile(source):
         raise UserError(f"{target}: the output would replace the input; give another path")
+
+
+def _kind(target: str) -> str | None:
+    """Return what the ending of a path says of a table's format: csv, jsonl or nothing.
+
+    Raises:
+        UserError: If it is that of a format which is not written.
+    """
+    ending = Path(target).suffix.removeprefix(".").lower()
+    if ending in ("json", "tsv", "xlsx", "parquet"):
+        raise UserError(f"{target}: {ending} is not written; end it in .csv or .jsonl")
+    return ending if ending in ("csv", "jsonl") else None
 
 
 def with_contexts(table: Table, turns: int) -> Iterator[tuple[Row, tuple[str, ...]]]:
