@@ -385,7 +385,14 @@ def test_rubric_without_a_section_is_refused(rate, section):
 
 
 @pytest.mark.parametrize(
-    ("model", "name"), [("a/b:7b", "a-b-7b"), ("/models/llama-3.1/", "models-llama-3.1"), ("../x", "x"), ("ö1", "1")]
+    ("model", "name"),
+    [
+        ("a/b:7b", "a-b-7b"),
+        ("/models/llama-3.1/", "models-llama-3.1"),
+        ("../x", "x"),
+        ("ö1", "ö1"),
+        ("模型:7b", "模型-7b"),
+    ],
 )
 def test_files_are_named_after_the_model(model, name):
     assert judge.file_name(model) == name

@@ -81,7 +81,7 @@ def file_name(model: str) -> str:
     Raises:
         UserError: If the name has neither letter nor digit, or a character that no name has.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
+    name = re.sub(r"[^\w.-]+", "-", model).strip("-.")
     if not name or not model.isprintable() or model != model.strip():
         raise UserError(f"--model: {model!r} is no name of a model; the endpoint lists them under /models")
     return name
