@@ -149,7 +149,8 @@ def test_figures_of_the_readme_are_those_of_the_study():
         interval_of_mean = f"{change:+.2f} [{low:.2f}, {high:.2f}]"
         assert f": {interval_of_mean}, for a new training [{new_low:.2f}, {new_high:.2f}]" in text
     assert f"on {study['prompts']} prompts about {study['stories']} news stories" in text
-    assert f"answers are {found['answer_words']['difference']:.1f} words longer" in text
+    words = found["answer_words"]["difference"]
+    assert f"answers are {abs(words):.1f} words {'longer' if words > 0 else 'shorter'}" in text
     assert f"{100 * found['well_formed']['means']['tuned']:.1f} % of the responses keep to the format" in text
 
 
