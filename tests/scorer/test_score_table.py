@@ -220,7 +220,7 @@ def test_five_times_the_rows_take_no_more_memory_and_keep_their_order(monkeypatc
         ('{"text": "a"}\n{"txt": "a"}\n', "turns.csv, line 2: column text is missing, which the first row has"),
         ('{"text": "a"}\n[1]\n', "turns.csv, line 2: expected a JSON object, got [1]"),
         ('{"text": "a"\n', "turns.csv, line 1: not JSON (expecting ',' delimiter: line 2 column 1 (char 13))"),
-        ('{"text": "a", "id": NaN}\n', "turns.csv, line 1: not JSON (nan is no json number)"),
+        ('{"text": "a", "id": NaN}\n', "turns.csv, line 1: not JSON (nan is no number that can be computed with)"),
         ('{"text": "a", "id": [1]}\n', "turns.csv, line 1: column id must be a text or a number, got [1]"),
         ('{"text": "a", "id": "\\ud800"}\n', "turns.csv, line 1: column id holds half a character (a lone surrogate)"),
         ('{"text": "a", "context": 5}\n', "turns.csv, line 1: column context must be a text or a list of texts, got 5"),

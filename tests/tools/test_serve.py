@@ -35,7 +35,7 @@ def test_command_line_of_the_embedded_default(settings):
     assert line == [
         "vllm", "serve", "models/policy", "--tensor-parallel-size", "1", "--enable-lora", "--lora-modules", "empathy=models/tuned/seed-24",
         "--max-lora-rank", "32", "--quantization", "bitsandbytes", "--load-format", "bitsandbytes", "--dtype", "bfloat16", "--max-model-len", "320",
-        "--override-generation-config", '{"max_new_tokens": 128, "temperature": 0.7, "top_p": 0.9}',
+        "--override-generation-config", '{"max_new_tokens": 128, "temperature": 0.4, "top_p": 0.9}',
         "--host", "127.0.0.1", "--port", "8001", "--seed", "1",
     ]  # fmt: skip
 

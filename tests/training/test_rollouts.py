@@ -78,7 +78,7 @@ def test_fewer_prompts_than_asked_for_are_all_used_and_that_is_said(config, caps
 
 
 def test_refuses_a_single_prompt(config):
-    with pytest.raises(UserError, match=r"rollout\b.*\b2\b.*prompts.*\b1$"):
+    with pytest.raises(UserError, match=r"rollout\b.*\b2\b.*prompts.*\b1;"):
         rollouts.choose_prompts(TURNS[:1], config)
 
 
