@@ -36,7 +36,7 @@ def test_queued_experiment_runs_the_code_that_it_was_queued_with(tmp_path):
     }  # fmt: skip
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"try_out": stage}}))
     (folder / "params.yaml").write_text("amount: 1\n")
-    (folder / ".gitignore").write_text("__pycache__/\n/work/\n")
+    (folder / ".gitignore").write_text("__pycache__/\nwork/\n")
     shutil.copy(ROOT / ".dvcignore", folder)
     run("git", "init", "-q")
     run("dvc", "init", "-q")

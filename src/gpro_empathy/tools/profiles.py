@@ -33,7 +33,7 @@ def apply(name: str, folder: Path = PROFILES, target: Path = params.PARAMS) -> l
     editor.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL_TAG, "null"))
     try:
         values = editor.load(files.read_text(target))
-    except YAMLError as error:  # a key that stands there twice, which PyYAML lets pass
+    except YAMLError as error:  # two keys of one value, such as 1 and 0x1, which load_all lets pass
         raise UserError(f"{target}: not YAML: {' '.join(str(error).split())}") from None
     changes = _overlay(values, profile, path)
     with files.atomic_path(target) as temporary:
