@@ -213,6 +213,14 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25 26 27"), in
 	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"
 	@echo "make reproduce now takes the spread between trainings from there"
 
+# $(call given,VARIABLE,option): the option with a variable of make's command line, which stands in the environment too,
+# so that the shell takes it from there, brackets and all.
+given = $(if $(filter command,$(origin $(1))),$(2) "$$$(1)")
+
+.PHONY: sweep
+sweep: .venv/ready scm  ## Train over a grid: SET="key=value,value key=value,..." SEEDS="23,24,25" NAME=<name>; NAME alone goes on; without, list
+	@$(BIN)/python -m gpro_empathy.tools.sweep $(call given,SET,--set) $(call given,SEEDS,--seeds) $(call given,NAME,--name)
+
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)

@@ -28,8 +28,8 @@ connect = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 
-# Of reports/: of other machines' GPUs, the study of several trainings, and what was frozen when.
-READ = ("reports/gpu/", "reports/seeds/", "reports/protocol.yaml")
+# Of reports/: of other machines' GPUs, several trainings, other settings, and what was frozen when.
+READ = ("reports/gpu/", "reports/seeds/", "reports/sweeps/", "reports/protocol.yaml")
 
 pytestmark = [
     pytest.mark.slow,

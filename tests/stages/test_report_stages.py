@@ -8,8 +8,17 @@ import pytest
 import made_up
 from gpro_empathy import files, params
 from gpro_empathy.data import ratings as rating_files
+from gpro_empathy.report import (
+    figure_files,
+    latex,
+    latex_tables,
+    provenance,
+    rating_verdicts,
+    sentences,
+    typeset,
+    verdicts,
+)
 from gpro_empathy.report import figures as draw
-from gpro_empathy.report import latex, latex_tables, provenance, rating_verdicts, sentences, typeset, verdicts
 from gpro_empathy.stages import (
     analyse_ratings,
     analyse_rewards,
@@ -108,7 +117,7 @@ def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
         curves = draw.training_curves(
             made_up.training_log(gain=0.5), made_up.groups(steps=20), width=6.3, palette="colorblind"
         )
-        draw_figures.save(curves, tmp_path / "training_curves")
+        figure_files.save(curves, tmp_path / "training_curves")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (figures / path.name).read_bytes()
 

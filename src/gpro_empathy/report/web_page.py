@@ -19,7 +19,7 @@ import jinja2
 
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.analysis.results import Analysis, RunRatings
-from gpro_empathy.report import page_tables, verdicts
+from gpro_empathy.report import page_tables, sweeps, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 # Scores that stand below each response; the others are folded.
@@ -45,6 +45,7 @@ def render(
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
+    swept: Sequence[Mapping] = (),
 ) -> str:
     """Return the page as HTML.
 
@@ -55,6 +56,7 @@ def render(
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
         study: The analysis of several trainings, with which the page leads.
+        swept: The summary of each sweep of settings.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.
@@ -84,6 +86,7 @@ def render(
         findings=page_tables.findings(analysis, ratings, study),
         tables=page_tables.tables(analysis, ratings, study),
         captions=captions,
+        sweeps=sweeps.page_sections(swept),
     )
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.analysis.results import Analysis, RunRatings
-from gpro_empathy.report import figures, rating_verdicts
+from gpro_empathy.report import figure_files, figures, rating_verdicts
 
 ANALYSIS = Path("reports/reward_analysis.json")
 RATINGS = Path("reports/ratings.json")
@@ -28,7 +28,6 @@ LOG = Path("reports/training/log.csv")
 GROUPS = Path("reports/training/groups.csv")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 FIGURES = Path("reports/figures")
-PNG_DPI = 150
 
 
 def run(config: params.DrawFigures, root: Path = Path()) -> None:
@@ -56,7 +55,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         with files.atomic_path(root / FIGURES) as folder:
             folder.mkdir()
             for name, figure in drawn.items():
-                save(figure, folder / name)
+                figure_files.save(figure, folder / name)
 
 
 def draw(
@@ -88,19 +87,6 @@ def draw(
         "reward_against_audit": figures.reward_against_held_out(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Save a figure as <path>.pdf and <path>.png, without dates and versions.
-
-    Equal numbers give equal bytes.
-    """
-    figure.savefig(
-        path.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
-    )
-    # The layout is worked out once, so that both files show the same.
-    figure.set_layout_engine("none")
-    figure.savefig(path.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Typeset the report.
 
 Reads   paper/main.tex, paper/references.bib, paper/generated/, paper/provenance/,
-        reports/figures/*.pdf
+        reports/figures/*.pdf, reports/sweeps/*/figure.pdf, reports/sweeps/*/table.tex
 Writes  reports/paper.pdf    the same bytes for the same inputs; LaTeX works in paper/build/
 """
 

@@ -2,6 +2,7 @@
 
 Reads   reports/*.json, reports/training/  what the other stages found
         reports/seeds/reward_analysis.json the study of several trainings, where there is one
+        reports/sweeps/<name>/summary.json what sweeps of settings found, where there are any
         data/rollouts/rollouts.jsonl       for the examples
         reports/protocol.yaml              when metrics and settings were frozen, and which
         reports/gpu/*.json                 what rehearsals measured on GPUs
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table, trainings
-from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, protocol, scorer_section
+from gpro_empathy.report import gpu_table, latex, latex_examples, latex_tables, protocol, scorer_section, sweeps
 from gpro_empathy.report import macros as report_macros
 
 REPORTS = Path("reports")
@@ -67,6 +68,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "intensity_table": latex_tables.intensity_table(inputs.analysis),
             "templates_table": latex_tables.templates_table(inputs.analysis),
             "prompts_table": latex_tables.prompts_table(inputs.analysis),
+            "sweeps": sweeps.latex_section(sweeps.read(root)),
             "examples": latex_examples.examples(table),
         }
     except KeyError as error:

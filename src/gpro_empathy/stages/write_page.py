@@ -3,6 +3,7 @@
 Reads   reports/reward_analysis.json        verdict and tables
         reports/ratings.json                what raters found
         reports/seeds/reward_analysis.json  the study of several trainings, where there is one
+        reports/sweeps/<name>/summary.json  what sweeps of settings found, where there are any
         data/rollouts/rollouts.jsonl        every response with its scores
         paper/web/page.html                 the written part, with page.css and page.js beside it
 Writes  reports/index.html                  travels with the folder reports/, whose figures it links
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from gpro_empathy import entry_point, files
 from gpro_empathy.analysis import trainings
-from gpro_empathy.report import web_page
+from gpro_empathy.report import sweeps, web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
 RATINGS = Path("reports/ratings.json")
@@ -47,7 +48,7 @@ def run(root: Path = Path()) -> None:
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
         study = trainings.of_report(analysis, root / STUDY)
-        page = web_page.render(template, analysis, ratings, rows, CAPTIONS, study)
+        page = web_page.render(template, analysis, ratings, rows, CAPTIONS, study, sweeps.read(root))
     except KeyError as error:
         raise files.UserError(
             f"{ANALYSIS}, {RATINGS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`"

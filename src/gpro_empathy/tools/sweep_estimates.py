@@ -1,0 +1,153 @@
+"""What the runs of a sweep say of its settings: changes by tuning, and how they differ.
+
+Shapes: _S training seeds, _P prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpro_empathy import params
+from gpro_empathy.analysis import bootstrap, effects, paired_statistics
+from gpro_empathy.analysis.paired_statistics import Paired
+from gpro_empathy.tools import sweep_folder, sweep_grid
+
+
+def summary(sweep: sweep_folder.Sweep, base: Mapping, ended: Mapping[str, dict], config: params.AnalyseRewards,
+            metrics: Sequence[str]) -> dict:  # fmt: skip
+    """Return what is known of every setting, and its difference from one of them, the reference.
+
+    The reference is the setting of params.yaml, if it is in the grid, and the first one otherwise.
+    For each metric and setting: `change` is the mean over prompts and trainings of the tuned
+    policy's score less the starting one's, with its interval over stories and trainings, and that
+    for a new training; `against` is the setting's change less the reference's, over the seeds that
+    both have, paired by prompt and by seed, with an interval that holds for all settings of the
+    sweep together (Bonferroni), and a verdict.
+
+    Args:
+        base: The content of params.yaml.
+        ended: The rows of the runs that have ended, by their key.
+    """
+    settings = sweep_grid.settings(sweep.grid)
+    rows = [[ended.get(sweep_folder.key(setting, seed)) for seed in sweep.seeds] for setting in settings]
+    done = [[row for row in of_setting if row and row["failed"] is None] for of_setting in rows]
+    first = reference(settings, base)
+    # Each metric has one comparison for each other setting.
+    level = 1 - effects.significance_level(config.confidence) / max(len(settings) - 1, 1)
+    arms = []
+    for k, setting in enumerate(settings):
+        found = {metric: change(done[k], metric, config) for metric in metrics}
+        less = {
+            metric: None if k == first else against(done[k], done[first], metric, config, level) for metric in metrics
+        }
+        arms.append(
+            {
+                "setting": setting,
+                "label": sweep_grid.label(setting),
+                "done": [row["seed"] for row in done[k]],
+                "failed": {str(row["seed"]): row["failed"] for row in rows[k] if row and row["failed"] is not None},
+                "missing": [seed for seed, row in zip(sweep.seeds, rows[k], strict=True) if row is None],
+                "change": {metric: one for metric, one in found.items() if one is not None},
+                "against": {metric: one for metric, one in less.items() if one is not None},
+            }
+        )
+    stories = next((row["stories"] for of_setting in done for row in of_setting), {})
+    return {
+        "name": sweep.name,
+        "keys": list(sweep.grid),
+        "seeds": sweep.seeds,
+        "reference": first,
+        "reference_is_params": _same(settings[first], base),
+        "confidence": config.confidence,
+        "confidence_together": level,
+        "prompts": len(stories),
+        "stories": len(set(stories.values())),
+        "metric_order": [metric for metric in metrics if any(metric in arm["change"] for arm in arms)],
+        "arms": arms,
+    }  # fmt: skip
+
+
+def reference(settings: Sequence[Mapping[str, Any]], base: Mapping) -> int:
+    """Return the place of the setting that the others are compared with."""
+    return next((k for k, setting in enumerate(settings) if _same(setting, base)), 0)
+
+
+def _same(setting: Mapping[str, Any], base: Mapping) -> bool:
+    return sweep_grid.applied(base, setting) == dict(base)
+
+
+def change(rows: Sequence[Mapping], metric: str, config: params.AnalyseRewards) -> dict | None:
+    """Estimate the change by tuning over the runs of one setting; None if no run has the metric."""
+    rows = [row for row in rows if metric in row["metrics"]]
+    if not rows:
+        return None
+    difference_SP, story_P = _by_prompt(rows, metric)
+    estimate = _estimate(difference_SP, story_P, config, config.confidence)
+    return {
+        "start": float(np.mean([row["metrics"][metric]["start"] for row in rows])),
+        "tuned": float(np.mean([row["metrics"][metric]["tuned"] for row in rows])),
+        "by_seed": {str(row["seed"]): float(mean) for row, mean in zip(rows, difference_SP.mean(axis=1), strict=True)},
+        **_interval(difference_SP, estimate),
+        "new_low": _finite(estimate and estimate.new_low[0]),
+        "new_high": _finite(estimate and estimate.new_high[0]),
+        "between_training_sd": _finite(estimate and estimate.between_sd[0]),
+    }
+
+
+def against(
+    rows: Sequence[Mapping], others: Sequence[Mapping], metric: str, config: params.AnalyseRewards, level: float
+) -> dict | None:
+    """Estimate how much more a setting changes than another; None if they share no seed or prompts.
+
+    The verdict is `higher` or `lower` where the interval leaves out zero, `no evidence` where it
+    holds it, and `not told` where it covers no spread between trainings, as of one seed.
+    """
+    ours, theirs = ({row["seed"]: row for row in side if metric in row["metrics"]} for side in (rows, others))
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    prompts = {tuple(sorted(row["metrics"][metric]["difference"])) for side in (ours, theirs) for row in side.values()}
+    if len(prompts) > 1:
+        return None
+    our_SP, story_P = _by_prompt([ours[seed] for seed in seeds], metric)
+    their_SP, _ = _by_prompt([theirs[seed] for seed in seeds], metric)
+    difference_SP = our_SP - their_SP
+    estimate = _interval(difference_SP, _estimate(difference_SP, story_P, config, level))
+    verdict = "not told"
+    if estimate["low"] is not None and len(seeds) > 1:
+        verdict = "higher" if estimate["low"] > 0 else "lower" if estimate["high"] < 0 else "no evidence"
+    return {**estimate, "seeds": seeds, "verdict": verdict}
+
+
+def _by_prompt(rows: Sequence[Mapping], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the differences of each run, shape (S, P), and the story of each prompt."""
+    prompts = sorted(rows[0]["metrics"][metric]["difference"])
+    difference_SP = np.array([[row["metrics"][metric]["difference"][prompt] for prompt in prompts] for row in rows])
+    return difference_SP, np.array([rows[0]["stories"][prompt] for prompt in prompts])
+
+
+def _estimate(
+    difference_SP: np.ndarray, story_P: np.ndarray, config: params.AnalyseRewards, level: float
+) -> Paired | None:
+    """Estimate a mean over prompts and trainings; None with too few stories for an interval."""
+    if len(np.unique(story_P)) < bootstrap.FEWEST_STORIES:
+        return None
+    seed_mean_SM = difference_SP.mean(axis=1)[:, None] if len(difference_SP) > 1 else None
+    # The same resamples for every setting and metric: what differs is the data.
+    rng = np.random.default_rng(config.seed)
+    return paired_statistics.paired(
+        difference_SP.mean(axis=0)[:, None], story_P, config.n_resamples, level, rng, seed_mean_SM
+    )
+
+
+def _interval(difference_SP: np.ndarray, estimate: Paired | None) -> dict[str, float | None]:
+    return {
+        "estimate": float(difference_SP.mean()),
+        "low": _finite(estimate and estimate.low[0]),
+        "high": _finite(estimate and estimate.high[0]),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)

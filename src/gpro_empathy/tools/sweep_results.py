@@ -1,0 +1,48 @@
+"""Write what a sweep found: results.csv, summary.json, table.tex, figure.pdf and figure.png."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gpro_empathy import csv_table, files, params
+from gpro_empathy.analysis import trainings
+from gpro_empathy.report import figure_files, figures, sweep_figure, sweeps
+from gpro_empathy.tools import sweep_estimates, sweep_folder, sweep_grid
+
+COLUMNS = ("seed", "status", "reason", "metric", "start", "tuned", "change")
+
+
+def metrics(config: params.Params) -> list[str]:
+    """Return the metrics that are kept of a run: the declared ones, and the held-out scorer's."""
+    declared = config.analyse_rewards.metrics
+    return [*declared, *([] if trainings.HELD_OUT in declared else [trainings.HELD_OUT])]
+
+
+def write(sweep: sweep_folder.Sweep, base: Mapping, config: params.Params, root: Path) -> None:
+    """Write all of it anew from the rows of the runs.
+
+    Args:
+        base: The content of params.yaml, whose setting the others are compared with.
+    """
+    folder, ended = root / sweep_folder.place(sweep.name), sweep_folder.ended(sweep, root)
+    files.write_text(folder / "results.csv", csv_table.text([*sweep.grid, *COLUMNS], table(sweep, ended)))
+    found = sweep_estimates.summary(sweep, base, ended, config.analyse_rewards, metrics(config))
+    files.write_json(folder / sweeps.SUMMARY, found)
+    files.write_text(folder / "table.tex", sweeps.latex_table(found))
+    look = config.draw_figures
+    with figures.style(look.font_size):
+        figure_files.save(sweep_figure.changes(found, look.width, look.palette), folder / "figure")
+
+
+def table(sweep: sweep_folder.Sweep, ended: Mapping[str, dict]) -> list[dict]:
+    """Return a row for each run and metric; one for a run that failed or is missing."""
+    rows = []
+    for setting, seed in sweep.runs():
+        row = ended.get(sweep_folder.key(setting, seed))
+        told = {key: sweep_grid.text(value) for key, value in setting.items()} | {"seed": seed}
+        if row is None or row["failed"] is not None:
+            rows.append(told | ({"status": "failed", "reason": row["failed"]} if row else {"status": "missing"}))
+            continue
+        for metric, one in row["metrics"].items():
+            scores = {"start": one["start"], "tuned": one["tuned"], "change": one["tuned"] - one["start"]}
+            rows.append(told | {"status": "done", "metric": metric} | scores)
+    return rows
