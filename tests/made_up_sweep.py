@@ -1,6 +1,7 @@
 """A made-up sweep: a folder to run it in, and runs whose true differences are known."""
 
 import shutil
+import zlib
 
 import numpy as np
 import yaml
@@ -10,6 +11,8 @@ from gpro_empathy import files
 from gpro_empathy.tools import sweep_folder
 
 STORIES = 24
+# What a gain of 1 in empathy is in each metric.
+FACTORS = {"empathy_raw": 1.0, "audit_empathy_raw": 0.5, "answer_words": 0.0}
 
 
 def write_tree(root, **analyse):
@@ -24,13 +27,13 @@ def write_tree(root, **analyse):
     return values
 
 
-def row(setting, seed, gain, *, training_sd=0.0, noise=0.3, rng=None, prompts=48):
+def row(setting, seed, gain, *, training_sd=0.0, noise=0.3, rng=None, prompts=48, metrics=tuple(FACTORS)):
     """Return the row of a run whose empathy rises by `gain` on average, and half of that held out.
 
     Prompts have a part that all runs share, stories another; trainings differ by `training_sd`.
     """
     shared = np.random.default_rng(1)
-    rng = rng or np.random.default_rng([seed, abs(hash(str(setting))) % 1000])
+    rng = rng or np.random.default_rng([seed, zlib.crc32(str(setting).encode())])
     names = [f"{p}.2" for p in range(prompts)]
     stories = {name: f"article {p % STORIES}" for p, name in enumerate(names)}
     story_C, prompt_P = shared.normal(0, 0.2, STORIES), shared.normal(0, 0.1, prompts)
@@ -38,9 +41,9 @@ def row(setting, seed, gain, *, training_sd=0.0, noise=0.3, rng=None, prompts=48
     common_P -= common_P.mean()
     training = rng.normal(0, training_sd) if training_sd else 0.0
     kept = {}
-    for metric, factor in (("empathy_raw", 1.0), ("audit_empathy_raw", 0.5), ("answer_words", 0.0)):
+    for metric in metrics:
         noise_P = rng.normal(0, noise, prompts) if noise else np.zeros(prompts)
-        change_P = factor * (gain + training) + common_P + noise_P
+        change_P = FACTORS[metric] * (gain + training) + common_P + noise_P
         kept[metric] = {
             "start": 2.0,
             "tuned": 2.0 + float(change_P.mean()),
@@ -54,9 +57,9 @@ def failed(setting, seed, reason="the machine's memory ran out"):
     return {"setting": setting, "seed": seed, "failed": reason, "stories": {}, "metrics": {}, "seconds": 1.0}
 
 
-def sweep(grid, seeds, name="made_up", base=None):
-    """Return a sweep that was never begun."""
-    return sweep_folder.Sweep(name, grid, list(seeds), base or {}, {}, None, [])
+def sweep(grid, seeds, base, name="made_up"):
+    """Return a sweep of the settings of params.yaml, which was never begun."""
+    return sweep_folder.Sweep(name, grid, list(seeds), base, {}, None, [])
 
 
 def by_key(rows):

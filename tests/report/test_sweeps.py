@@ -21,7 +21,7 @@ def summarise(settings):
     """Return a function that sums up runs of temperatures, some of them failed or missing."""
 
     def summarise(gains, seeds=(23, 24, 25), failing=(), missing=(), name="made_up"):
-        sweep = made_up_sweep.sweep({T: list(gains)}, seeds, name=name)
+        sweep = made_up_sweep.sweep({T: list(gains)}, seeds, settings.model_dump(), name)
         rows = [
             made_up_sweep.failed(setting, seed, "100 % of_memory")
             if (setting[T], seed) in failing
@@ -30,7 +30,7 @@ def summarise(settings):
             if (setting[T], seed) not in missing
         ]
         config = settings.analyse_rewards.model_copy(update={"n_resamples": 200})
-        return sweep_estimates.summary(sweep, settings.model_dump(), made_up_sweep.by_key(rows), config, METRICS)
+        return sweep_estimates.summary(sweep, made_up_sweep.by_key(rows), config, METRICS)
 
     return summarise
 

@@ -20,10 +20,9 @@ def summarise(settings, config):
     """Return a function that sums up runs, given by temperature, as seed and row."""
 
     def summarise(gains, seeds=(23, 24, 25), ended=None, **made):
-        sweep = made_up_sweep.sweep({T: list(gains)}, seeds)
+        sweep = made_up_sweep.sweep({T: list(gains)}, seeds, settings.model_dump())
         runs = [made_up_sweep.row(setting, seed, gains[setting[T]], **made) for setting, seed in sweep.runs()]
-        base = settings.model_dump()
-        return sweep_estimates.summary(sweep, base, made_up_sweep.by_key(ended or runs), config, METRICS)
+        return sweep_estimates.summary(sweep, made_up_sweep.by_key(ended or runs), config, METRICS)
 
     return summarise
 
@@ -96,19 +95,19 @@ def test_too_few_stories_give_no_interval(summarise):
 
 
 def test_without_the_setting_of_params_the_first_one_is_the_reference(summarise):
-    found = summarise({0.2: 0.1, 1.0: 0.3}, noise=0)
-    assert (found["reference"], found["reference_is_params"]) == (0, False)
+    assert summarise({0.2: 0.1, 1.0: 0.3}, noise=0)["reference"] == 0
 
 
-@pytest.mark.parametrize(("seeds", "training_sd"), [(3, 0.15), (3, 0.0), (5, 0.15)])
+@pytest.mark.parametrize(("seeds", "training_sd"), [(3, 0.15), (3, 0.0)])
 def test_interval_of_a_difference_covers_the_true_one_at_its_rate(config, seeds, training_sd):
-    rng, true, covered, trials = np.random.default_rng(0), 0.2, 0, 300
+    rng, true, covered, trials = np.random.default_rng(0), 0.2, 0, 200
+    made = {"training_sd": training_sd, "rng": rng, "metrics": ["empathy_raw"]}
     for _ in range(trials):
         ours, theirs = (
-            [made_up_sweep.row({}, seed, gain, training_sd=training_sd, rng=rng) for seed in range(seeds)]
-            for gain in (0.3 + true, 0.3)
+            [made_up_sweep.row({}, seed, gain, **made) for seed in range(seeds)] for gain in (0.3 + true, 0.3)
         )
         found = sweep_estimates.against(ours, theirs, "empathy_raw", config, 0.95)
         covered += found["low"] <= true <= found["high"]
-    # Two standard errors of 300 draws at 95 % are 2.5 points.
-    assert 0.92 <= covered / trials <= 0.99
+    # Of three trainings 93 to 95 % (`bootstrap.with_seeds`); two standard errors of 200 draws are 3
+    # points.
+    assert 0.9 <= covered / trials <= 0.99

@@ -83,7 +83,7 @@ sys.exit("error: no such luck")
 
 def test_a_run_that_leaves_no_rollouts_is_a_failed_one(monkeypatch, tmp_path):
     row = run(fake_dvc(monkeypatch, tmp_path, ""))
-    assert row["failed"].endswith("rollouts.jsonl: no such file; run `make reproduce`, which makes what is missing")
+    assert "rollouts.jsonl: no such file" in row["failed"]
 
 
 def test_an_interrupted_run_takes_what_it_started_along(monkeypatch, tmp_path):

@@ -59,9 +59,7 @@ def run(name: str, set_text: str, seeds_text: str, root: Path = Path(), runner: 
     with locked(root) as lock:
         base = yaml.safe_load(files.read_text(root / params.PARAMS))
         config = params.check(base, params.PARAMS)
-        sweep = planned(name, set_text, seeds_text, base, root)
-        done = {key for key, row in sweep_folder.ended(sweep, root).items() if row["failed"] is None}
-        missing = [one for one in sweep.runs() if sweep_folder.key(*one) not in done]
+        sweep, missing = planned(name, set_text, seeds_text, base, root)
         sweep_folder.write(sweep, root)
         if missing and runner is None:
             tell_changes(sweep)
@@ -73,14 +71,19 @@ def run(name: str, set_text: str, seeds_text: str, root: Path = Path(), runner: 
             print(f"sweep {name}: {sweep_grid.written(setting)}, seed {seed}", flush=True)
             row = runner(sweep_grid.applied(base, setting), setting, seed)
             sweep_folder.keep(row, name, root)
-            sweep_results.write(sweep, base, config, root)
+            sweep_results.write(sweep, config, root)
             tell_progress(sweep, row, len(missing) - number - 1, root)
-        sweep_results.write(sweep, base, config, root)
+        # Without a run too, so that what is written follows the code and the settings of today.
+        sweep_results.write(sweep, config, root)
         finish(sweep, root)
 
 
-def planned(name: str, set_text: str, seeds_text: str, base: Mapping, root: Path) -> sweep_folder.Sweep:
-    """Return the sweep that is asked for: a new one, or the one of that name, extended.
+def planned(
+    name: str, set_text: str, seeds_text: str, base: Mapping, root: Path
+) -> tuple[sweep_folder.Sweep, list[tuple[dict[str, Any], int]]]:
+    """Return the sweep that is asked for, and the setting and seed of each run that it lacks.
+
+    It is a new one, or the one of that name, extended.
 
     Raises:
         UserError: If it cannot be run.
@@ -94,10 +97,15 @@ def planned(name: str, set_text: str, seeds_text: str, base: Mapping, root: Path
     else:
         sweep = sweep_folder.extended(stored, grid, seeds)
     sweep_grid.check(base, sweep.grid, sweep.seeds)
-    if all(row["failed"] is not None for row in sweep_folder.rows(name, root)):
-        return sweep_folder.begin(name, sweep.grid, sweep.seeds, base, code, root)
-    sweep_folder.refuse_mixture(sweep, base, code)
-    return sweep
+    done = {
+        sweep_folder.key(row["setting"], row["seed"]) for row in sweep_folder.rows(name, root) if row["failed"] is None
+    }
+    missing = [one for one in sweep.runs() if sweep_folder.key(*one) not in done]
+    if not done:
+        return sweep_folder.begin(name, sweep.grid, sweep.seeds, base, code, root), missing
+    if missing:
+        sweep_folder.refuse_mixture(sweep, base, code)
+    return sweep, missing
 
 
 def in_copy(sweep: sweep_folder.Sweep, tree: Path, metrics: Sequence[str], lock: int) -> Runner:
@@ -107,9 +115,10 @@ def in_copy(sweep: sweep_folder.Sweep, tree: Path, metrics: Sequence[str], lock:
     def runner(values: Mapping, setting: Mapping[str, Any], seed: int) -> dict:
         number = order.index(sweep_folder.key(setting, seed)) + 1
         log = tree.parent / f"run-{number:02d}.log"
+        print(f"sweep {sweep.name}: what it prints goes to {log}", flush=True)
         row = sweep_run.run(tree, values, setting, seed, metrics, log, lock)
         if row["failed"] is not None:
-            print(f"sweep {sweep.name}: failed: {row['failed']}; {log} has the whole", flush=True)
+            print(f"sweep {sweep.name}: failed: {row['failed']}", flush=True)
         return row
 
     return runner

@@ -4,7 +4,6 @@ Shapes: _S training seeds, _P prompts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,13 @@ from gpro_empathy.analysis.paired_statistics import Paired
 from gpro_empathy.tools import sweep_folder, sweep_grid
 
 
-def summary(sweep: sweep_folder.Sweep, base: Mapping, ended: Mapping[str, dict], config: params.AnalyseRewards,
-            metrics: Sequence[str]) -> dict:  # fmt: skip
+def summary(
+    sweep: sweep_folder.Sweep, ended: Mapping[str, dict], config: params.AnalyseRewards, metrics: Sequence[str]
+) -> dict:
     """Return what is known of every setting, and its difference from one of them, the reference.
 
-    The reference is the setting of params.yaml, if it is in the grid, and the first one otherwise.
+    The reference is what params.yaml held when the sweep was begun, if that is in the grid, and the
+    first setting otherwise.
     For each metric and setting: `change` is the mean over prompts and trainings of the tuned
     policy's score less the starting one's, with its interval over stories and trainings, and that
     for a new training; `against` is the setting's change less the reference's, over the seeds that
@@ -26,13 +27,12 @@ def summary(sweep: sweep_folder.Sweep, base: Mapping, ended: Mapping[str, dict],
     sweep together (Bonferroni), and a verdict.
 
     Args:
-        base: The content of params.yaml.
         ended: The rows of the runs that have ended, by their key.
     """
     settings = sweep_grid.settings(sweep.grid)
     rows = [[ended.get(sweep_folder.key(setting, seed)) for seed in sweep.seeds] for setting in settings]
     done = [[row for row in of_setting if row and row["failed"] is None] for of_setting in rows]
-    first = reference(settings, base)
+    first = next((k for k, one in enumerate(settings) if sweep_grid.applied(sweep.base, one) == sweep.base), 0)
     # Each metric has one comparison for each other setting.
     level = 1 - effects.significance_level(config.confidence) / max(len(settings) - 1, 1)
     arms = []
@@ -58,23 +58,13 @@ def summary(sweep: sweep_folder.Sweep, base: Mapping, ended: Mapping[str, dict],
         "keys": list(sweep.grid),
         "seeds": sweep.seeds,
         "reference": first,
-        "reference_is_params": _same(settings[first], base),
         "confidence": config.confidence,
         "confidence_together": level,
         "prompts": len(stories),
         "stories": len(set(stories.values())),
         "metric_order": [metric for metric in metrics if any(metric in arm["change"] for arm in arms)],
         "arms": arms,
-    }  # fmt: skip
-
-
-def reference(settings: Sequence[Mapping[str, Any]], base: Mapping) -> int:
-    """Return the place of the setting that the others are compared with."""
-    return next((k for k, setting in enumerate(settings) if _same(setting, base)), 0)
-
-
-def _same(setting: Mapping[str, Any], base: Mapping) -> bool:
-    return sweep_grid.applied(base, setting) == dict(base)
+    }
 
 
 def change(rows: Sequence[Mapping], metric: str, config: params.AnalyseRewards) -> dict | None:

@@ -63,7 +63,9 @@ def begin(
 ) -> Sweep:
     """Return a new sweep of the working tree as it is."""
     try:
-        commit, changed = repository.head(root), repository.changed(root)
+        commit = repository.head(root)
+        # Results of sweeps decide no run.
+        changed = [path for path in repository.changed(root) if not Path(path).is_relative_to(sweeps.FOLDER)]
     except UserError:  # a folder without git has no commit to name
         commit, changed = None, []
     return Sweep(name, grid, seeds, sweep_grid.decisive(base), code, commit, changed)

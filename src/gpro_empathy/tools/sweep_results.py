@@ -17,20 +17,21 @@ def metrics(config: params.Params) -> list[str]:
     return [*declared, *([] if trainings.HELD_OUT in declared else [trainings.HELD_OUT])]
 
 
-def write(sweep: sweep_folder.Sweep, base: Mapping, config: params.Params, root: Path) -> None:
-    """Write all of it anew from the rows of the runs.
-
-    Args:
-        base: The content of params.yaml, whose setting the others are compared with.
-    """
+def write(sweep: sweep_folder.Sweep, config: params.Params, root: Path) -> None:
+    """Write all of it anew from the rows of the runs."""
     folder, ended = root / sweep_folder.place(sweep.name), sweep_folder.ended(sweep, root)
     files.write_text(folder / "results.csv", csv_table.text([*sweep.grid, *COLUMNS], table(sweep, ended)))
-    found = sweep_estimates.summary(sweep, base, ended, config.analyse_rewards, metrics(config))
-    files.write_json(folder / sweeps.SUMMARY, found)
+    found = sweep_estimates.summary(sweep, ended, config.analyse_rewards, metrics(config))
     files.write_text(folder / "table.tex", sweeps.latex_table(found))
-    look = config.draw_figures
+    draw(found, config.draw_figures, folder)
+    # The last, as the report takes in what has a summary.
+    files.write_json(folder / sweeps.SUMMARY, found)
+
+
+def draw(summary: Mapping, look: params.DrawFigures, folder: Path) -> None:
+    """Draw the figure of a sweep."""
     with figures.style(look.font_size):
-        figure_files.save(sweep_figure.changes(found, look.width, look.palette), folder / "figure")
+        figure_files.save(sweep_figure.changes(summary, look.width, look.palette), folder / "figure")
 
 
 def table(sweep: sweep_folder.Sweep, ended: Mapping[str, dict]) -> list[dict]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,19 @@ def _end(pid: int) -> None:
         return
     for sign in ("terminate", "kill"):
         for process in running:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 getattr(process, sign)()
-            except psutil.NoSuchProcess:
-                continue
-        _, running = psutil.wait_procs(running, timeout=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while (running := [process for process in running if _is_alive(process)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        # An orphan that nobody waits for stays as a zombie.
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def reason(log: str, status: int) -> str:
@@ -128,7 +137,7 @@ def reason(log: str, status: int) -> str:
     That is what a stage says to the user; else Python's last exception; else what DVC says.
     """
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in log.replace("\r", "\n").split("\n")]
-    for pattern in (r"error: (.+)", r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b.*)", r"ERROR: (.+)"):
+    for pattern in (r"error: (.+)", r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)", r"ERROR: (.+)"):
         found = [match[1] for line in lines if (match := re.fullmatch(pattern, line))]
         if found:
             return found[-1][:_LONGEST]
@@ -139,8 +148,8 @@ def measured(rows: Sequence[dict], seed: int, metrics: Sequence[str]) -> dict:
     """Return what is kept of the rollouts of a policy that was trained from one seed.
 
     That is, of each metric, the means of the starting and of the tuned policy, and the difference
-    on each prompt, rounded to six digits; and the story of each prompt. A metric that no response
-    has is left out, as that of a term which was not rewarded.
+    on each prompt, rounded to six digits; and the story of each prompt. A metric without a value is
+    left out, as that of a term which was not rewarded.
 
     Raises:
         ValueError: If the rollouts do not allow the comparison.
@@ -151,7 +160,8 @@ def measured(rows: Sequence[dict], seed: int, metrics: Sequence[str]) -> dict:
         raise ValueError(f"the rollouts are of the training seeds {trained}, expected {seed}")
     kept = {}
     for metric in metrics:
-        if metric not in table.columns:
+        # One of them compares with labels, which the test prompts of some sources lack.
+        if metric not in table.columns or table[metric].isna().all():
             continue
         wide = response_table.per_prompt(table, metric)
         difference = wide["tuned"] - wide[start]
