@@ -19,6 +19,7 @@ DOCUMENT = r"""\documentclass{article}
 \newcommand{\fig}[1]{\includegraphics[width=5cm]{../reports/figures/#1.pdf}}
 \begin{document}
 \input{generated/numbers}\fig{a} \cite{x2020}
+
 \includegraphics[width=5cm]{../reports/sweeps/t/figure.pdf} \input{../reports/sweeps/t/table}
 \bibliographystyle{plain}\bibliography{references}
 \end{document}

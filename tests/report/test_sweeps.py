@@ -51,14 +51,16 @@ def test_summary_of_another_version_is_refused_with_the_remedy(tmp_path):
 
 def test_verdict_names_what_differs_and_says_that_no_other_does(summarise):
     text = sweeps.verdict(summarise({0.6: 0.3, 1.0: 1.1, 2.0: 0.3}), PAGE)
-    assert re.search(r"On empathy, reward's scorer: the change with 1 is higher than with 0.6, by \+0\.[78]\d \[", text)
-    assert "; no other setting is shown to differ. On empathy, held-out scorer: the change with 1 is higher" in text
+    assert re.search(
+        r"On empathy, reward's scorer: the change is higher under “1” than under “0.6”, by \+0\.[78]\d \[", text
+    )
+    assert "; no other setting is shown to differ. On empathy, held-out scorer: the change is higher under" in text
 
 
 def test_verdict_without_a_difference_says_how_large_one_could_be(summarise):
     text = sweeps.verdict(summarise({0.6: 0.3, 1.0: 0.3}), PAGE)
     assert re.search(
-        r"scorer: no setting is shown to differ from 0.6; the intervals of the differences reach from \N{MINUS SIGN}0",
+        r"scorer: no setting is shown to differ from “0.6”; the intervals of the differences reach from \N{MINUS SIGN}0",
         text,
     )
 
@@ -82,7 +84,7 @@ def test_table_has_a_cell_for_every_column_of_its_head(summarise):
     summary = summarise({0.6: 0.3, 1.0: 0.4})
     head = sweeps.header(summary)
     assert head[0] == "calibration_temperature"
-    assert head[-1] == "empathy, held-out, less 0.6"
+    assert head[-1] == "difference, held-out"
     assert {len(row) for row in sweeps.rows(summary, PAGE)} == {len(head)}
     estimate = summary["arms"][1]["change"]["empathy_raw"]
     assert sweeps.rows(summary, PAGE)[1][2] == PAGE.estimate(estimate, 2)
@@ -114,7 +116,7 @@ def test_figure_of_a_sweep_without_a_finished_run_says_so(summarise):
 def test_page_has_the_verdict_the_failures_and_the_table(summarise):
     (section,) = sweeps.page_sections([summarise({0.6: 0.3, 1.0: 1.1}, failing=[(1.0, 23)], name="terms_left-out")])
     assert section["title"] == "Terms left out"
-    assert "is higher than with 0.6" in " ".join(section["note"])
+    assert "is higher under “1” than" in " ".join(section["note"])
     assert section["note"][-1] == "1, seed 23, failed: 100 % of_memory."
     assert len(section["rows"]) == 2
 

@@ -159,7 +159,10 @@ def test_a_sweep_runs_in_a_copy_takes_what_it_can_from_the_cache_and_is_shown(fi
     finished.run(*command, "--set", "rewards.calibration_temperature=0.8,0.3", "--seeds", "23")
     logs = sorted((finished.folder / "tmp/sweeps/tried").glob("*.log"))
     # The first is the run that is there already.
-    assert [set(re.findall(r"Running stage '(\w+)'", log.read_text())) for log in logs] == [set(), {"train_grpo", "rollout"}]
+    assert [set(re.findall(r"Running stage '(\w+)'", log.read_text())) for log in logs] == [
+        set(),
+        {"train_grpo", "rollout"},
+    ]
     summary = json.loads((finished.folder / "reports/sweeps/tried/summary.json").read_text())
     assert [arm["done"] for arm in summary["arms"]] == [[23], [23]]
     analysis = json.loads((finished.folder / "reports/reward_analysis.json").read_text())

@@ -98,16 +98,46 @@ def test_without_the_setting_of_params_the_first_one_is_the_reference(summarise)
     assert summarise({0.2: 0.1, 1.0: 0.3}, noise=0)["reference"] == 0
 
 
-@pytest.mark.parametrize(("seeds", "training_sd"), [(3, 0.15), (3, 0.0)])
-def test_interval_of_a_difference_covers_the_true_one_at_its_rate(config, seeds, training_sd):
-    rng, true, covered, trials = np.random.default_rng(0), 0.2, 0, 200
+def test_spread_between_trainings_is_what_setting_and_seed_leave():
+    rng = np.random.default_rng(3)
+    settings, seeds, sd = (0.2, 0.6, 1.0, 2.0), range(200), 0.3
+    of_seed = rng.normal(0, 1.0, len(seeds))
+    runs = [
+        [
+            made_up_sweep.row({}, seed, gain + of_seed[seed] + rng.normal(0, sd), noise=0, metrics=["empathy_raw"])
+            for seed in seeds
+        ]
+        for gain in settings
+    ]
+    variance, freedom = sweep_estimates.spread(runs, "empathy_raw")
+    assert freedom == 3 * 199
+    assert variance == pytest.approx(sd**2, rel=0.15)
+
+
+def test_spread_needs_a_run_that_setting_and_seed_do_not_explain():
+    def runs(*seeds_of_settings):
+        return [[made_up_sweep.row({}, seed, 0.3) for seed in seeds] for seeds in seeds_of_settings]
+
+    assert sweep_estimates.spread(runs([1], [1], []), "empathy_raw") is None
+    assert sweep_estimates.spread(runs([1, 2], [2, 3]), "empathy_raw") is None
+    assert sweep_estimates.spread(runs([1, 2], [1, 2]), "empathy_raw")[1] == 1
+    assert sweep_estimates.spread(runs([1, 2], [1, 2], [2]), "empathy_raw")[1] == 1
+    assert sweep_estimates.spread([], "empathy_raw") is None
+
+
+@pytest.mark.parametrize("training_sd", [0.15, 0.0])
+def test_intervals_of_differences_cover_the_true_one_at_their_rate(config, training_sd):
+    rng, true, covered, trials = np.random.default_rng(0), 0.2, 0, 150
     made = {"training_sd": training_sd, "rng": rng, "metrics": ["empathy_raw"]}
     for _ in range(trials):
-        ours, theirs = (
-            [made_up_sweep.row({}, seed, gain, **made) for seed in range(seeds)] for gain in (0.3 + true, 0.3)
-        )
-        found = sweep_estimates.against(ours, theirs, "empathy_raw", config, 0.95)
-        covered += found["low"] <= true <= found["high"]
-    # Of three trainings 93 to 95 % (`bootstrap.with_seeds`); two standard errors of 200 draws are 3
-    # points.
-    assert 0.9 <= covered / trials <= 0.99
+        of_seed = rng.normal(0, 0.2, 3)
+        runs = [
+            [made_up_sweep.row({}, seed, gain + of_seed[seed], **made) for seed in range(3)]
+            for gain in (0.3, 0.3 + true, 0.3 + true)
+        ]
+        between = sweep_estimates.spread(runs, "empathy_raw")
+        for other in runs[1:]:
+            found = sweep_estimates.against(other, runs[0], "empathy_raw", config, 0.95, between)
+            covered += found["low"] <= true <= found["high"]
+    # Two standard errors of 300 draws at 95 % are 2.5 points, and more as they come in pairs.
+    assert 0.92 <= covered / (2 * trials) <= 0.99

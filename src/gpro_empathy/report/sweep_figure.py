@@ -56,4 +56,4 @@ def _draw(ax: Axes, row: int, arm: Mapping, metric: str, is_reference: bool, col
 
 def _unit(metric: str) -> str:
     name = metric_names.label(metric)
-    return f"change {metric_names.label_with_unit(metric).removeprefix(name)}".strip()
+    return f"change{metric_names.label_with_unit(metric).removeprefix(name)}"

@@ -17,12 +17,20 @@ SUMMARY = "summary.json"
 # What table and figure show, where the runs have it; summary.json and results.csv have the rest.
 SHOWN = ("empathy_raw", "audit_empathy_raw", "semantic_similarity_raw", "answer_words")
 # What verdict and table compare with the reference.
-COMPARED = ("empathy_raw", "audit_empathy_raw")
+COMPARED = {"empathy_raw": "reward", "audit_empathy_raw": "held-out"}
 _NEEDED = frozenset({"name", "keys", "seeds", "arms", "reference", "confidence_together", "metric_order"})
 _LONGEST_REASON = 100
 ABOUT = (
-    "Change by tuning under each setting, as the mean over stories and trainings with its interval; the last columns: that "
-    "change less the reference's, with intervals that hold together for all settings."
+    "Change by tuning under each setting, with its interval over stories and trainings (empathy in label units, length in "
+    "words); the differences are that change on the reward's and on the held-out scorer, less the reference's, with intervals "
+    "that hold together for all settings."
+)
+METHOD = (
+    "A setting is compared with the reference by the change that tuning makes under it, over the same prompts and training seeds. "
+    "How far trainings lie apart is estimated from all runs of a sweep together, as what effects of setting and seed leave of "
+    "their mean changes, and taken to be the same under every setting. The intervals of differences resample stories, are widened "
+    "by that spread, and hold for all settings of a sweep at once, by Bonferroni's inequality; the interval of a setting's own "
+    "change takes the spread of its own trainings."
 )
 
 
@@ -76,11 +84,10 @@ def _verdict(summary: Mapping, metric: str, form: NumberFormat) -> str:
         return f"On {label}: there are no two settings yet whose finished runs can be compared."
     if not told:
         return f"On {label}: so few trainings, or stories, cannot tell what a setting changes from what another seed would."
-    text = _words(form)
-    digits = metric_names.digits(metric)
+    quoted, digits = _quoted(form), metric_names.digits(metric)
     differing = [(name, one) for name, one in told if one["verdict"] != "no evidence"]
     listed = "; ".join(
-        f"the change with {text(name)} is {one['verdict']} than with {text(reference)}, by {form.estimate(one, digits)}"
+        f"the change is {one['verdict']} under {quoted(name)} than under {quoted(reference)}, by {form.estimate(one, digits)}"
         for name, one in differing
     )
     if differing:
@@ -88,7 +95,7 @@ def _verdict(summary: Mapping, metric: str, form: NumberFormat) -> str:
         return f"On {label}: {listed}{rest}."
     low, high = min(one["low"] for _, one in told), max(one["high"] for _, one in told)
     return (
-        f"On {label}: no setting is shown to differ from {text(reference)}; the intervals of the differences reach from "
+        f"On {label}: no setting is shown to differ from {quoted(reference)}; the intervals of the differences reach from "
         f"{form.number(low, digits, signed=True)} to {form.number(high, digits, signed=True)}."
     )
 
@@ -97,11 +104,17 @@ def _words(form: NumberFormat) -> Callable[[str], str]:
     return latex.escape if form is LATEX else str
 
 
+def _quoted(form: NumberFormat) -> Callable[[str], str]:
+    opening, closing = (
+        ("``", "''") if form is LATEX else ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}")
+    )
+    return lambda text: f"{opening}{_words(form)(text)}{closing}"
+
+
 def header(summary: Mapping) -> list[str]:
     """Return the head of the table, in plain text."""
-    reference = summary["arms"][summary["reference"]]["label"]
-    changes = [metric_names.label_with_unit(metric) for metric in shown(summary)]
-    less = [f"{metric_names.short_label(metric)}, less {reference}" for metric in COMPARED if metric in shown(summary)]
+    changes = [metric_names.short_label(metric) for metric in shown(summary)]
+    less = [f"difference, {COMPARED[metric]}" for metric in COMPARED if metric in shown(summary)]
     return [" / ".join(key.partition(".")[2] for key in summary["keys"]), "trainings", *changes, *less]
 
 
@@ -146,7 +159,9 @@ def latex_section(summaries: list[dict]) -> str:
     """Return the section on sweeps, which is empty where there is none."""
     if not summaries:
         return latex.GENERATED
-    return latex.GENERATED + "\\section{Sweeps}\n\\label{sec:sweeps}\n" + "\n".join(map(_subsection, summaries))
+    return f"{latex.GENERATED}\\section{{Sweeps}}\n\\label{{sec:sweeps}}\n{METHOD}\n\n" + "\n".join(
+        map(_subsection, summaries)
+    )
 
 
 def _subsection(summary: Mapping) -> str:

@@ -57,8 +57,8 @@ def run(name: str, set_text: str, seeds_text: str, root: Path = Path(), runner: 
     """
     sweep_folder.checked_name(name)
     with locked(root) as lock:
+        config = params.load_all(root / params.PARAMS)
         base = yaml.safe_load(files.read_text(root / params.PARAMS))
-        config = params.check(base, params.PARAMS)
         sweep, missing = planned(name, set_text, seeds_text, base, root)
         sweep_folder.write(sweep, root)
         if missing and runner is None:

@@ -24,7 +24,8 @@ def summary(
     policy's score less the starting one's, with its interval over stories and trainings, and that
     for a new training; `against` is the setting's change less the reference's, over the seeds that
     both have, paired by prompt and by seed, with an interval that holds for all settings of the
-    sweep together (Bonferroni), and a verdict.
+    sweep together (Bonferroni), and a verdict. The spread between trainings in it is that of all
+    runs (`spread`).
 
     Args:
         ended: The rows of the runs that have ended, by their key.
@@ -35,11 +36,14 @@ def summary(
     first = next((k for k, one in enumerate(settings) if sweep_grid.applied(sweep.base, one) == sweep.base), 0)
     # Each metric has one comparison for each other setting.
     level = 1 - effects.significance_level(config.confidence) / max(len(settings) - 1, 1)
+    between = {metric: spread(done, metric) for metric in metrics}
     arms = []
     for k, setting in enumerate(settings):
         found = {metric: change(done[k], metric, config) for metric in metrics}
         less = {
-            metric: None if k == first else against(done[k], done[first], metric, config, level) for metric in metrics
+            metric: against(done[k], done[first], metric, config, level, between[metric])
+            for metric in metrics
+            if k != first
         }
         arms.append(
             {
@@ -73,41 +77,87 @@ def change(rows: Sequence[Mapping], metric: str, config: params.AnalyseRewards) 
     if not rows:
         return None
     difference_SP, story_P = _by_prompt(rows, metric)
-    estimate = _estimate(difference_SP, story_P, config, config.confidence)
+    estimate = _estimate(difference_SP, story_P, config)
     return {
         "start": float(np.mean([row["metrics"][metric]["start"] for row in rows])),
         "tuned": float(np.mean([row["metrics"][metric]["tuned"] for row in rows])),
         "by_seed": {str(row["seed"]): float(mean) for row, mean in zip(rows, difference_SP.mean(axis=1), strict=True)},
-        **_interval(difference_SP, estimate),
+        "estimate": float(difference_SP.mean()),
+        "low": _finite(estimate and estimate.low[0]),
+        "high": _finite(estimate and estimate.high[0]),
         "new_low": _finite(estimate and estimate.new_low[0]),
         "new_high": _finite(estimate and estimate.new_high[0]),
         "between_training_sd": _finite(estimate and estimate.between_sd[0]),
     }
 
 
+def spread(runs: Sequence[Sequence[Mapping]], metric: str) -> tuple[float, int] | None:
+    """Estimate how far trainings lie apart, beside what setting and seed do to all of them.
+
+    The mean changes of runs are fitted by an effect of the setting plus one of the seed, as in a
+    design of blocks; what is left has one variance, assumed to be the same under every setting, and
+    so many degrees of freedom as runs remain. Three trainings of a setting alone would tell it with
+    two.
+
+    Args:
+        runs: The finished runs of each setting.
+
+    Returns:
+        Variance and degrees of freedom; None where none are left, as of one seed.
+
+    Source:
+        Fisher (1935), The Design of Experiments, chapter 4, on randomised blocks.
+    """
+    listed = [(k, row["seed"], row) for k, of_setting in enumerate(runs) for row in of_setting]
+    listed = [(k, seed, row["metrics"][metric]["difference"]) for k, seed, row in listed if metric in row["metrics"]]
+    settings, seeds = ({one[place] for one in listed} for place in (0, 1))
+    design = np.array(
+        [[k == one for one in sorted(settings)] + [seed == one for one in sorted(seeds)] for k, seed, _ in listed]
+    ).astype(float)
+    mean_R = np.array([np.mean(list(difference.values())) for *_, difference in listed])
+    freedom = len(listed) - (np.linalg.matrix_rank(design) if listed else 0)
+    if freedom < 1:
+        return None
+    fitted_R = design @ np.linalg.lstsq(design, mean_R, rcond=None)[0]
+    return float(((mean_R - fitted_R) ** 2).sum() / freedom), int(freedom)
+
+
 def against(
-    rows: Sequence[Mapping], others: Sequence[Mapping], metric: str, config: params.AnalyseRewards, level: float
+    rows: Sequence[Mapping],
+    others: Sequence[Mapping],
+    metric: str,
+    config: params.AnalyseRewards,
+    level: float,
+    between: tuple[float, int] | None,
 ) -> dict | None:
     """Estimate how much more a setting changes than another; None if they share no seed or prompts.
 
-    The verdict is `higher` or `lower` where the interval leaves out zero, `no evidence` where it
-    holds it, and `not told` where it covers no spread between trainings, as of one seed.
+    The interval over stories, of the mean over seeds, is widened by the variance of that mean over
+    trainings, 2 / S of `between`. The verdict is `higher` or `lower` where it leaves out zero, `no
+    evidence` where it holds it, and `not told` where the spread between trainings is not known.
+
+    Args:
+        between: What `spread` returns for the whole sweep.
     """
     ours, theirs = ({row["seed"]: row for row in side if metric in row["metrics"]} for side in (rows, others))
     seeds = [seed for seed in ours if seed in theirs]
-    if not seeds:
-        return None
     prompts = {tuple(sorted(row["metrics"][metric]["difference"])) for side in (ours, theirs) for row in side.values()}
-    if len(prompts) > 1:
+    if not seeds or len(prompts) > 1:
         return None
     our_SP, story_P = _by_prompt([ours[seed] for seed in seeds], metric)
     their_SP, _ = _by_prompt([theirs[seed] for seed in seeds], metric)
     difference_SP = our_SP - their_SP
-    estimate = _interval(difference_SP, _estimate(difference_SP, story_P, config, level))
-    verdict = "not told"
-    if estimate["low"] is not None and len(seeds) > 1:
-        verdict = "higher" if estimate["low"] > 0 else "lower" if estimate["high"] < 0 else "no evidence"
-    return {**estimate, "seeds": seeds, "verdict": verdict}
+    found = {"estimate": float(difference_SP.mean()), "low": None, "high": None, "seeds": seeds, "verdict": "not told"}
+    if between is None or len(np.unique(story_P)) < bootstrap.FEWEST_STORIES:
+        return found
+    data = bootstrap.clusters(difference_SP.mean(axis=0)[:, None], story_P)
+    boot_R1 = bootstrap.bootstrap_means(data, config.n_resamples, np.random.default_rng(config.seed))
+    variance_1 = np.array([2 * between[0] / len(seeds)])
+    low_1, high_1 = bootstrap.widened(
+        data, *bootstrap.bca_interval(data, boot_R1, level), variance_1, between[1], level
+    )
+    verdict = "higher" if low_1[0] > 0 else "lower" if high_1[0] < 0 else "no evidence"
+    return found | {"low": float(low_1[0]), "high": float(high_1[0]), "verdict": verdict}
 
 
 def _by_prompt(rows: Sequence[Mapping], metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,9 +167,7 @@ def _by_prompt(rows: Sequence[Mapping], metric: str) -> tuple[np.ndarray, np.nda
     return difference_SP, np.array([rows[0]["stories"][prompt] for prompt in prompts])
 
 
-def _estimate(
-    difference_SP: np.ndarray, story_P: np.ndarray, config: params.AnalyseRewards, level: float
-) -> Paired | None:
+def _estimate(difference_SP: np.ndarray, story_P: np.ndarray, config: params.AnalyseRewards) -> Paired | None:
     """Estimate a mean over prompts and trainings; None with too few stories for an interval."""
     if len(np.unique(story_P)) < bootstrap.FEWEST_STORIES:
         return None
@@ -127,16 +175,8 @@ def _estimate(
     # The same resamples for every setting and metric: what differs is the data.
     rng = np.random.default_rng(config.seed)
     return paired_statistics.paired(
-        difference_SP.mean(axis=0)[:, None], story_P, config.n_resamples, level, rng, seed_mean_SM
+        difference_SP.mean(axis=0)[:, None], story_P, config.n_resamples, config.confidence, rng, seed_mean_SM
     )
-
-
-def _interval(difference_SP: np.ndarray, estimate: Paired | None) -> dict[str, float | None]:
-    return {
-        "estimate": float(difference_SP.mean()),
-        "low": _finite(estimate and estimate.low[0]),
-        "high": _finite(estimate and estimate.high[0]),
-    }
 
 
 def _finite(value: float | None) -> float | None:
