@@ -11,20 +11,22 @@ from gpro_empathy import files
 from gpro_empathy.tools import sweep_folder
 
 STORIES = 24
+# What params.yaml holds there, in a made-up sweep.
+TEMPERATURE = 0.6
 # What a gain of 1 in empathy is in each metric.
 FACTORS = {"empathy_raw": 1.0, "audit_empathy_raw": 0.5, "answer_words": 0.0}
 
 
-def write_tree(root, **analyse):
-    """Write what a sweep reads of a repository, with fewer resamples."""
+def write_tree(root):
+    """Write what a sweep reads of a repository, with fewer resamples and that temperature."""
     for name in ("dvc.yaml", "params.yaml", "versions.yaml"):
         shutil.copy(ROOT / name, root / name)
     files.write_text(root / "src/gpro_empathy/rewards.py", "code")
     files.write_text(root / ".gitignore", "/tmp/\n")
     values = yaml.safe_load((root / "params.yaml").read_text())
-    values["analyse_rewards"] |= {"n_resamples": 200} | analyse
+    values["analyse_rewards"]["n_resamples"] = 200
+    values["rewards"]["calibration_temperature"] = TEMPERATURE
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    return values
 
 
 def row(setting, seed, gain, *, training_sd=0.0, noise=0.3, rng=None, prompts=48, metrics=tuple(FACTORS)):
@@ -58,7 +60,8 @@ def failed(setting, seed, reason="the machine's memory ran out"):
 
 
 def sweep(grid, seeds, base, name="made_up"):
-    """Return a sweep of the settings of params.yaml, which was never begun."""
+    """Return a sweep of the settings of params.yaml, at that temperature, which was never begun."""
+    base = base | {"rewards": base["rewards"] | {"calibration_temperature": TEMPERATURE}}
     return sweep_folder.Sweep(name, grid, list(seeds), base, {}, None, [])
 
 

@@ -11,6 +11,7 @@ from gpro_empathy.files import UserError
 from gpro_empathy.tools import sweep_grid
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+BASE["rewards"]["weights"] = {"empathy": 1.0, "likelihood": 1.0, "well_formed": 2.0, "length": 0.5}
 TEMPERATURE = "rewards.calibration_temperature"
 
 
