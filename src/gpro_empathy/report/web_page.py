@@ -14,6 +14,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import jinja2
 
@@ -45,6 +47,7 @@ def render(
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
+    baseline: Mapping[str, Any] = MappingProxyType({"state": "none"}),
 ) -> str:
     """Return the page as HTML.
 
@@ -55,6 +58,7 @@ def render(
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
         study: The analysis of several trainings, with which the page leads.
+        baseline: The content of baseline_comparison.json.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.
@@ -81,8 +85,8 @@ def render(
             "new": None if empathy["new_low"] is None else PAGE.interval(empathy["new_low"], empathy["new_high"], 2),
             "p": PAGE.p_value(empathy["p_holm"]),
         },
-        findings=page_tables.findings(analysis, ratings, study),
-        tables=page_tables.tables(analysis, ratings, study),
+        findings=page_tables.findings(analysis, ratings, study, baseline),
+        tables=page_tables.tables(analysis, ratings, study, baseline),
         captions=captions,
     )
 
