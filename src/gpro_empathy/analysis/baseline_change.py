@@ -17,6 +17,8 @@ from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_stati
 NO_EVIDENCE = "no evidence of a change"
 # The prompts differ by more than chance, but another training seed would move them as much.
 AS_A_SEED = "no more than another seed moves"
+# The interval with the spread between trainings excludes 0, the adjusted p does not tell.
+NOT_ADJUSTED = "not after adjustment"
 # The prompts differ by more than chance, and how much another seed would move them is not known.
 SPREAD_UNKNOWN = "differs in these trainings"
 
@@ -148,4 +150,8 @@ def verdict(found: MetricChange, p_holm: float, confidence: float, metric: str) 
         return SPREAD_UNKNOWN if apart and p_holm < effects.significance_level(confidence) else NO_EVIDENCE
     words = metric_names.verdict_words(metric)
     judged = effects.verdict(found["spread_low"], found["spread_high"], p_holm, confidence, words)
-    return AS_A_SEED if judged == NO_EVIDENCE and apart else judged
+    if judged != NO_EVIDENCE:
+        return judged
+    if found["spread_low"] > 0 or found["spread_high"] < 0:
+        return NOT_ADJUSTED
+    return AS_A_SEED if apart else NO_EVIDENCE

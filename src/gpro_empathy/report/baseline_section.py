@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpro_empathy.analysis import effects, metric_names
-from gpro_empathy.analysis.baseline_change import AS_A_SEED, NO_EVIDENCE, SPREAD_UNKNOWN, MetricChange
+from gpro_empathy.analysis.baseline_change import AS_A_SEED, NO_EVIDENCE, NOT_ADJUSTED, SPREAD_UNKNOWN, MetricChange
 from gpro_empathy.analysis.baseline_comparison import Comparison
 from gpro_empathy.report import latex
 from gpro_empathy.report.number_format import LATEX, PAGE, NumberFormat
@@ -19,6 +19,8 @@ NAMED = 3
 # What a verdict on the headline metric adds to its numbers; a rise or fall has words of its own.
 CLAUSES = {
     AS_A_SEED: "a training with another seed moves it as much, so that no effect is established",
+    NOT_ADJUSTED: "by itself that is more than stories and seeds explain, but not once adjusted for the number of metrics, so that no "
+    "effect is established",
     NO_EVIDENCE: "no change is established",
     SPREAD_UNKNOWN: "how far a training with another seed would move it is not known",
 }
@@ -31,6 +33,15 @@ _NO_EFFECT = {
     "machine": "As settings and code are the baseline's, these differences are what rounding makes of a training, much as "
     "another seed does, and no effect of a setting.",
     "rerun": "As nothing that decides results was changed, these differences are the spread between trainings, and no effect.",
+}
+
+
+# What a verdict says of the metrics that have it.
+_TOLD = {
+    NOT_ADJUSTED: "more than stories and seeds explain, but not once adjusted for the number of metrics",
+    AS_A_SEED: "these trainings differ by more than the stories explain, but a training with another seed moves it as much",
+    SPREAD_UNKNOWN: "these trainings differ, and how far another seed would move it is not known",
+    NO_EVIDENCE: "no evidence of a change",
 }
 
 
@@ -116,17 +127,10 @@ def verdict(found: Comparison, words: Words) -> str:
         sentences.append(f"By more than stories and seeds would move it, {_listed(changes)}.")
     else:
         sentences.append("No declared metric changed by more than stories and seeds would move it.")
-    if by[AS_A_SEED]:
-        sentences.append(
-            f"{_first_upper(_labels(by[AS_A_SEED]))}: these trainings differ by more than the stories explain, but a training with "
-            "another seed moves it as much."
-        )
-    if by[SPREAD_UNKNOWN]:
-        sentences.append(
-            f"{_first_upper(_labels(by[SPREAD_UNKNOWN]))}: these trainings differ, and how far another seed would move it is not known."
-        )
-    if by[NO_EVIDENCE]:
-        sentences.append(f"No evidence of a change: {_labels(by[NO_EVIDENCE])}.")
+    for name, told in _TOLD.items():
+        if by[name]:
+            labels = _labels(by[name])
+            sentences.append(f"{labels[0].upper()}{labels[1:]}: {told}.")
     if found["kind"] in _NO_EFFECT:
         sentences.append(_NO_EFFECT[found["kind"]])
     return " ".join(sentences)
@@ -227,7 +231,3 @@ def _labels(metrics: Sequence[str]) -> str:
 
 def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _first_upper(text: str) -> str:
-    return text[0].upper() + text[1:]

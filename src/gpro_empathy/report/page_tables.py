@@ -1,6 +1,7 @@
 """Verdicts and tables of the results page, every cell as plain text."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from gpro_empathy.analysis import metric_names, trainings
@@ -16,9 +17,12 @@ from gpro_empathy.report import (
 )
 from gpro_empathy.report.number_format import PAGE
 
+# What is compared where nothing is known of a baseline.
+NO_BASELINE: Mapping[str, Any] = MappingProxyType({"state": "none"})
+
 
 def findings(
-    analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any]
+    analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any] = NO_BASELINE
 ) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
@@ -39,7 +43,9 @@ def findings(
     ]
 
 
-def tables(analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any]) -> list[dict]:
+def tables(
+    analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any] = NO_BASELINE
+) -> list[dict]:
     """Return the tables of the page, cells as text.
 
     First are those against a baseline and that of several trainings, where there is one.

@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -47,7 +46,7 @@ def render(
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
-    baseline: Mapping[str, Any] = MappingProxyType({"state": "none"}),
+    baseline: Mapping[str, Any] = page_tables.NO_BASELINE,
 ) -> str:
     """Return the page as HTML.
 
