@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from gpro_empathy import params
-from gpro_empathy.analysis import baseline_change, bootstrap
+from gpro_empathy.analysis import baseline_change, baseline_results, bootstrap
 
 CONFIG = params.load_all(Path(__file__).parents[2] / "params.yaml").analyse_rewards.model_copy(
     update={"n_resamples": 200}
@@ -94,16 +94,16 @@ def test_without_a_spread_nothing_is_said_of_other_seeds():
     zeros = np.zeros((1, len(STORY_P)))
     found = estimate(zeros, zeros + 0.3, None)
     assert found["spread_low"] is found["smallest_of_one"] is None
-    assert baseline_change.verdict(found, 0.001, 0.95, "empathy_raw") == baseline_change.SPREAD_UNKNOWN
-    assert baseline_change.verdict(found, 0.2, 0.95, "empathy_raw") == baseline_change.NO_EVIDENCE
+    assert baseline_change.verdict(found, 0.001, 0.95, "empathy_raw") == baseline_results.SPREAD_UNKNOWN
+    assert baseline_change.verdict(found, 0.2, 0.95, "empathy_raw") == baseline_results.NO_EVIDENCE
 
 
 def test_what_another_seed_moves_as_much_is_no_change():
     zeros = np.zeros((1, len(STORY_P)))
     found = estimate(zeros, zeros + 0.3, known(0.3))
-    assert baseline_change.verdict(found, found["p"], 0.95, "empathy_raw") == baseline_change.AS_A_SEED
+    assert baseline_change.verdict(found, found["p"], 0.95, "empathy_raw") == baseline_results.AS_A_SEED
     by_itself = estimate(zeros, zeros + 0.3, known(0.06))
-    assert baseline_change.verdict(by_itself, 0.2, 0.95, "empathy_raw") == baseline_change.NOT_ADJUSTED
+    assert baseline_change.verdict(by_itself, 0.2, 0.95, "empathy_raw") == baseline_results.NOT_ADJUSTED
     sure = estimate(zeros, zeros + 0.3, known(0.01))
     assert baseline_change.verdict(sure, sure["p"], 0.95, "empathy_raw") == "improved"
     assert baseline_change.verdict(sure, sure["p"], 0.95, "answer_words") == "increased"

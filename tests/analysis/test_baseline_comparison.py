@@ -7,7 +7,7 @@ import pytest
 import made_up
 import made_up_runs
 from gpro_empathy import params
-from gpro_empathy.analysis import baseline_change, baseline_comparison, baseline_differences
+from gpro_empathy.analysis import baseline_comparison, baseline_differences, baseline_results
 
 CONFIG = params.load_all(Path(__file__).parents[2] / "params.yaml").analyse_rewards.model_copy(
     update={"n_resamples": 300, "metrics": list(made_up_runs.DECLARED)}
@@ -38,8 +38,8 @@ def test_without_a_baseline_nothing_is_compared():
 @pytest.mark.parametrize("seeds", [(23,), (23, 24, 25)])
 def test_a_large_change_is_found_and_a_small_or_no_change_is_not(seeds):
     for shift, verdicts in (
-        (0.0, {baseline_change.NO_EVIDENCE, baseline_change.AS_A_SEED}),
-        (0.05, {baseline_change.NO_EVIDENCE, baseline_change.AS_A_SEED, baseline_change.NOT_ADJUSTED}),
+        (0.0, {baseline_results.NO_EVIDENCE, baseline_results.AS_A_SEED}),
+        (0.05, {baseline_results.NO_EVIDENCE, baseline_results.AS_A_SEED, baseline_results.NOT_ADJUSTED}),
         (1.5, {"improved"}),
         (-1.5, {"worsened"}),
     ):
@@ -48,13 +48,13 @@ def test_a_large_change_is_found_and_a_small_or_no_change_is_not(seeds):
         assert empathy["verdict"] in verdicts, shift
         assert empathy["difference"] == pytest.approx(shift, abs=0.15)
         assert empathy["start"] == 0
-        assert found["metrics"]["overlap"]["verdict"] == baseline_change.NO_EVIDENCE
+        assert found["metrics"]["overlap"]["verdict"] == baseline_results.NO_EVIDENCE
         assert found["trainings"] == {"baseline": 1, "run": len(seeds)}
 
 
 def test_one_training_with_a_wide_spread_between_trainings_tells_nothing():
     found = compare(moved(0.5), study=made_up_runs.study(BASE, sd=0.4))
-    assert found["metrics"]["empathy_raw"]["verdict"] == baseline_change.AS_A_SEED
+    assert found["metrics"]["empathy_raw"]["verdict"] == baseline_results.AS_A_SEED
     assert found["spread"] == {"runs": False, "study": 5, "other_conditions": []}
 
 
@@ -82,7 +82,7 @@ def test_a_study_under_other_conditions_than_both_runs_is_not_used():
     other = made_up_runs.study(made_up_runs.run(rewards={"calibration_temperature": 0.1}))
     found = compare(moved(0.5), study=other)
     assert found["spread"] == {"runs": False, "study": 0, "other_conditions": ["rewards.calibration_temperature"]}
-    assert found["metrics"]["empathy_raw"]["verdict"] == baseline_change.SPREAD_UNKNOWN
+    assert found["metrics"]["empathy_raw"]["verdict"] == baseline_results.SPREAD_UNKNOWN
     # One of the run at hand serves as well as one of the baseline.
     assert compare(moved(0.5), study=made_up_runs.study(moved(0)))["spread"]["study"] == 5
 

@@ -6,49 +6,19 @@ metric.
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 from scipy import stats as scipy_stats
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics
-
-NO_EVIDENCE = "no evidence of a change"
-# The prompts differ by more than chance, but another training seed would move them as much.
-AS_A_SEED = "no more than another seed moves"
-# The interval with the spread between trainings excludes 0, the adjusted p does not tell.
-NOT_ADJUSTED = "not after adjustment"
-# The prompts differ by more than chance, and how much another seed would move them is not known.
-SPREAD_UNKNOWN = "differs in these trainings"
-
-
-class MetricChange(TypedDict):
-    """One metric: the tuned policy of this run less that of the baseline, by prompt.
-
-    `low` and `high` are for the trainings at hand, from the stories alone; `spread_low` and
-    `spread_high` for what was changed, with the spread between trainings, None where it is not
-    known. `p` is with that spread too, or else of the trainings at hand. The smallest differences
-    are those that one training of the run would show against this baseline, by itself and at the
-    strictest level that Holm's method may ask for. `start` is the starting policies' difference:
-    it is 0 where neither that policy nor the measure changed.
-    """
-
-    baseline: float
-    run: float
-    difference: float
-    low: float
-    high: float
-    spread_low: float | None
-    spread_high: float | None
-    between_training_sd: float | None
-    sd_of_differences: float
-    p: float
-    p_holm: float
-    smallest_of_one: float | None
-    smallest_of_one_adjusted: float | None
-    start: float
-    verdict: str
+from gpro_empathy.analysis.baseline_results import (
+    AS_A_SEED,
+    NO_EVIDENCE,
+    NOT_ADJUSTED,
+    SPREAD_UNKNOWN,
+    MetricChange,
+)
 
 
 def pooled(spreads: Sequence[bootstrap.Spread]) -> bootstrap.Spread | None:

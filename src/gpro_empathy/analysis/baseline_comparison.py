@@ -1,7 +1,6 @@
 """What changed against the baseline: paired differences of the tuned policies, prompt by prompt."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -16,40 +15,8 @@ from gpro_empathy.analysis import (
     response_table,
 )
 from gpro_empathy.analysis.baseline import Run
-from gpro_empathy.analysis.baseline_change import MetricChange
-from gpro_empathy.analysis.baseline_differences import Differences
+from gpro_empathy.analysis.baseline_results import Comparison, MetricChange
 from gpro_empathy.analysis.results import Analysis
-
-
-class SpreadFrom(TypedDict):
-    """Where the spread between trainings is from.
-
-    `runs` says whether the two runs' own trainings show it, `study` how many trainings a study that
-    is used has (0: none is), `other_conditions` what keeps a study that is at hand from being used.
-    """
-
-    runs: bool
-    study: int
-    other_conditions: list[str]
-
-
-class Comparison(TypedDict):
-    """All of reports/baseline_comparison.json where runs were compared; `state` is `compared`.
-
-    Otherwise the file has `state` alone: `none` without a baseline, `same` for one with the scores
-    of this run; or `refused`, with the `reason` as a sentence.
-    """
-
-    state: str
-    commit: str | None
-    kind: str
-    differs: Differences
-    trainings: dict[str, int]
-    spread: SpreadFrom
-    confidence: float
-    left_out: dict[str, list[str]]
-    metric_order: list[str]
-    metrics: dict[str, MetricChange]
 
 
 def compare(

@@ -6,12 +6,13 @@ turns into another measure, as another scorer does, is not compared.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import pandas as pd
 
 from gpro_empathy.analysis import response_table, trainings
 from gpro_empathy.analysis.baseline import Run
+from gpro_empathy.analysis.baseline_results import Changed, Differences
 from gpro_empathy.analysis.results import Analysis
 
 LABELLED_DATA = "data/prepared/train.jsonl"
@@ -30,23 +31,6 @@ _MEASURES = {
     "combined_reference": ("policy.", "rewards.", "train_scorer.", "warm_start."),
     "combined_batch": ("policy.", "rewards.", "train_scorer.", "warm_start."),
 }
-
-
-class Changed(TypedDict):
-    """A setting, package or machine that differs: the baseline's value and the run's, as text."""
-
-    what: str
-    baseline: str
-    run: str
-
-
-class Differences(TypedDict):
-    """All that differs; `files` are paths of code and data, or None where they are not known."""
-
-    settings: list[Changed]
-    packages: list[Changed]
-    machine: list[Changed]
-    files: list[str] | None
 
 
 def between(baseline: Run, run: Run) -> Differences:

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpro_empathy.analysis import effects, metric_names
-from gpro_empathy.analysis.baseline_change import AS_A_SEED, NO_EVIDENCE, NOT_ADJUSTED, SPREAD_UNKNOWN, MetricChange
-from gpro_empathy.analysis.baseline_comparison import Comparison
+from gpro_empathy.analysis.baseline_results import (
+    AS_A_SEED,
+    NO_EVIDENCE,
+    NOT_ADJUSTED,
+    SPREAD_UNKNOWN,
+    Comparison,
+    MetricChange,
+)
 from gpro_empathy.report import latex
 from gpro_empathy.report.number_format import LATEX, PAGE, NumberFormat
 
@@ -126,7 +132,7 @@ def verdict(found: Comparison, words: Words) -> str:
         ]
         sentences.append(f"By more than stories and seeds would move it, {_listed(changes)}.")
     else:
-        sentences.append("No declared metric changed by more than stories and seeds would move it.")
+        sentences.append("No change of a declared metric is established.")
     for name, told in _TOLD.items():
         if by[name]:
             labels = _labels(by[name])
@@ -164,10 +170,9 @@ def differences(found: Comparison, words: Words) -> str:
         sentences.append(f"Other code or data: {', '.join(shown + rest)}.")
     if differs["files"] is None:
         sentences.append("Whether code and data differ is not known.")
-    if found["kind"] == "settings" and len(named) > 1:
+    if found["kind"] not in _NO_EFFECT and len(named) > 1:
         sentences.append(
-            f"The effects of these are not told apart: run the baseline's settings here and freeze them ({words.name('make baseline')}) "
-            "to see that of the settings alone."
+            f"The effects of these are not told apart; to see one alone, freeze a run ({words.name('make baseline')}) that differs in it alone."
         )
     if left_out := found["left_out"]:
         settings = sorted(set().union(*left_out.values()))
@@ -226,7 +231,8 @@ def ordered(found: Comparison) -> list[tuple[str, MetricChange]]:
 
 
 def _labels(metrics: Sequence[str]) -> str:
-    return ", ".join(map(metric_names.label, metrics))
+    # Some labels have a comma of their own.
+    return "; ".join(map(metric_names.label, metrics))
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -1,8 +1,7 @@
 """The run against its baseline: rows of tables for report and page, numbers for a figure."""
 
 from gpro_empathy.analysis import metric_names
-from gpro_empathy.analysis.baseline_change import NO_EVIDENCE
-from gpro_empathy.analysis.baseline_comparison import Comparison
+from gpro_empathy.analysis.baseline_results import NO_EVIDENCE, Comparison
 from gpro_empathy.report import baseline_section, latex
 
 # So many rows list what differs.

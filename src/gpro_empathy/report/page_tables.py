@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gpro_empathy.analysis import metric_names, trainings
-from gpro_empathy.analysis.baseline_comparison import Comparison
+from gpro_empathy.analysis.baseline_results import Comparison
 from gpro_empathy.analysis.results import Analysis, ByIntensity, RunRatings
 from gpro_empathy.report import (
     baseline_section,

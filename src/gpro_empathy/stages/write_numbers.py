@@ -49,7 +49,7 @@ GENERATED = Path("paper/generated")
 NOTHING = {
     "none": "there is no baseline; make baseline freezes a finished run",
     "same": "the scores of this run are those of the baseline",
-    "refused": "the baseline cannot be compared with this run; reports/paper.pdf says why",
+    "refused": "the baseline cannot be compared with this run, and the report says why",
 }
 # All that results depend on; how figures look is no setting of the experiment.
 SECTIONS = (
