@@ -16,6 +16,11 @@ DECLARED = ("empathy_raw", "semantic_similarity_raw", "combined_reference", "ans
 FILES = {"src/gpro_empathy/rewards.py": "a", "data/prepared/train.jsonl": "b"}
 
 
+def several(rows, seeds):
+    """Return the rows with the tuned policy's, once for each training seed."""
+    return [{**row, "seed": seed} for row in rows for seed in (seeds if row["model"] == "tuned" else (row["seed"],))]
+
+
 def shifted(rows, shift, *, noise=0.0, seed_sd=0.0, seed=11):
     """Return the rows with the tuned policy's raw empathy moved by `shift`.
 

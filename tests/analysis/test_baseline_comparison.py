@@ -22,7 +22,7 @@ def compare(run, before=BASE, study="its own", config=CONFIG):
 
 
 def moved(shift, seeds=(23,), **made):
-    rows = made_up_runs.shifted(made_up.rollouts(seeds=seeds), shift, noise=0.3, **made)
+    rows = made_up_runs.shifted(made_up_runs.several(ROWS, seeds), shift, noise=0.3, **made)
     return made_up_runs.run(rows, rewards={"calibration_temperature": 0.8}, train_grpo={"seeds": list(seeds)})
 
 

@@ -8,12 +8,12 @@ from gpro_empathy.report import changes, latex
     [
         (r"rose by \num{0.3} units", ["rose", "by", r"\num{0.3}", "units"]),
         (r"a \emph{b c} $p < \num{0.1}$, d", ["a", r"\emph{b c}", r"$p < \num{0.1}$,", "d"]),
-        (r"{[}1, 2{]} x", ["{[}1,", "2{]}", "x"]),
+        (r"in {[}1, 2{]} x", ["in", "{[}1, 2{]}", "x"]),
         (r"10\% a\ b \$5 c", [r"10\%", r"a\ b", r"\$5", "c"]),
         ("", []),
     ],
 )
-def test_words_keep_groups_mathematics_and_control_spaces_whole(text, found):
+def test_words_keep_groups_intervals_mathematics_and_control_spaces_whole(text, found):
     assert list(changes.words(text)) == found
 
 

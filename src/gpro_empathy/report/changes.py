@@ -83,7 +83,7 @@ def _marked(old: str, new: str) -> str:
 
 
 def words(text: str) -> Iterator[str]:
-    """Yield the words of LaTeX text: groups, mathematics and control spaces stay whole."""
+    """Yield the words of LaTeX text; groups, intervals and mathematics stay whole."""
     depth, mathematics, start = 0, False, 0
     for place, character in enumerate(text):
         escaped = place > 0 and text[place - 1] == "\\" and (place < 2 or text[place - 2] != "\\")
