@@ -7,6 +7,7 @@ Reads   reports/baseline/                  the run that `make baseline` froze, i
 Writes  reports/baseline_comparison.json   what differs, and the change of each declared metric
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.analysis import baseline, baseline_comparison, trainings
+from gpro_empathy.analysis.results import Analysis
 from gpro_empathy.report import baseline_run
 
 BASELINE = Path("reports/baseline")
@@ -39,7 +41,7 @@ def run(sections: Sequence[params.Section], root: Path = Path()) -> None:
         UserError: If an input is missing or malformed.
     """
     config = next(section for section in sections if isinstance(section, params.AnalyseRewards))
-    before, study = baseline.read(root / BASELINE), trainings.read(root / STUDY)
+    before, study = baseline.read(root / BASELINE), read_study(root / STUDY, sections)
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
         now = baseline_run.of_workspace(rows, sections, root)
@@ -47,6 +49,24 @@ def run(sections: Sequence[params.Section], root: Path = Path()) -> None:
     except ValueError as error:
         raise files.UserError(f"{ROLLOUTS}: {error}") from error
     files.write_json(root / COMPARISON, found)
+
+
+def read_study(path: Path, sections: Sequence[params.Section]) -> Analysis | None:
+    """Read the study of several trainings, which a run of several can do without.
+
+    `make seeds` is such a run, and makes a study of another version anew.
+
+    Raises:
+        UserError: As `trainings.read`, in a run of a single training.
+    """
+    grpo = next(section for section in sections if isinstance(section, params.TrainGrpo))
+    try:
+        return trainings.read(path)
+    except files.UserError as error:
+        if len(grpo.seeds) == 1:
+            raise
+        print(f"compare_baseline: the spread is that of this run's own trainings: {error}", file=sys.stderr)
+        return None
 
 
 def main() -> None:
