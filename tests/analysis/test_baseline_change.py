@@ -116,6 +116,13 @@ def test_spreads_are_pooled_by_their_degrees_of_freedom():
     assert baseline_change.pooled([]) is None
 
 
+def test_equal_scores_of_other_numbers_of_trainings_do_not_differ():
+    score_P = np.random.default_rng(1).normal(size=(1, len(STORY_P)))
+    found = estimate(score_P, np.repeat(score_P, 3, axis=0), known(0.1))
+    assert found["difference"] == found["low"] == found["high"] == 0
+    assert baseline_change.verdict(found, found["p"], 0.95, "empathy_raw") == baseline_results.NO_EVIDENCE
+
+
 def test_nothing_that_varies_and_nothing_that_differs_has_a_p_of_one():
     assert baseline_change.student_p(0.0, 0.0, 4) == 1
     assert baseline_change.student_p(0.1, 0.0, 4) == 0

@@ -113,6 +113,7 @@ def test_differences_are_named_key_by_key_with_both_values():
         {"what": "rewards.weights.length", "baseline": "0.5", "run": "absent"},
         {"what": "rewards.weights.overlap", "baseline": "absent", "run": "1.0"},
     ]
+    assert found["deciding"] == [one["what"] for one in found["settings"]]
     assert found["packages"] == [{"what": "torch", "baseline": "2.0", "run": "2.1"}]
     assert found["files"] is None
 

@@ -97,7 +97,9 @@ def test_section_is_absent_from_the_report_of_the_baseline_itself(workspace):
     assert r"\newcommand{\RunBaselineTold}{0}" in definitions(workspace)
     assert r"\newcommand{\RunBaselineSummary}{}" in definitions(workspace)
     write_page.run(workspace)
-    assert "baseline" not in (workspace / "reports/index.html").read_text().lower()
+    page = (workspace / "reports/index.html").read_text()
+    assert "the baseline" not in page
+    assert "paper-diff.pdf" not in page
     draw_figures.run(PARAMS.draw_figures, workspace)
     assert not (workspace / "reports/figures/baseline_differences.pdf").exists()
 
@@ -147,6 +149,15 @@ def test_damaged_numbers_of_the_baseline_are_refused_with_their_file(workspace, 
     (workspace / "reports/baseline" / name).write_text('"x"')
     with pytest.raises(files.UserError, match=rf"{name}: {said}; restore it"):
         run_stages(workspace)
+
+
+def test_a_study_of_another_version_stops_a_run_of_one_training_alone(workspace, capsys):
+    files.write_json(workspace / compare_baseline.STUDY, {"metrics": {}})
+    with pytest.raises(files.UserError, match=r"of another version .* run `make seeds`"):
+        compare_baseline.run(sections(0.6), workspace)
+    several = PARAMS.train_grpo.model_copy(update={"seeds": [23, 24]})
+    assert compare_baseline.read_study(workspace / compare_baseline.STUDY, [several]) is None
+    assert "this run's own trainings" in capsys.readouterr().err
 
 
 def text_of(pdf):

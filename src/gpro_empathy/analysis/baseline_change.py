@@ -56,7 +56,10 @@ def estimate(
     Source:
         As `bootstrap.for_new_training`.
     """
-    value_P = run_SP.mean(axis=0) - baseline_SP.mean(axis=0)
+    old_P = baseline_SP.mean(axis=0)
+    value_P = run_SP.mean(axis=0) - old_P
+    # Equal scores have means over other numbers of trainings that differ in their last bits.
+    value_P[np.abs(value_P) <= 1e-12 * (1 + np.abs(old_P))] = 0
     data = bootstrap.clusters(value_P[:, None], story_P)
     low_1, high_1 = bootstrap.bca_interval(
         data, bootstrap.bootstrap_means(data, config.n_resamples, rng), config.confidence

@@ -42,8 +42,10 @@ def between(baseline: Run, run: Run) -> Differences:
     ]
     known = bool(old["files"]) and bool(new["files"])
     paths = sorted(old["files"].keys() | new["files"].keys())
+    settings = _changed(flat(baseline.settings), flat(run.settings))
     return {
-        "settings": _changed(flat(baseline.settings), flat(run.settings)),
+        "settings": settings,
+        "deciding": [one["what"] for one in settings if not decides_nothing(one["what"])],
         "packages": _changed(*packages),
         "machine": _changed({"machine": old["machine"]}, {"machine": new["machine"]}),
         "files": [path for path in paths if old["files"].get(path) != new["files"].get(path)] if known else None,
@@ -76,8 +78,7 @@ def kind(found: Differences) -> str:
 
     Another training seed is a rerun too, as is another way to analyse.
     """
-    deciding = [one["what"] for one in found["settings"] if not decides_nothing(one["what"])]
-    if deciding:
+    if found["deciding"]:
         return "settings"
     if found["files"]:
         return "code"

@@ -23,9 +23,13 @@ class Changed(TypedDict):
 
 
 class Differences(TypedDict):
-    """All that differs; `files` are paths of code and data, or None where they are not known."""
+    """All that differs; `files` are paths of code and data, or None where they are not known.
+
+    Of the settings, `deciding` are those that do more than train or analyse once more.
+    """
 
     settings: list[Changed]
+    deciding: list[str]
     packages: list[Changed]
     machine: list[Changed]
     files: list[str] | None

@@ -96,7 +96,7 @@ def summary(found: Mapping[str, Any], words: Words) -> str:
 def _what(found: Comparison, words: Words) -> str:
     if found["kind"] != "settings":
         return _KINDS[found["kind"]]
-    changed = found["differs"]["settings"]
+    changed = [one for one in found["differs"]["settings"] if one["what"] in found["differs"]["deciding"]]
     named = [f"{words.name(one['what'])} {words.text(one['run'])} for {words.text(one['baseline'])}" for one in changed]
     rest = [f"{len(named) - NAMED} more settings"] if len(named) > NAMED else []
     return ", ".join(named[:NAMED] + rest)
