@@ -43,6 +43,7 @@ def test_a_large_change_is_told_with_the_setting_that_made_it_and_its_interval()
     assert "with the spread between trainings): it improved by more than stories and seeds would move it." in text
     assert r"\stage{rewards.calibration_temperature} 0.8 for 0.6" in told(found, baseline_section.PAPER)
     assert "the study of 5 trainings in reports/seeds" in text
+    assert "1 training of this run and 1 training of the baseline (commit 0123abc)" in text
     assert "A single training would have shown a difference of" in text
     assert "Not compared, as other settings make another measure of it" in text
 

@@ -42,7 +42,8 @@ def compare(
     order = [metric for metric in config.metrics if metric not in left_out]
     if not order:
         settings = ", ".join(sorted(set().union(*left_out.values())))
-        return {"state": "refused", "reason": f"Every declared metric is another measure with other {settings}."}
+        reason = f"Every declared metric is another measure with other {settings}. {baseline_differences.REMEDY}"
+        return {"state": "refused", "reason": reason}
     seeds = {
         name: len(baseline_differences.training_seeds(one)) for name, one in (("baseline", baseline), ("run", run))
     }

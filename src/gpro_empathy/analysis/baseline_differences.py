@@ -19,6 +19,7 @@ LABELLED_DATA = "data/prepared/train.jsonl"
 # They run or draw, and decide no score.
 _NO_NUMBERS = frozenset({"dvc", "matplotlib", "seaborn"})
 _ABSENT = "absent"
+REMEDY = "To compare, go back to those of the baseline, or freeze a run with these (make baseline)."
 # By metric, the settings that decide what it measures, beside the text that it is a measure of.
 _SCORER = ("train_scorer.",)
 _MEASURES = {
@@ -99,23 +100,22 @@ def other_measures(found: Differences, metrics: Sequence[str]) -> dict[str, list
 
 def refusal(baseline: Run, run: Run, metrics: Sequence[str]) -> str | None:
     """Return why the two cannot be compared, as a sentence with what to do; None if they can."""
-    remedy = "To compare, go back to them, or freeze a run with these as the baseline (make baseline)."
     old, new = baseline.scores, run.scores
     n_old, n_new = old["prompt_id"].nunique(), new["prompt_id"].nunique()
     if set(old["prompt_id"]) != set(new["prompt_id"]):
-        return f"It has other test prompts ({n_old}, where this run has {n_new}). {remedy}"
+        return f"It has other test prompts ({n_old}, where this run has {n_new}). {REMEDY}"
     if baseline.provenance["prompts_sha256"] != run.provenance["prompts_sha256"]:
-        return f"Its test prompts have other texts. {remedy}"
+        return f"Its test prompts have other texts. {REMEDY}"
     data = [files.get(LABELLED_DATA) for files in (baseline.provenance["files"], run.provenance["files"])]
     if None not in data and data[0] != data[1]:
-        return f"Its scorers learned from other data, so that equal scores mean different things. {remedy}"
+        return f"Its scorers learned from other data, so that equal scores mean different things. {REMEDY}"
     if lacking := [metric for metric in metrics if metric not in old.columns]:
         return (
             f"It has no scores of {', '.join(lacking)}, as it is of an older version of the metrics, or declared others. "
-            f"{remedy}"
+            f"{REMEDY}"
         )
     if unscored := [metric for metric in metrics if _missing(old, metric) != _missing(new, metric)]:
-        return f"Other prompts have scores of {', '.join(unscored)} in it. {remedy}"
+        return f"Other prompts have scores of {', '.join(unscored)} in it. {REMEDY}"
     return None
 
 

@@ -154,6 +154,8 @@ def differences(found: Comparison, words: Words) -> str:
         f"{trainings[name]} training{'s' * (trainings[name] > 1)} of {whose}"
         for name, whose in (("run", "this run"), ("baseline", "the baseline"))
     )
+    if found["commit"]:
+        counts += f" (commit {words.name(found['commit'][:10])})"
     parts = {
         "settings": differs["settings"],
         "versions of packages": differs["packages"],
