@@ -63,6 +63,21 @@ def test_kept_numbers_are_the_macros_as_they_are_typeset_but_those_of_the_baseli
     assert changes.kept_numbers(latex.definitions(macros)) == {"RunA": r"\num{+0.3} {[}1, 2{]}", "RunEmpty": ""}
 
 
+def test_changed_cells_of_a_table_are_marked_and_a_table_of_another_shape_is_left():
+    old = latex.tabular("ll", ["metric", "change"], [["empathy", "0.1"], ["overlap", "0.2"]])
+    new = latex.tabular("ll", ["metric", "change"], [["empathy", "0.3"], ["overlap", "0.2"]])
+    longer = latex.tabular("ll", ["metric", "change"], [["empathy", "0.3"]])
+    found = changes.tables({"a_table": new, "same_table": old, "short_table": longer, "new_table": new}, {
+        "a_table": old, "same_table": old, "short_table": old
+    })  # fmt: skip
+    assert found == {"changed_a_table": new.replace("0.3", r"\changed{0.1}{0.3}")}
+
+
+def test_tables_that_are_kept_are_those_of_the_report_but_the_baselines_own():
+    texts = dict.fromkeys(("results_table", "numbers", "baseline_table", "changed_results_table"), "x")
+    assert changes.kept_tables(texts) == {"results_table": "x"}
+
+
 def test_why_nothing_is_shown_comes_back_in_one_line():
     assert changes.reason_for_nothing(changes.nothing("it is\nthe same")) == "it is the same"
 

@@ -142,7 +142,8 @@ def test_a_damaged_baseline_is_refused_in_one_line(workspace):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("numbers.json", "no macros by name"), ("examples.json", "no list of marks")]
+    ("name", "said"),
+    [("numbers.json", "no texts by name"), ("tables.json", "no texts by name"), ("examples.json", "no list of marks")],
 )
 def test_damaged_numbers_of_the_baseline_are_refused_with_their_file(workspace, name, said):
     change(workspace)
@@ -190,6 +191,7 @@ def test_changed_numbers_stand_beside_the_old_ones_in_the_typeset_text(workspace
     # The brackets are angles, which not every reader of PDF names alike.
     beside = rf"{re.escape(before)}\W{{1,3}}{re.escape(now)} label units"
     assert re.search(beside, text_of(workspace / "reports/paper-diff.pdf"))
+    assert re.search(r"calibration_temperature \W?0\.6\W{1,3}0\.8", text_of(workspace / "reports/paper-diff.pdf"))
     assert "another example than in the baseline" in text_of(workspace / "reports/paper-diff.pdf")
     report = text_of(workspace / "reports/paper.pdf")
     assert not re.search(beside, report)

@@ -18,6 +18,10 @@ _PATHS = frozenset({"RunStudyPath"})
 _WHOLE = "Formula"
 # Sentences that share less than this are shown whole, one after the other.
 _ALIKE = 0.4
+# How the tables of `latex` part and end their cells, and what their changed forms are called.
+_CELL, _ROW = " & ", r" \\"
+CHANGED_TABLE = "changed_"
+_NOT_KEPT = ("baseline_", CHANGED_TABLE)
 _MARK = re.compile(r"\\example\{([0-9a-f]+)\}")
 
 
@@ -28,6 +32,11 @@ def kept_numbers(definitions: str) -> dict[str, str]:
     """
     macros = latex.read_definitions(definitions)
     return {name: value for name, value in macros.items() if not name.startswith(PREFIX)}
+
+
+def kept_tables(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the tables that the baseline keeps, of all generated files by name."""
+    return {name: text for name, text in texts.items() if name.endswith("_table") and not name.startswith(_NOT_KEPT)}
 
 
 def example_marks(examples: str) -> list[str]:
@@ -50,6 +59,31 @@ def definitions(macros: Mapping[str, str], numbers: Mapping[str, str], marks: Se
     ]
     kept = [rf"\keptexample{{{mark}}}" for mark in marks]
     return latex.GENERATED + "".join(f"{line}\n" for line in [*lines, *kept])
+
+
+def tables(new: Mapping[str, str], old: Mapping[str, str]) -> dict[str, str]:
+    r"""Return every table that changed, by the name of its changed form, cell by cell.
+
+    One of another shape than the baseline's is left as it is, as its cells have no old ones.
+    """
+    changed = {}
+    for name, text in new.items():
+        before, after = old.get(name, "").split("\n"), text.split("\n")
+        cells = [(a.split(_CELL), b.split(_CELL)) for a, b in zip(before, after, strict=False)]
+        if text == old.get(name) or len(before) != len(after) or any(len(a) != len(b) for a, b in cells):
+            continue
+        changed[f"{CHANGED_TABLE}{name}"] = "\n".join(
+            _CELL.join(_changed_cell(*pair) for pair in zip(a, b, strict=True)) for a, b in cells
+        )
+    return changed
+
+
+def _changed_cell(old: str, new: str) -> str:
+    if old == new:
+        return new
+    # The last cell of a row has its end.
+    end = _ROW if new.endswith(_ROW) else ""
+    return _marked(old.removesuffix(_ROW), new.removesuffix(_ROW)) + end
 
 
 def nothing(reason: str) -> str:

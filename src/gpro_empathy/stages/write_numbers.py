@@ -92,8 +92,8 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "prompts_table": latex_tables.prompts_table(inputs.analysis),
             "examples": latex_examples.examples(table),
             **baseline_tables.latex_tables(inputs.baseline),
-            "changes": changed_words(inputs.baseline, macros, root / BASELINE),
         }
+        texts |= changed_words(inputs.baseline, macros, texts, root / BASELINE)
     except KeyError as error:
         raise files.UserError(f"{REPORTS}: no number {error} for the report; run `make reproduce`") from error
     except ValueError as error:
@@ -143,20 +143,36 @@ def read_benchmark(path: Path) -> dict:
     return benchmark
 
 
-def changed_words(found: Mapping[str, Any], macros: Mapping[str, str], folder: Path) -> str:
-    """Return changes.tex: what the baseline's report says beside what changed; or why nothing is.
+def changed_words(
+    found: Mapping[str, Any], macros: Mapping[str, str], texts: Mapping[str, str], folder: Path
+) -> dict[str, str]:
+    """Return what the baseline's report says beside what changed, by the name of the file.
+
+    `changes` has the macros, or why nothing is shown; each table that changed has a file too.
+
+    Args:
+        texts: The generated files, by name.
 
     Raises:
         UserError: If the baseline's numbers are missing or malformed.
     """
     if not baseline_section.is_compared(found):
-        return changes.nothing(NOTHING[found["state"]])
-    numbers, marks = files.read_json(folder / "numbers.json"), files.read_json(folder / "examples.json")
-    if not isinstance(numbers, dict) or not all(isinstance(value, str) for value in numbers.values()):
-        raise files.UserError(f"{folder}/numbers.json: no macros by name; {baseline.REMEDY}")
+        return {"changes": changes.nothing(NOTHING[found["state"]])}
+    numbers, tables = (_read_texts(folder / f"{name}.json") for name in ("numbers", "tables"))
+    marks = files.read_json(folder / "examples.json")
     if not isinstance(marks, list) or not all(isinstance(mark, str) and mark.isalnum() for mark in marks):
         raise files.UserError(f"{folder}/examples.json: no list of marks; {baseline.REMEDY}")
-    return changes.definitions(macros, numbers, marks)
+    return {
+        "changes": changes.definitions(macros, numbers, marks),
+        **changes.tables(changes.kept_tables(texts), tables),
+    }
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    texts = files.read_json(path)
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise files.UserError(f"{path}: no texts by name; {baseline.REMEDY}")
+    return texts
 
 
 def check(defined: set[str], used: set[str]) -> None:

@@ -1,8 +1,9 @@
 """Freeze the finished run in the workspace as the baseline, `make baseline`: seconds.
 
 Reads what the run left, and writes reports/baseline/: its settings, the mean scores of each prompt,
-policy and training seed, the numbers of its report as they are typeset, marks of its examples, and
-what it was made by. No text of a prompt or an answer is in it. With --none it is emptied.
+policy and training seed, numbers and tables of its report as they are typeset, marks of its
+examples, and what it was made by. No text of a prompt or an answer is in it. With --none it is
+emptied.
 """
 
 import argparse
@@ -21,13 +22,13 @@ ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 RECORD = Path("reports/provenance.json")
 DEFINITIONS = Path("paper/generated/numbers.tex")
 EXAMPLES = Path("paper/generated/examples.tex")
-NUMBERS, MARKS, ABOUT = "numbers.json", "examples.json", "README.md"
+NUMBERS, TABLES, MARKS, ABOUT = "numbers.json", "tables.json", "examples.json", "README.md"
 ABOUT_TEXT = """\
 # The baseline
 
 What `make baseline` keeps of a finished run, for `dvc exp run` and every other run to be compared with: `settings.yaml`,
 `scores.csv` (means over the samples of a prompt, by policy and training seed; no texts), `numbers.json` (every number of
-the report as it is typeset), `examples.json` (marks by which examples are known again) and `provenance.json`. The
+the report as it is typeset), `tables.json` (its tables), `examples.json` (marks by which examples are known again) and `provenance.json`. The
 comparison is in `reports/baseline_comparison.json` and in the report. `make baseline ARGS=--none` leaves this page alone,
 and reports then compare with nothing. [More](../../docs/experiments.md#the-baseline).
 """
@@ -47,11 +48,13 @@ def freeze(root: Path = Path()) -> baseline.Run:
     except ValueError as error:
         raise UserError(f"{ROLLOUTS}: {error}") from error
     numbers = changes.kept_numbers(files.read_text(root / DEFINITIONS))
+    generated = {path.stem: files.read_text(path) for path in sorted((root / DEFINITIONS.parent).glob("*.tex"))}
     marks = changes.example_marks(files.read_text(root / EXAMPLES))
     with files.atomic_path(root / baseline.FOLDER) as folder:
         folder.mkdir()
         baseline.write(folder, run)
         files.write_json(folder / NUMBERS, numbers)
+        files.write_json(folder / TABLES, changes.kept_tables(generated))
         files.write_json(folder / MARKS, marks)
         files.write_text(folder / ABOUT, ABOUT_TEXT)
     return run
