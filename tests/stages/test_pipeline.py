@@ -28,8 +28,9 @@ connect = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 
-# Of reports/: of other machines' GPUs, several trainings, other settings, and what was frozen when.
-READ = ("reports/gpu/", "reports/seeds/", "reports/sweeps/", "reports/protocol.yaml")
+# Of reports/: of other machines' GPUs, several trainings, other settings, the run to compare with, and
+# what was frozen when.
+READ = ("reports/baseline/", "reports/gpu/", "reports/seeds/", "reports/sweeps/", "reports/protocol.yaml")
 
 pytestmark = [
     pytest.mark.slow,
@@ -122,8 +123,40 @@ def test_a_second_run_does_nothing(finished: Copy):
 def test_the_temperature_reruns_grpo_and_what_follows_and_nothing_before(finished: Copy):
     finished.set("rewards", "calibration_temperature", 0.8)
     ran = finished.repro()
-    report = {"analyse_rewards", "analyse_ratings", "draw_figures", "write_numbers", "write_page", "paper"}
+    report = {
+        "analyse_rewards",
+        "analyse_ratings",
+        "compare_baseline",
+        "draw_figures",
+        "write_numbers",
+        "write_page",
+        "paper",
+    }
     assert {"train_grpo", "rollout", *report} == set(ran)
+
+
+def test_a_baseline_of_other_prompts_costs_no_report(finished: Copy):
+    comparison = json.loads((finished.folder / "reports/baseline_comparison.json").read_text())
+    assert comparison["state"] == "refused"
+    assert "It has other test prompts" in comparison["reason"]
+    assert (finished.folder / "reports/paper-diff.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_frozen_run_is_compared_with_the_next_one(finished: Copy):
+    assert "The baseline in reports/baseline: 24 prompts, 1 training." in finished.run(
+        sys.executable, "-m", "gpro_empathy.tools.baseline"
+    )
+    assert "compare_baseline" in finished.repro()
+    comparison = finished.folder / "reports/baseline_comparison.json"
+    assert json.loads(comparison.read_text()) == {"state": "same"}
+    finished.set("rewards", "calibration_temperature", 0.7)
+    refused = finished.run(sys.executable, "-m", "gpro_empathy.tools.baseline", check=False)
+    assert "error: the results here are not of these settings, code and data: stage" in refused
+    finished.repro()
+    found = json.loads(comparison.read_text())
+    assert found["state"] in ("compared", "same")
+    if found["state"] == "compared":
+        assert [one["what"] for one in found["differs"]["settings"]] == ["rewards.calibration_temperature"]
 
 
 def test_a_change_of_an_evaluation_trains_no_scorer(finished: Copy):

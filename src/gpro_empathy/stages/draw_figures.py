@@ -7,6 +7,7 @@ Reads   reports/reward_analysis.json       comparison of the policies
         reports/training/log.csv           one row per training seed and GRPO step
         reports/training/groups.csv        raw scores of every training sample
         data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
+        reports/baseline_comparison.json   what differs from the baseline
 Writes  reports/figures/<name>.pdf, .png   for the paper and for the web
 """
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.analysis.results import Analysis, RunRatings
-from gpro_empathy.report import figure_files, figures, rating_verdicts
+from gpro_empathy.report import baseline_section, baseline_tables, figure_files, figures, rating_verdicts
 
 ANALYSIS = Path("reports/reward_analysis.json")
 RATINGS = Path("reports/ratings.json")
@@ -27,6 +28,7 @@ PREDICTIONS = Path("reports/scorer_predictions.csv")
 LOG = Path("reports/training/log.csv")
 GROUPS = Path("reports/training/groups.csv")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+COMPARISON = Path("reports/baseline_comparison.json")
 FIGURES = Path("reports/figures")
 
 
@@ -37,7 +39,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
-    ratings = files.read_json(root / RATINGS)
+    ratings, comparison = files.read_json(root / RATINGS), files.read_json(root / COMPARISON)
     log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
@@ -48,6 +50,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
     with figures.style(config.font_size):
         try:
             drawn = draw(analysis, ratings, log, groups, scorer, predictions, responses, config)
+            drawn |= against_baseline(comparison, config)
         except ValueError as error:
             if "palette" not in str(error):
                 raise
@@ -87,6 +90,15 @@ def draw(
         "reward_against_audit": figures.reward_against_held_out(pd.DataFrame(changes), **look),
         "temperature_effect": figures.temperature_effect(analysis["temperature"], **look),
     }
+
+
+def against_baseline(comparison: dict, config: params.DrawFigures) -> dict[str, Figure]:
+    """Return the figure of the changes against the baseline, if the run was compared with one."""
+    if not baseline_section.is_compared(comparison):
+        return {}
+    changes = baseline_tables.drawn(comparison)
+    drawn = figures.paired_differences(changes, comparison["metric_order"], config.width, config.palette)
+    return {"baseline_differences": drawn}
 
 
 def main() -> None:
