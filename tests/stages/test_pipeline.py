@@ -28,8 +28,8 @@ connect = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 
-# Of reports/: of other machines' GPUs, several trainings, other settings, the run to compare with, and
-# what was frozen when.
+# Of reports/: of other machines' GPUs, several trainings, other settings, the run to compare with,
+# and what was frozen when.
 READ = ("reports/baseline/", "reports/gpu/", "reports/seeds/", "reports/sweeps/", "reports/protocol.yaml")
 
 pytestmark = [
