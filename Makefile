@@ -72,6 +72,14 @@ endif
 paper: .venv/ready scm tex  ## Typeset reports/paper.pdf anew from paper/ and the committed numbers
 	@if [ -d data/rollouts ]; then $(BIN)/dvc repro paper; else $(BIN)/python -m gpro_empathy.stages.paper; fi
 
+.PHONY: paper-diff
+paper-diff: paper  ## The same, and reports/paper-diff.pdf: every number that changed beside the baseline's
+	@echo "What changed against the baseline: reports/paper-diff.pdf"
+
+.PHONY: baseline
+baseline: .venv/ready scm  ## Freeze this workspace's finished run in reports/baseline, for others to be compared with (ARGS=--none: go without)
+	@$(BIN)/python -m gpro_empathy.tools.baseline $(ARGS)
+
 .PHONY: verify
 verify: .venv/ready  ## Did it reproduce? Compare this run's numbers with the committed ones (REVISION=<commit>: with another commit)
 	@$(BIN)/python -m gpro_empathy.report.reproduction $(if $(REVISION),--revision $(REVISION))
@@ -209,9 +217,17 @@ seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25 26 27"), in
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro \
 	  && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
 	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png \
-	  && rm -f "$(CURDIR)/reports/seeds/ratings.json"  # ratings are of one training
+	  && rm -f "$(CURDIR)"/reports/seeds/{ratings,baseline_comparison}.json  # ratings are of one training
 	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"
 	@echo "make reproduce now takes the spread between trainings from there"
+
+# $(call given,VARIABLE,option): the option with a variable of make's command line, which stands in the environment too,
+# so that the shell takes it from there, brackets and all.
+given = $(if $(filter command,$(origin $(1))),$(2) "$$$(1)")
+
+.PHONY: sweep
+sweep: .venv/ready scm  ## Train over a grid: SET="key=value,value key=value,..." SEEDS="23,24,25" NAME=<name>; NAME alone goes on; without, list
+	@$(BIN)/python -m gpro_empathy.tools.sweep $(call given,SET,--set) $(call given,SEEDS,--seeds) $(call given,NAME,--name)
 
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>

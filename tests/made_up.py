@@ -235,6 +235,7 @@ def write_reports(
     _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})
     _json(root / "reports/data.json", _data())
     _json(root / "reports/scorer.json", scorer())
+    _json(root / "reports/baseline_comparison.json", {"state": "none"})
     (root / "bench").mkdir()
     _json(root / "bench/scorer.json", benchmark())
     _json(root / "bench/best_of.json", {})

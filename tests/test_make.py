@@ -89,6 +89,15 @@ def test_reproduce_with_git_undoes_that(folder):
     assert "dvc config --local --unset core.no_scm" in calls(folder)
 
 
+def test_sweep_hands_on_what_its_command_line_gives_and_nothing_else(folder):
+    make(folder, "sweep", "SET=a.b={x: 1, y: 2},-z c.d=1", "SEEDS=3,4", "NAME=t")
+    given = "--set a.b={x: 1, y: 2},-z c.d=1 --seeds 3,4 --name t"
+    assert calls(folder)[-1] == f"python -m gpro_empathy.tools.sweep {given}"
+    # Some systems have a NAME of their own.
+    make(folder, "sweep", NAME="laptop", SEEDS="9")
+    assert calls(folder)[-1] == "python -m gpro_empathy.tools.sweep"
+
+
 @pytest.mark.parametrize("target", ["tiny", "seeds"])
 def test_a_second_run_in_the_same_folder_is_refused(folder, target):
     go_on = folder / "go on"

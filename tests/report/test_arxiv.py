@@ -19,6 +19,8 @@ DOCUMENT = r"""\documentclass{article}
 \newcommand{\fig}[1]{\includegraphics[width=5cm]{../reports/figures/#1.pdf}}
 \begin{document}
 \input{generated/numbers}\fig{a} \cite{x2020}
+
+\includegraphics[width=5cm]{../reports/sweeps/t/figure.pdf} \input{../reports/sweeps/t/table}
 \bibliographystyle{plain}\bibliography{references}
 \end{document}
 """
@@ -31,6 +33,10 @@ def root(tmp_path):
     figures.mkdir(parents=True)
     for name in ("a", "unused"):
         shutil.copy(ROOT / "reports/figures/paired_differences.pdf", figures / f"{name}.pdf")
+    sweep = tmp_path / "reports/sweeps/t"
+    sweep.mkdir(parents=True)
+    shutil.copy(ROOT / "reports/figures/paired_differences.pdf", sweep / "figure.pdf")
+    (sweep / "table.tex").write_text("A table.\n")
     (tmp_path / "paper/generated").mkdir(parents=True)
     (tmp_path / "paper/main.tex").write_text(DOCUMENT)
     (tmp_path / "paper/generated/numbers.tex").write_text("Forty-two.\n")
@@ -65,7 +71,8 @@ def test_archive_holds_what_is_used_and_compiles_in_an_empty_folder(root, tmp_pa
     arxiv.run(root, Path("tmp/first.tar.gz"))
     packed = (root / "tmp/first.tar.gz").read_bytes()
     found = members(packed)
-    assert set(found) == {"main.tex", "main.bbl", "generated/numbers.tex", "figures/a.pdf"}
+    swept = {"sweeps/t/figure.pdf", "sweeps/t/table.tex"}
+    assert set(found) == {"main.tex", "main.bbl", "generated/numbers.tex", "figures/a.pdf"} | swept
     assert b"../" not in found["main.tex"][1]
     assert b"Some One" in found["main.bbl"][1]
     empty = tmp_path_factory.mktemp("empty")

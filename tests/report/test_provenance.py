@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gpro_empathy import entry_point, files
-from gpro_empathy.report import provenance
+from gpro_empathy.report import changes, provenance
 from gpro_empathy.stages import paper, record_provenance
 
 ROOT = Path(__file__).parents[2]
@@ -261,6 +261,7 @@ def test_section_is_typeset_without_a_wide_line(root):
         "\\usepackage{hyperref}\\emergencystretch=2em\n"
         "\\begin{document}\\input{provenance/provenance}\\autoref{sec:provenance}\\end{document}\n"
     )
+    files.write_text(root / "paper/generated/changes.tex", changes.nothing("a test"))
     paper.run(root)
     pdf = (root / "reports/paper.pdf").read_bytes()
     assert all(f"({link})".encode() in pdf for link in record_provenance.LINKS)

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import made_up
+import made_up_sweep
 from gpro_empathy import files, params
 from gpro_empathy.data import ratings
 from gpro_empathy.report import page_tables, web_page
 from gpro_empathy.report.number_format import PAGE
 from gpro_empathy.stages import analyse_ratings, analyse_rewards, write_page
+from gpro_empathy.tools import sweep_estimates
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -309,6 +311,25 @@ def test_page_leads_with_a_study_of_several_trainings(analysis, unrated):
     told = page_tables.findings(analysis, unrated, study)[0]["text"]
     assert f"label units ({mean} for the mean over trainings, {new} for a new training)" in told
     assert "no study of several is at hand" in page_tables.findings(analysis, unrated, None)[0]["text"]
+
+
+def test_page_shows_every_sweep_with_its_table_and_figure(made, page):
+    assert "sweeps" not in page
+    temperature = "rewards.calibration_temperature"
+    sweep = made_up_sweep.sweep({temperature: [0.6, 1.0]}, [23, 24], PARAMS.model_dump())
+    rows = [made_up_sweep.row(sweep.runs()[0][0], 23, 0.3), made_up_sweep.failed(sweep.runs()[2][0], 23, "<why> & how")]
+    summary = sweep_estimates.summary(sweep, made_up_sweep.by_key(rows), CONFIG, ["empathy_raw"])
+    path = made / "reports/sweeps/made_up/summary.json"
+    files.write_json(path, summary)
+    try:
+        write_page.run(made)
+        shown = (made / "reports/index.html").read_text(encoding="utf-8")
+    finally:
+        shutil.rmtree(path.parents[1])
+        (made / "reports/index.html").write_text(page, encoding="utf-8")
+    assert '<img src="sweeps/made_up/figure.png"' in shown
+    assert '<a href="#sweeps">Sweeps</a>' in shown
+    assert "1, seed 23, failed: &lt;why&gt; &amp; how." in shown
 
 
 def test_page_shows_what_raters_found_where_answers_were_rated(tmp_path, made, analysis, unrated):

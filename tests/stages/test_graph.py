@@ -40,7 +40,15 @@ FOLDERS = ("bench/", "data/", "models/", "reports/", "rewards/", "paper/")
 # What stands below the folder of an artefact, built from scratch by its own stage and no artefact
 # itself.
 SCRATCH = {"paper/build"}
-WITHOUT_TORCH = ("prepare", "analyse_rewards", "analyse_ratings", "draw_figures", "write_numbers", "paper")
+WITHOUT_TORCH = (
+    "prepare",
+    "analyse_rewards",
+    "analyse_ratings",
+    "compare_baseline",
+    "draw_figures",
+    "write_numbers",
+    "paper",
+)
 # Hours on a GPU: a change of a module that they do not reach must not make them stale.
 LONG = ("train_grpo", "rollout")
 

@@ -28,8 +28,9 @@ connect = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 
-# Of reports/: of other machines' GPUs, the study of several trainings, and what was frozen when.
-READ = ("reports/gpu/", "reports/seeds/", "reports/protocol.yaml")
+# Of reports/: of other machines' GPUs, several trainings, other settings, the run to compare with,
+# and what was frozen when.
+READ = ("reports/baseline/", "reports/gpu/", "reports/seeds/", "reports/sweeps/", "reports/protocol.yaml")
 
 pytestmark = [
     pytest.mark.slow,
@@ -122,8 +123,40 @@ def test_a_second_run_does_nothing(finished: Copy):
 def test_the_temperature_reruns_grpo_and_what_follows_and_nothing_before(finished: Copy):
     finished.set("rewards", "calibration_temperature", 0.8)
     ran = finished.repro()
-    report = {"analyse_rewards", "analyse_ratings", "draw_figures", "write_numbers", "write_page", "paper"}
+    report = {
+        "analyse_rewards",
+        "analyse_ratings",
+        "compare_baseline",
+        "draw_figures",
+        "write_numbers",
+        "write_page",
+        "paper",
+    }
     assert {"train_grpo", "rollout", *report} == set(ran)
+
+
+def test_a_baseline_of_other_prompts_costs_no_report(finished: Copy):
+    comparison = json.loads((finished.folder / "reports/baseline_comparison.json").read_text())
+    assert comparison["state"] == "refused"
+    assert "It has other test prompts" in comparison["reason"]
+    assert (finished.folder / "reports/paper-diff.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_frozen_run_is_compared_with_the_next_one(finished: Copy):
+    assert "The baseline in reports/baseline: 24 prompts, 1 training." in finished.run(
+        sys.executable, "-m", "gpro_empathy.tools.baseline"
+    )
+    assert "compare_baseline" in finished.repro()
+    comparison = finished.folder / "reports/baseline_comparison.json"
+    assert json.loads(comparison.read_text()) == {"state": "same"}
+    finished.set("rewards", "calibration_temperature", 0.7)
+    refused = finished.run(sys.executable, "-m", "gpro_empathy.tools.baseline", check=False)
+    assert "error: the results here are not of these settings, code and data: stage" in refused
+    finished.repro()
+    found = json.loads(comparison.read_text())
+    assert found["state"] in ("compared", "same")
+    if found["state"] == "compared":
+        assert [one["what"] for one in found["differs"]["settings"]] == ["rewards.calibration_temperature"]
 
 
 def test_a_change_of_an_evaluation_trains_no_scorer(finished: Copy):
@@ -151,3 +184,24 @@ def test_a_mistyped_parameter_stops_the_run_in_one_line(finished: Copy):
         path.write_text(text)
     assert "train_grpo.num_generation is no parameter" in output
     assert "Traceback" not in output
+
+
+def test_a_sweep_runs_in_a_copy_takes_what_it_can_from_the_cache_and_is_shown(finished: Copy):
+    before = (finished.folder / "params.yaml").read_bytes()
+    command = (sys.executable, "-m", "gpro_empathy.tools.sweep", "--name", "tried")
+    finished.run(*command, "--set", "rewards.calibration_temperature=0.8,0.3", "--seeds", "23")
+    logs = sorted((finished.folder / "tmp/sweeps/tried").glob("*.log"))
+    # The first is the run that is there already.
+    assert [set(re.findall(r"Running stage '(\w+)'", log.read_text())) for log in logs] == [
+        set(),
+        {"train_grpo", "rollout"},
+    ]
+    summary = json.loads((finished.folder / "reports/sweeps/tried/summary.json").read_text())
+    assert [arm["done"] for arm in summary["arms"]] == [[23], [23]]
+    analysis = json.loads((finished.folder / "reports/reward_analysis.json").read_text())
+    change = summary["arms"][0]["change"]["empathy_raw"]["estimate"]
+    assert change == pytest.approx(analysis["metrics"]["empathy_raw"]["difference"], abs=1e-5)
+    assert (finished.folder / "params.yaml").read_bytes() == before
+    assert "seed 23" not in finished.run(*command)
+    assert finished.repro() == ["write_numbers", "write_page", "paper"]
+    assert r"\subsection{Tried}" in (finished.folder / "paper/generated/sweeps.tex").read_text()

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 import made_up
+import made_up_sweep
 from gpro_empathy import files, params
 from gpro_empathy.data import ratings as rating_files
+from gpro_empathy.report import (
+    figure_files,
+    latex,
+    latex_tables,
+    provenance,
+    rating_verdicts,
+    sentences,
+    typeset,
+    verdicts,
+)
 from gpro_empathy.report import figures as draw
-from gpro_empathy.report import latex, latex_tables, provenance, rating_verdicts, sentences, typeset, verdicts
 from gpro_empathy.stages import (
     analyse_ratings,
     analyse_rewards,
@@ -19,6 +29,7 @@ from gpro_empathy.stages import (
     write_numbers,
     write_page,
 )
+from gpro_empathy.tools import sweep_estimates
 
 ROOT = Path(__file__).parents[2]
 PARAMS = params.load_all(ROOT / "params.yaml")
@@ -108,7 +119,7 @@ def test_figures_have_equal_bytes_for_equal_numbers(tmp_path, figures):
         curves = draw.training_curves(
             made_up.training_log(gain=0.5), made_up.groups(steps=20), width=6.3, palette="colorblind"
         )
-        draw_figures.save(curves, tmp_path / "training_curves")
+        figure_files.save(curves, tmp_path / "training_curves")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (figures / path.name).read_bytes()
 
@@ -356,6 +367,21 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     ):
         assert (comparison["new_low"], comparison["new_high"]) == (None, None)
     assert alone["metrics"]["empathy_raw"]["between_training_sd"] is None
+
+
+def test_report_has_a_section_of_sweeps_where_there_are_any(tmp_path):
+    make_report(tmp_path)
+    section = tmp_path / "paper/generated/sweeps.tex"
+    assert "section{" not in section.read_text()
+    rewards = "rewards.calibration_temperature"
+    sweep = made_up_sweep.sweep({rewards: [0.6, 1.0]}, [23, 24], PARAMS.model_dump())
+    rows = [made_up_sweep.row(setting, seed, setting[rewards]) for setting, seed in sweep.runs()]
+    metrics = ["empathy_raw", "audit_empathy_raw"]
+    summary = sweep_estimates.summary(sweep, made_up_sweep.by_key(rows), CONFIG, metrics)
+    files.write_json(tmp_path / "reports/sweeps/made_up/summary.json", summary)
+    write_numbers.run(SECTIONS, tmp_path)
+    assert r"\subsection{Made up}" in section.read_text()
+    assert r"\input{../reports/sweeps/made_up/table}" in section.read_text()
 
 
 def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):

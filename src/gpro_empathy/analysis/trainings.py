@@ -16,7 +16,7 @@ from gpro_empathy.analysis.results import Analysis, Comparison, Conditions, Spre
 
 HELD_OUT = "audit_empathy_raw"
 # Settings that make another training of the same kind, or none; and paths, which differ by machine.
-_LEFT_OUT = frozenset(
+LEFT_OUT = frozenset(
     {
         "train_grpo.seeds",
         "train_grpo.save_steps",
@@ -69,7 +69,7 @@ def conditions(sections: Iterable[params.Section], prompts: Mapping[str, str]) -
     }
     listed = json.dumps(sorted(prompts.items())).encode()
     return {
-        "settings": {key: value for key, value in settings.items() if key not in _LEFT_OUT},
+        "settings": {key: value for key, value in settings.items() if key not in LEFT_OUT},
         "prompts_sha256": hashlib.sha256(listed).hexdigest(),
     }
 

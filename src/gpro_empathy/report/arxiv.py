@@ -39,7 +39,7 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
 
     They are what LaTeX says it read from this repository, and main.bbl.
 
-    A figure in reports/figures/ stands in figures/ there, and the text is changed to say so.
+    What lies in reports/, such as figures/, lies beside the text there, which is changed to say so.
     """
     record = files.read_text(build / "main.fls")
     folder = (root / typeset.MAIN).parent
@@ -51,7 +51,7 @@ def sources(root: Path, build: Path) -> dict[str, bytes]:
             continue
         content = (folder / name).read_bytes()
         if name.endswith(".tex"):
-            content = content.replace(f"{_REPORTS}figures/".encode(), b"figures/")
+            content = content.replace(_REPORTS.encode(), b"")
         contents[name.removeprefix(_REPORTS)] = content
     return contents
 

@@ -149,6 +149,11 @@ def definitions(macros: Mapping[str, str]) -> str:
     return GENERATED + "".join(f"\\newcommand{{\\{name}}}{{{value}}}\n" for name, value in macros.items())
 
 
+def read_definitions(text: str) -> dict[str, str]:
+    """Return the macros that `definitions` wrote, by name."""
+    return dict(re.findall(rf"^\\newcommand{{\\({PREFIX}[A-Za-z]+)}}{{(.*)}}$", text, re.MULTILINE))
+
+
 def used_macros(source: str) -> set[str]:
     """Return the generated macros that a LaTeX source uses, outside its comments."""
     without_comments = re.sub(r"(?<!\\)%.*", "", source)

@@ -6,13 +6,14 @@ them stays true.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
 from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
-from gpro_empathy.report import latex, protocol, rating_verdicts, scorer_section, sentences, verdicts
+from gpro_empathy.report import baseline_section, latex, protocol, rating_verdicts, scorer_section, sentences, verdicts
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
 # less.
@@ -26,7 +27,7 @@ class Inputs:
     These are the parsed files of reports/, bench/scorer.json and bench/best_of.json, and the
     sections of params.yaml.
     `study` is the analysis of several trainings, `gpus` are the rehearsals on GPUs, in reports/gpu,
-    and `protocol` is the record of what was fixed when.
+    `protocol` is the record of what was fixed when, `baseline` the comparison with the baseline.
     """
 
     data: dict
@@ -42,6 +43,7 @@ class Inputs:
     timing: pd.DataFrame
     gpus: Sequence[dict]
     protocol: protocol.Protocol
+    baseline: Mapping[str, Any]
     sections: Mapping[str, params.Section]
 
 
@@ -58,6 +60,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_audit(inputs.analysis),
         **_temperature(inputs.analysis),
         **_ratings(inputs.ratings),
+        **baseline_section.macros(inputs.baseline),
         "RunGainsSentence": sentences.gains(inputs.analysis, inputs.ratings),
         "RunBestOfSentence": sentences.best_of(inputs.best_of, inputs.sections),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),

@@ -1,21 +1,38 @@
 """Verdicts and tables of the results page, every cell as plain text."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from gpro_empathy.analysis import metric_names, trainings
+from gpro_empathy.analysis.baseline_results import Comparison
 from gpro_empathy.analysis.results import Analysis, ByIntensity, RunRatings
-from gpro_empathy.report import rating_tables, rating_verdicts, template_table, verdicts
+from gpro_empathy.report import (
+    baseline_section,
+    baseline_tables,
+    rating_tables,
+    rating_verdicts,
+    template_table,
+    verdicts,
+)
 from gpro_empathy.report.number_format import PAGE
 
+# What is compared where nothing is known of a baseline.
+NO_BASELINE: Mapping[str, Any] = MappingProxyType({"state": "none"})
 
-def findings(analysis: Analysis, ratings: RunRatings, study: Analysis | None) -> list[dict[str, str]]:
+
+def findings(
+    analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any] = NO_BASELINE
+) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
     similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
     loss = verdicts.LOSS[test["verdict"]].format(margin=f"{test['margin']:g}")
     conditions = verdicts.conditions(analysis["between_trainings"], str)
     over = "One training was run, and no study of several is at hand."
+    against = baseline_section.summary(baseline, baseline_section.WEB)
     return [
+        *([{"what": "Against the baseline", "text": against}] if against else []),
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
         {"what": "Sense", "text": rating_verdicts.sense(ratings)},
         *([{"what": "Preference", "text": rating_verdicts.preference(ratings, PAGE)}] if ratings["ratings"] else []),
@@ -26,8 +43,13 @@ def findings(analysis: Analysis, ratings: RunRatings, study: Analysis | None) ->
     ]
 
 
-def tables(analysis: Analysis, ratings: RunRatings, study: Analysis | None) -> list[dict]:
-    """Return the tables of the page, cells as text, first that of several trainings, if any."""
+def tables(
+    analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any] = NO_BASELINE
+) -> list[dict]:
+    """Return the tables of the page, cells as text.
+
+    First are those against a baseline and that of several trainings, where there is one.
+    """
     policies, start = analysis["policies"], analysis["starting_policy"]
     header = [metric_names.POLICY_LABELS[policy] for policy in policies]
     interval = f"{percent(analysis['confidence'])} interval"
@@ -35,6 +57,7 @@ def tables(analysis: Analysis, ratings: RunRatings, study: Analysis | None) -> l
     against = metric_names.POLICY_LABELS[start]
     of = "these weights" if len(analysis["training_seeds"]) == 1 else "the mean over trainings"
     return [
+        *(_baseline(baseline) if baseline_section.is_compared(baseline) else []),
         *([] if study is None else [_trainings(study)]),
         *(_ratings(ratings) if ratings["ratings"] else []),
         {
@@ -71,6 +94,31 @@ def _templates_note(analysis: Analysis) -> str:
         f"Over {found['answers']} answers of each policy, not within one; self-BLEU over {found['self_bleu_answers']}. Explained "
         "part: what length, modal words, words for the user and a final question mark account for."
     )
+
+
+def _baseline(found: Comparison) -> list[dict]:
+    web = baseline_section.WEB
+    told = (
+        baseline_section.differences(found, web),
+        baseline_section.verdict(found, web),
+        baseline_section.precision(found, web),
+    )
+    changed = baseline_tables.difference_rows(found, web)
+    made = [
+        {
+            "title": "Against the baseline",
+            "note": " ".join(told),
+            "header": list(baseline_tables.HEADER),
+            "rows": baseline_tables.rows(found, web),
+        },
+        {
+            "title": "What differs from the baseline",
+            "note": "Settings, versions of packages and the machine.",
+            "header": list(baseline_tables.DIFFERENCES_HEADER),
+            "rows": changed,
+        },
+    ]
+    return made if changed else made[:1]
 
 
 def _trainings(study: Analysis) -> dict:

@@ -14,12 +14,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 
 from gpro_empathy.analysis import metric_names
 from gpro_empathy.analysis.results import Analysis, RunRatings
-from gpro_empathy.report import page_tables, verdicts
+from gpro_empathy.report import page_tables, sweeps, verdicts
 from gpro_empathy.report.number_format import PAGE
 
 # Scores that stand below each response; the others are folded.
@@ -45,6 +46,8 @@ def render(
     rows: Sequence[Mapping],
     captions: Mapping[str, str],
     study: Analysis | None = None,
+    baseline: Mapping[str, Any] = page_tables.NO_BASELINE,
+    swept: Sequence[Mapping] = (),
 ) -> str:
     """Return the page as HTML.
 
@@ -55,6 +58,8 @@ def render(
         captions: What each figure shows, by its name; the page looks for them in the folder
             figures/ beside it.
         study: The analysis of several trainings, with which the page leads.
+        baseline: The content of baseline_comparison.json.
+        swept: The summary of each sweep of settings.
 
     Raises:
         KeyError: If the analysis lacks a number that the page shows.
@@ -81,9 +86,10 @@ def render(
             "new": None if empathy["new_low"] is None else PAGE.interval(empathy["new_low"], empathy["new_high"], 2),
             "p": PAGE.p_value(empathy["p_holm"]),
         },
-        findings=page_tables.findings(analysis, ratings, study),
-        tables=page_tables.tables(analysis, ratings, study),
+        findings=page_tables.findings(analysis, ratings, study, baseline),
+        tables=page_tables.tables(analysis, ratings, study, baseline),
         captions=captions,
+        sweeps=sweeps.page_sections(swept),
     )
 
 

@@ -7,6 +7,7 @@ Reads   reports/reward_analysis.json       comparison of the policies
         reports/training/log.csv           one row per training seed and GRPO step
         reports/training/groups.csv        raw scores of every training sample
         data/rollouts/rollouts.jsonl       one line per (prompt, model, sample)
+        reports/baseline_comparison.json   what differs from the baseline
 Writes  reports/figures/<name>.pdf, .png   for the paper and for the web
 """
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from gpro_empathy import csv_table, entry_point, files, params
 from gpro_empathy.analysis import response_table
 from gpro_empathy.analysis.results import Analysis, RunRatings
-from gpro_empathy.report import figures, rating_verdicts
+from gpro_empathy.report import baseline_section, baseline_tables, figure_files, figures, rating_verdicts
 
 ANALYSIS = Path("reports/reward_analysis.json")
 RATINGS = Path("reports/ratings.json")
@@ -27,8 +28,8 @@ PREDICTIONS = Path("reports/scorer_predictions.csv")
 LOG = Path("reports/training/log.csv")
 GROUPS = Path("reports/training/groups.csv")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
+COMPARISON = Path("reports/baseline_comparison.json")
 FIGURES = Path("reports/figures")
-PNG_DPI = 150
 
 
 def run(config: params.DrawFigures, root: Path = Path()) -> None:
@@ -38,7 +39,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         UserError: If an input is missing or malformed, or the palette is unknown.
     """
     analysis, scorer = files.read_json(root / ANALYSIS), files.read_json(root / SCORER)
-    ratings = files.read_json(root / RATINGS)
+    ratings, comparison = files.read_json(root / RATINGS), files.read_json(root / COMPARISON)
     log = csv_table.read(root / LOG, ["seed", "step", *(column for column, _ in figures.CURVES)])
     groups = csv_table.read(root / GROUPS, ["seed", "step", "group", *figures.BANDED])
     predictions = csv_table.read(root / PREDICTIONS, ["label_empathy", "predicted_empathy", "audit_empathy"])
@@ -49,6 +50,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
     with figures.style(config.font_size):
         try:
             drawn = draw(analysis, ratings, log, groups, scorer, predictions, responses, config)
+            drawn |= against_baseline(comparison, config)
         except ValueError as error:
             if "palette" not in str(error):
                 raise
@@ -56,7 +58,7 @@ def run(config: params.DrawFigures, root: Path = Path()) -> None:
         with files.atomic_path(root / FIGURES) as folder:
             folder.mkdir()
             for name, figure in drawn.items():
-                save(figure, folder / name)
+                figure_files.save(figure, folder / name)
 
 
 def draw(
@@ -90,17 +92,13 @@ def draw(
     }
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Save a figure as <path>.pdf and <path>.png, without dates and versions.
-
-    Equal numbers give equal bytes.
-    """
-    figure.savefig(
-        path.with_suffix(".pdf"), metadata={"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None}
-    )
-    # The layout is worked out once, so that both files show the same.
-    figure.set_layout_engine("none")
-    figure.savefig(path.with_suffix(".png"), dpi=PNG_DPI, metadata={"Software": None})
+def against_baseline(comparison: dict, config: params.DrawFigures) -> dict[str, Figure]:
+    """Return the figure of the changes against the baseline, if the run was compared with one."""
+    if not baseline_section.is_compared(comparison):
+        return {}
+    changes = baseline_tables.drawn(comparison)
+    drawn = figures.paired_differences(changes, comparison["metric_order"], config.width, config.palette)
+    return {"baseline_differences": drawn}
 
 
 def main() -> None:

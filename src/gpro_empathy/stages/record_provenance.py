@@ -32,6 +32,8 @@ LINKS = {
     "metrics.json": "the comparison at a glance",
     "reward_analysis.json": "every number of it",
     "ratings.json": "what raters found",
+    "baseline_comparison.json": "what changed against the baseline",
+    "paper-diff.pdf": "its words beside those of this report",
     "index.html": "all responses, as a web page",
     "scorer.json": "accuracy of the scorers",
     "data.json": "sizes and labels",

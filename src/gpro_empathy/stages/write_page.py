@@ -3,7 +3,9 @@
 Reads   reports/reward_analysis.json        verdict and tables
         reports/ratings.json                what raters found
         reports/seeds/reward_analysis.json  the study of several trainings, where there is one
+        reports/sweeps/<name>/summary.json  what sweeps of settings found, where there are any
         data/rollouts/rollouts.jsonl        every response with its scores
+        reports/baseline_comparison.json    what differs from the baseline
         paper/web/page.html                 the written part, with page.css and page.js beside it
 Writes  reports/index.html                  travels with the folder reports/, whose figures it links
                                             without reading them
@@ -13,17 +15,20 @@ from pathlib import Path
 
 from gpro_empathy import entry_point, files
 from gpro_empathy.analysis import trainings
-from gpro_empathy.report import web_page
+from gpro_empathy.report import baseline_section, sweeps, web_page
 
 ANALYSIS = Path("reports/reward_analysis.json")
 RATINGS = Path("reports/ratings.json")
+COMPARISON = Path("reports/baseline_comparison.json")
 STUDY = Path("reports/seeds/reward_analysis.json")
 ROLLOUTS = Path("data/rollouts/rollouts.jsonl")
 MARKUP = Path("paper/web/page.html")
 STYLE = Path("paper/web/page.css")
 SCRIPT = Path("paper/web/page.js")
 PAGE = Path("reports/index.html")
-# Every figure that draw_figures draws, in the order of the argument.
+# Drawn where the run was compared with a baseline, and then the first.
+BASELINE_CAPTION = "Against the baseline: paired differences of the tuned policies, with their intervals."
+# Every other figure that draw_figures draws, in the order of the argument.
 CAPTIONS = {
     "paired_differences": "What tuning changed: paired differences by metric, with their intervals.",
     "training_curves": "The training run, step by step.",
@@ -44,10 +49,12 @@ def run(root: Path = Path()) -> None:
     """
     template = web_page.Template(*(files.read_text(root / path) for path in (MARKUP, STYLE, SCRIPT)))
     analysis, ratings = files.read_json(root / ANALYSIS), files.read_json(root / RATINGS)
+    baseline = files.read_json(root / COMPARISON)
+    first = {"baseline_differences": BASELINE_CAPTION} if baseline_section.is_compared(baseline) else {}
     rows = files.read_jsonl(root / ROLLOUTS)
     try:
         study = trainings.of_report(analysis, root / STUDY)
-        page = web_page.render(template, analysis, ratings, rows, CAPTIONS, study)
+        page = web_page.render(template, analysis, ratings, rows, first | CAPTIONS, study, baseline, sweeps.read(root))
     except KeyError as error:
         raise files.UserError(
             f"{ANALYSIS}, {RATINGS} or {ROLLOUTS}: no {error} for the page; run `make reproduce`"
