@@ -143,6 +143,12 @@ class TrainScorer(Section):
     seed: Seed
 
 
+class TrainJudge(Section):
+    epochs: Count
+    batch_size: Count
+    seed: Seed
+
+
 class WarmStart(Section):
     enabled: bool
     kept: bool
@@ -306,6 +312,7 @@ class Params(BaseModel):
     rewards: Rewards
     prepare: Prepare
     train_scorer: TrainScorer
+    train_judge: TrainJudge
     warm_start: WarmStart
     train_grpo: TrainGrpo
     rollout: Rollout

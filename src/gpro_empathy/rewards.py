@@ -13,7 +13,7 @@ import numpy as np
 
 from gpro_empathy import calibration, params, text_measures, user_rewards
 from gpro_empathy.files import UserError
-from gpro_empathy.labels import EMPATHY, POLARITY
+from gpro_empathy.labels import EMPATHETIC, EMPATHY, HIGHEST, MARKS, POLARITY, SENSE
 from gpro_empathy.response_format import Response
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
@@ -83,6 +83,22 @@ class PolarityMatch:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The mark that a reader would give the answer to the message, by the judge, as a share of the highest.
+
+    The judge learned from readings of answers, so that 0 to 1 is what it aims at and no bound.
+    """
+
+    judge: object
+    mark: int
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        contexts = [(utterance,) for utterance in utterances]
+        marks_B2 = self.judge.score([response.answer for response in responses], contexts)
+        return marks_B2[:, self.mark] / HIGHEST[MARKS[self.mark]]
+
+
+@dataclass(frozen=True)
 class SemanticSimilarity:
     """Similarity of the answer to the user's message, clipped to [0, 1].
 
@@ -131,6 +147,13 @@ def _load_scorer(folder: Path) -> object:
     return empathy_scorer.load(folder)
 
 
+class Folders(NamedTuple):
+    """Where the models of the reward are: the empathy scorer and the judge of replies."""
+
+    scorer: Path
+    judge: Path
+
+
 class StartingPolicy(NamedTuple):
     """What GRPO starts from: settings, the converted policy and the adapter of the warm start."""
 
@@ -139,7 +162,15 @@ class StartingPolicy(NamedTuple):
     adapter: Path | None
 
 
-def _load_likelihood(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | None) -> Term:
+def _load_judge(folder: Path) -> object:
+    from gpro_empathy.scorer import empathy_scorer
+
+    judge = empathy_scorer.load(folder, MARKS)
+    judge.merge_adapter()
+    return judge
+
+
+def _load_likelihood(config: params.Rewards, folders: Folders, start: StartingPolicy | None) -> Term:
     from gpro_empathy.policy import likelihood
 
     if start is None:
@@ -147,15 +178,17 @@ def _load_likelihood(config: params.Rewards, scorer_folder: Path, start: Startin
     return likelihood.load(*start)
 
 
-TERMS: dict[str, Callable[[params.Rewards, Path, StartingPolicy | None], Term]] = {
-    "semantic_similarity": lambda config, scorer_folder, start: load_similarity(config),
-    "empathy": lambda config, scorer_folder, start: Empathy(_load_scorer(scorer_folder)),
-    "polarity_match": lambda config, scorer_folder, start: PolarityMatch(_load_scorer(scorer_folder)),
+TERMS: dict[str, Callable[[params.Rewards, Folders, StartingPolicy | None], Term]] = {
+    "semantic_similarity": lambda config, folders, start: load_similarity(config),
+    "empathy": lambda config, folders, start: Empathy(_load_scorer(folders.scorer)),
+    "polarity_match": lambda config, folders, start: PolarityMatch(_load_scorer(folders.scorer)),
+    "judged_sense": lambda config, folders, start: Judged(_load_judge(folders.judge), SENSE),
+    "judged_empathy": lambda config, folders, start: Judged(_load_judge(folders.judge), EMPATHETIC),
     "likelihood": _load_likelihood,
-    "well_formed": lambda config, scorer_folder, start: well_formed,
-    "length": lambda config, scorer_folder, start: Length(config.free_words, config.limit_words),
-    "repetition": lambda config, scorer_folder, start: repetition,
-    "overlap": lambda config, scorer_folder, start: overlap,
+    "well_formed": lambda config, folders, start: well_formed,
+    "length": lambda config, folders, start: Length(config.free_words, config.limit_words),
+    "repetition": lambda config, folders, start: repetition,
+    "overlap": lambda config, folders, start: overlap,
 }
 
 
@@ -207,7 +240,7 @@ class RewardModel:
         )
 
 
-def load(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | None = None) -> RewardModel:
+def load(config: params.Rewards, folders: Folders, start: StartingPolicy | None = None) -> RewardModel:
     """Load the configured terms, without reference statistics.
 
     Args:
@@ -219,7 +252,7 @@ def load(config: params.Rewards, scorer_folder: Path, start: StartingPolicy | No
     """
     terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
     names = {*config.weights, *calibration.ALWAYS_SCORED} & TERMS.keys()
-    terms |= {name: TERMS[name](config, scorer_folder, start) for name in sorted(names)}
+    terms |= {name: TERMS[name](config, folders, start) for name in sorted(names)}
     return RewardModel(config, {name: terms[name] for name in sorted(terms)})
 
 

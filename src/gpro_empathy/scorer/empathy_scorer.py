@@ -1,6 +1,7 @@
 """The empathy scorer: an encoder and a linear head that rate three labels.
 
-The labels are Emotion, EmotionalPolarity and Empathy.
+The labels are Emotion, EmotionalPolarity and Empathy; those of the reply judge, which is the same
+model trained on readings of answers, are the marks of a reading.
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber
 loss, text normalised; or, with rank 0, the blocks themselves are trained. The embedding of a turn
@@ -31,7 +32,7 @@ FORMAT = 5
 SETTINGS, HEAD = "scorer.json", "head.safetensors"
 # What a stored scorer must share with this code, and what else `load` needs of it: key, check, and
 # the check in words.
-EXPECTED = {"format": FORMAT, "labels": list(LABELS), "normalisation": scorer_windows.NORMALISATION}
+EXPECTED = {"format": FORMAT, "normalisation": scorer_windows.NORMALISATION}
 STATED = (
     ("encoder", lambda value: isinstance(value, str), "a name"),
     ("revision", lambda value: value is None or isinstance(value, str), "a commit or null"),
@@ -60,26 +61,32 @@ class Scorer(nn.Module):
     """Rates texts. Labels are in label units; see `dialogue.RANGES`."""
 
     def __init__(
-        self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, max_tokens: int, context_turns: int
+        self,
+        encoder: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        context_turns: int,
+        labels: Sequence[str] = LABELS,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.context_turns = context_turns
-        self.head = nn.Linear(encoder.config.hidden_size, len(LABELS))
-        self.register_buffer("label_mean", torch.zeros(len(LABELS)))
-        self.register_buffer("label_sd", torch.ones(len(LABELS)))
+        self.labels = tuple(labels)
+        self.head = nn.Linear(encoder.config.hidden_size, len(labels))
+        self.register_buffer("label_mean", torch.zeros(len(labels)))
+        self.register_buffer("label_sd", torch.ones(len(labels)))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return standardised label predictions of the rated turns of a batch, shape (R, 3)."""
+        """Return standardised label predictions of the rated turns of a batch, shape (R, L)."""
         mask = scorer_windows.attention_mask(batch.turn_BT)
         states_BTH = self.encoder(input_ids=batch.ids_BT, attention_mask=mask).last_hidden_state
         return self.head(batch.weights_RN @ states_BTH.flatten(0, 1))
 
     @torch.no_grad()
     def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]] | None = None) -> np.ndarray:
-        """Return the labels (emotion, polarity, empathy) of texts, shape (B, 3), label units.
+        """Return the labels of texts in the order of `labels`, shape (B, L), label units.
 
         Args:
             contexts: For each text the turns before it, oldest first; a scorer with context_turns =
@@ -90,12 +97,12 @@ class Scorer(nn.Module):
         """
         self.eval()
         windows = self.encode(texts, contexts)
-        scores_B3 = np.zeros((len(texts), len(LABELS)))
+        scores_BL = np.zeros((len(texts), len(self.labels)))
         size = TOKENS_PER_BATCH[self.head.weight.device.type]
         for chosen in _batches_by_length([window.tokens for window in windows], size):
             batch = self.collate([windows[i] for i in chosen])
-            scores_B3[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
-        return scores_B3
+            scores_BL[batch.rows] = (self(batch) * self.label_sd + self.label_mean).double().cpu().numpy()
+        return scores_BL
 
     def merge_adapter(self) -> None:
         """Fold the LoRA matrices, if there are any, into the encoder.
@@ -159,10 +166,11 @@ def score_turns(scorer: Rater, turns: Sequence[Turn], *, ending: str = "") -> np
     return scorer.score([turn.text + ending for turn in turns], [turn.context for turn in turns])
 
 
-def build(config: params.TrainScorer) -> Scorer:
+def build(config: params.TrainScorer, labels: Sequence[str] = LABELS) -> Scorer:
     """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
     encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.layers, config.attention_dropout)
-    scorer = Scorer(scorer_encoder.trainable(encoder, config), tokenizer, config.max_tokens, config.context_turns)
+    trainable = scorer_encoder.trainable(encoder, config)
+    scorer = Scorer(trainable, tokenizer, config.max_tokens, config.context_turns, labels)
     return scorer.to(scorer_encoder.device())
 
 
@@ -179,7 +187,7 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
             names = [str(number) for number in range(len(scorer.members))]
             for name, member, member_settings in zip(names, scorer.members, settings["members"], strict=True):
                 save(member, temporary / name, member_settings)
-            files.write_json(temporary / SETTINGS, EXPECTED | {"members": names})
+            files.write_json(temporary / SETTINGS, expected(scorer.members[0].labels) | {"members": names})
         else:
             trained = scorer_encoder.save(scorer.encoder, temporary)
             save_file({name: value.contiguous() for name, value in _head(scorer).items()}, temporary / HEAD)
@@ -189,24 +197,24 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
                 "context_turns": scorer.context_turns,
                 "trained": trained,
             }
-            files.write_json(temporary / SETTINGS, EXPECTED | known | settings)
+            files.write_json(temporary / SETTINGS, expected(scorer.labels) | known | settings)
         if card is not None:
             files.write_text(temporary / "README.md", card)
 
 
-def load(folder: Path) -> Scorer | Ensemble:
-    """Load a scorer that `save` wrote, on the GPU if there is one.
+def load(folder: Path, labels: Sequence[str] = LABELS) -> Scorer | Ensemble:
+    """Load a scorer of these labels that `save` wrote, on the GPU if there is one.
 
     Raises:
         UserError: If the folder is no scorer of this format, naming what differs.
     """
-    settings = _read_settings(folder / SETTINGS)
+    settings = _read_settings(folder / SETTINGS, labels)
     if "members" in settings:
-        return Ensemble([load(folder / name) for name in settings["members"]])
+        return Ensemble([load(folder / name, labels) for name in settings["members"]])
     encoder, tokenizer = scorer_encoder.load(settings["encoder"], settings["revision"], settings["layers"])
     remedy = f"delete {folder} and train it anew, the pipeline's with `dvc repro`"
     encoder = scorer_encoder.restore(encoder, folder, settings, remedy)
-    scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"])
+    scorer = Scorer(encoder, tokenizer, settings["max_tokens"], settings["context_turns"], labels)
     stored = scorer_encoder.tensors(folder / HEAD, remedy)
     if scorer_encoder.shapes(stored) != scorer_encoder.shapes(_head(scorer)):
         raise UserError(f"{folder / HEAD}: does not fit the scorer; {remedy}")
@@ -238,8 +246,13 @@ def check(path: Path, expected: Mapping) -> dict:
     return settings
 
 
-def _read_settings(path: Path) -> dict:
-    settings = check(path, EXPECTED)
+def expected(labels: Sequence[str]) -> dict:
+    """Return what the settings of a stored scorer of these labels say."""
+    return EXPECTED | {"labels": list(labels)}
+
+
+def _read_settings(path: Path, labels: Sequence[str]) -> dict:
+    settings = check(path, expected(labels))
     if "members" in settings:
         names = settings["members"]
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):

@@ -83,12 +83,7 @@ def train(
     turns, labels_B3 = labelled(turns)
     torch.manual_seed(seed)
     model = empathy_scorer.build(config)
-    targets_B3 = torch.tensor(labels_B3, dtype=torch.float32, device=model.head.weight.device)
-    known_3 = ~targets_B3.isnan().all(0)
-    model.label_mean.copy_(targets_B3.nanmean(0).nan_to_num(0.0))
-    model.label_sd.copy_(((targets_B3 - model.label_mean) ** 2).nanmean(0).sqrt().nan_to_num(1.0))
-    _fit(model, turns, targets_B3, config, np.random.default_rng(seed), progress)
-    model.label_mean[~known_3] = torch.nan
+    fit(model, [turn.text for turn in turns], [turn.context for turn in turns], labels_B3, config, seed, progress)
     return model
 
 
@@ -108,11 +103,30 @@ def describe(turns: Sequence[Turn], config: params.TrainScorer, *, seed: int) ->
     }
 
 
-def _fit(model, turns, targets_B3, config, rng, progress) -> None:
-    windows = model.encode([turn.text for turn in turns], [turn.context for turn in turns])
+def fit(
+    model: empathy_scorer.Scorer,
+    texts: Sequence[str],
+    contexts: Sequence[Sequence[str]],
+    labels_BL: np.ndarray,
+    config: params.TrainScorer,
+    seed: int,
+    progress: Callable[[str], None] = print,
+    name: str = "scorer",
+) -> None:
+    """Train a built scorer on the labels of texts, each read after its context.
+
+    Args:
+        labels_BL: In label units, in the order of the model's labels; NaN where missing.
+        name: What the progress lines call it.
+    """
+    targets_BL = torch.tensor(labels_BL, dtype=torch.float32, device=model.head.weight.device)
+    known_L = ~targets_BL.isnan().all(0)
+    model.label_mean.copy_(targets_BL.nanmean(0).nan_to_num(0.0))
+    model.label_sd.copy_(((targets_BL - model.label_mean) ** 2).nanmean(0).sqrt().nan_to_num(1.0))
+    windows, rng = model.encode(texts, contexts), np.random.default_rng(seed)
     # An update takes as many windows as hold about batch_size rated turns; without context a window
     # is one turn.
-    windows_per_update = max(1, round(config.batch_size * len(windows) / len(turns)))
+    windows_per_update = max(1, round(config.batch_size * len(windows) / len(texts)))
     lengths = [window.tokens for window in windows]
     total = config.epochs * -(-len(windows) // windows_per_update)
     warmup = max(1, round(config.warmup_fraction * total))
@@ -132,7 +146,7 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
     for epoch in range(config.epochs):
         losses = []
         for chosen in _shuffled_batches(lengths, windows_per_update, rng):
-            loss = _loss(model, model.collate([windows[i] for i in chosen]), targets_B3, config)
+            loss = _loss(model, model.collate([windows[i] for i in chosen]), targets_BL, config)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -142,24 +156,25 @@ def _fit(model, turns, targets_B3, config, rng, progress) -> None:
             now = time.perf_counter()
             if now - told > SECONDS_BETWEEN_LINES or done == total * (epoch + 1) // config.epochs:
                 told, left = now, (now - started) / done * (total - done)
-                progress(f"scorer: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+                progress(f"{name}: epoch {epoch + 1} of {config.epochs}, loss {np.mean(losses):.4f}, {left:.0f} s left")
+    model.label_mean[~known_L] = torch.nan
 
 
-def _loss(model, batch, targets_B3, config) -> torch.Tensor:
-    target_B3 = (targets_B3[batch.rows] - model.label_mean) / model.label_sd
-    predicted_B3 = model(batch)
+def _loss(model, batch, targets_BL, config) -> torch.Tensor:
+    target_BL = (targets_BL[batch.rows] - model.label_mean) / model.label_sd
+    predicted_BL = model(batch)
     # Delta is stated in label units; targets are standardised.
-    return huber(predicted_B3, target_B3, config.huber_delta / model.label_sd)
+    return huber(predicted_BL, target_BL, config.huber_delta / model.label_sd)
 
 
-def huber(predicted_B3: torch.Tensor, target_B3: torch.Tensor, delta_3: torch.Tensor) -> torch.Tensor:
-    """Return Huber's loss, averaged over all B x 3 places.
+def huber(predicted_BL: torch.Tensor, target_BL: torch.Tensor, delta_L: torch.Tensor) -> torch.Tensor:
+    """Return Huber's loss, averaged over all B x L places.
 
     A missing target (NaN) counts as no error.
     """
-    error_B3 = torch.where(target_B3.isnan(), 0.0, predicted_B3 - target_B3)
-    size_B3 = error_B3.abs()
-    return torch.where(size_B3 <= delta_3, 0.5 * error_B3**2, delta_3 * (size_B3 - 0.5 * delta_3)).mean()
+    error_BL = torch.where(target_BL.isnan(), 0.0, predicted_BL - target_BL)
+    size_BL = error_BL.abs()
+    return torch.where(size_BL <= delta_L, 0.5 * error_BL**2, delta_L * (size_BL - 0.5 * delta_L)).mean()
 
 
 def _shuffled_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:

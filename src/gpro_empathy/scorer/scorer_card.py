@@ -32,16 +32,11 @@ def write(settings: Mapping) -> str:
         if turns
         else "by itself, without its conversation"
     )
-    encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
-    encoder += f" (its first {training['layers']} layers)" if training["layers"] else ""
     return model_card.render(
         "Empathy scorer",
         f"Rates a turn of a conversation, {context}: {_ranges()}. It rewards the responses of a policy in training.",
-        f"{TRAINED[bool(training['lora_rank'])].format(encoder=encoder)} Texts are normalised and cut to "
-        f"{settings['max_tokens']} tokens.",
-        f"Trained on {training['turns']} turns of {training['conversations']} conversations: epochs {training['epochs']}, "
-        f"learning rates {training['learning_rate']:g} (encoder) and {training['head_learning_rate']:g} (head), batches "
-        f"of {training['batch_size']}, seed {training['seed']}.",
+        f"{_trained(settings)} Texts are normalised and cut to {settings['max_tokens']} tokens.",
+        f"Trained on {training['turns']} turns of {training['conversations']} conversations: {_recipe(training)}.",
         MEASURED.format(role="reward"),
         model_card.SCORER_LIMITS,
     )
@@ -66,6 +61,37 @@ def write_lexical(settings: Mapping) -> str:
         f"stories by ridge regression, the penalty of each label chosen by cross-validation over stories: {penalties}.",
         MEASURED.format(role="audit"),
         model_card.SCORER_LIMITS,
+    )
+
+
+def write_judge(settings: Mapping) -> str:
+    """Return the card of the judge of replies as Markdown; the settings are as for `write`."""
+    training = settings["training"]
+    return model_card.render(
+        "Judge of replies",
+        "Rates an answer to a message as a reader would: its sense from 0 (nonsense) to 2 (a sensible reply), and whether it "
+        "is empathetic (0 or 1). It rewards the responses of a policy in training.",
+        f"{_trained(settings)} It reads the message and then the answer, normalised and cut to {settings['max_tokens']} tokens.",
+        f"Trained on {training['readings']} readings of answers to {training['messages']} messages, by a language model: "
+        f"{_recipe(training)}.",
+        "How well it tells answers apart that were read stands in reports/judge.json of the run that trained it.",
+        "A mark says how that reader would have marked the answer, and shares the reader's blind spots. It is not empathy, "
+        "and not for use with people in distress.",
+    )
+
+
+def _trained(settings: Mapping) -> str:
+    """Say what was trained on which encoder."""
+    training = settings["training"]
+    encoder = settings["encoder"] + (f" at {settings['revision']}" if settings["revision"] else "")
+    encoder += f" (its first {training['layers']} layers)" if training["layers"] else ""
+    return TRAINED[bool(training["lora_rank"])].format(encoder=encoder)
+
+
+def _recipe(training: Mapping) -> str:
+    return (
+        f"epochs {training['epochs']}, learning rates {training['learning_rate']:g} (encoder) and "
+        f"{training['head_learning_rate']:g} (head), batches of {training['batch_size']}, seed {training['seed']}"
     )
 
 

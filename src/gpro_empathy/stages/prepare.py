@@ -1,18 +1,20 @@
 """Read the source, split it by story, and choose the turns that serve as prompts.
 
-Reads   the source that prepare.source names, and the demonstrations in prepare.embedded_folder
+Reads   the source that prepare.source names, and demonstrations and readings in prepare.embedded_folder
         models/policy/                      the tokenizer, for the length of prompts
 Writes  data/prepared/<split>.jsonl         turns
         data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
         data/prepared/demonstrations_{train,validation}.jsonl  utterance and response in the format,
                                             for the warm start
+        data/prepared/readings_{train,validation}.jsonl  utterance, answer and the marks of a reading,
+                                            for the judge of replies
         reports/data.json                   sizes, label statistics, where the test split comes from
 """
 
 from pathlib import Path
 
 from gpro_empathy import entry_point, files, params, response_format
-from gpro_empathy.data import dialogue, prompt_length, sources
+from gpro_empathy.data import dialogue, prompt_length, readings, sources
 
 POLICY = Path("models/policy")
 PREPARED = Path("data/prepared")
@@ -24,6 +26,7 @@ def main() -> None:
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
     demonstrations = sources.load_demonstrations(config, splits)
+    read = readings.load(config, splits)
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report |= {"test_split": sources.test_split(config)} | dialogue.count_stories(splits)
@@ -42,7 +45,10 @@ def main() -> None:
             print(f"{name}: {len(turns)} turns, {len(fitting)} of them prompts")
         for name, rows in demonstrations.items():
             files.write_jsonl(folder / f"demonstrations_{name}.jsonl", rows)
+        for name, rows in read.items():
+            files.write_jsonl(folder / f"readings_{name}.jsonl", rows)
     report["demonstrations"] = {name: len(rows) for name, rows in demonstrations.items()}
+    report["readings"] = {name: len(rows) for name, rows in read.items()}
     files.write_json(REPORT, report)
 
 
