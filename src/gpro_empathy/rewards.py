@@ -84,9 +84,10 @@ class PolarityMatch:
 
 @dataclass(frozen=True)
 class Judged:
-    """The mark that a reader would give the answer to the message, by the judge, as a share of the highest.
+    """The mark that a reader would give the answer, by the judge, as a share of the highest.
 
-    The judge learned from readings of answers, so that 0 to 1 is what it aims at and no bound.
+    The judge reads the message first. It learned from readings of answers, so that 0 to 1 is what
+    it aims at and no bound.
     """
 
     judge: object

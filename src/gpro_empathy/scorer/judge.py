@@ -1,7 +1,7 @@
 """The judge of replies: what a reader would say of an answer to a message, learned from readings.
 
-It is a scorer whose labels are the marks of a reading, which reads the answer after the message. Its
-encoder and most of its settings are those of the empathy scorer.
+It is a scorer whose labels are the marks of a reading, which reads the answer after the message.
+Its encoder and most of its settings are those of the empathy scorer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -72,8 +72,8 @@ def marks(readings: Sequence[Reading]) -> np.ndarray:
 def accuracy(judge: Scorer, readings: Sequence[Reading]) -> dict | None:
     """Return how well the judge tells apart what readers told apart; None without readings.
 
-    Of a sensible (empathetic) answer and another one, the AUC is the probability that the judge puts
-    it higher; None where all or none are.
+    Of a sensible (empathetic) answer and another one, the AUC is the probability that the judge
+    puts it higher; None where all or none are.
     """
     from sklearn.metrics import roc_auc_score
 

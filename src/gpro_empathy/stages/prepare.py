@@ -1,13 +1,13 @@
 """Read the source, split it by story, and choose the turns that serve as prompts.
 
-Reads   the source that prepare.source names, and demonstrations and readings in prepare.embedded_folder
+Reads   the source that prepare.source names; demonstrations and readings in prepare.embedded_folder
         models/policy/                      the tokenizer, for the length of prompts
 Writes  data/prepared/<split>.jsonl         turns
         data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
         data/prepared/demonstrations_{train,validation}.jsonl  utterance and response in the format,
                                             for the warm start
-        data/prepared/readings_{train,validation}.jsonl  utterance, answer and the marks of a reading,
-                                            for the judge of replies
+        data/prepared/readings_{train,validation}.jsonl  utterance, answer and marks, for the judge
+                                            of replies
         reports/data.json                   sizes, label statistics, where the test split comes from
 """
 

@@ -2,7 +2,7 @@
 
 Reads   data/prepared/readings_{train,validation}.jsonl
 Writes  models/judge/        the judge, with a model card
-        reports/judge.json   how well it tells sensible and empathetic answers of other stories apart
+        reports/judge.json   how well it tells apart what readers did, on other stories
 """
 
 from pathlib import Path
