@@ -25,7 +25,15 @@ HERE = Path(__file__).parent
 RESULT = HERE / "best_of.json"
 DRAWS = 8
 # What the answers and their scores depend on; kept, so that the report quotes only its own run's.
-SECTIONS = (params.Policy, params.Rewards, params.Prepare, params.TrainScorer, params.WarmStart, params.Rollout)
+SECTIONS = (
+    params.Policy,
+    params.Rewards,
+    params.Prepare,
+    params.TrainScorer,
+    params.TrainJudge,
+    params.WarmStart,
+    params.Rollout,
+)
 MEASURED = {
     "empathy_raw": "empathy, reward's scorer",
     "audit_empathy_raw": "empathy, held-out scorer",
@@ -62,7 +70,7 @@ def sampled(split: str) -> list[dict]:
     policy, grpo_rewards, config = (params.load(one) for one in (params.Policy, params.Rewards, params.Rollout))
     config = config.model_copy(update={"samples_per_prompt": DRAWS, "batch_size": 24})
     start = rewards.StartingPolicy(policy, rollout.POLICY, adapters.adapter_in(rollout.WARM_START))
-    model, audit = rollouts.load_scorers(grpo_rewards, rollout.SCORER, rollout.AUDIT_SCORER, rollout.REFERENCE, start)
+    model, audit = rollouts.load_scorers(grpo_rewards, rollout.REWARD, rollout.AUDIT_SCORER, rollout.REFERENCE, start)
     turns = rollouts.choose_prompts(dialogue.read_turns(train_grpo.PROMPTS / f"prompts_{split}.jsonl"), config)
     samples = rollouts.sample_policies(
         rollouts.LocalPolicies(loading.load_base(policy, rollout.POLICY), config),

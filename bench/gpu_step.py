@@ -156,16 +156,17 @@ def _benches(plan: Plan):
         """Rewards whose models are loaded anew at every call."""
 
         def raw(self, utterances, responses):
-            return rewards.load(self.config, scorer, start).raw(utterances, responses)
+            return rewards.load(self.config, trained, start).raw(utterances, responses)
 
-    scorer, folder = plan.folder / "models/scorer", plan.folder / "models/policy"
+    trained = rewards.Folders(plan.folder / "models/scorer", plan.folder / "models/judge")
+    folder = plan.folder / "models/policy"
     config = plan.config.policy.model_copy(update={"backend": "transformers"})
     start = rewards.StartingPolicy(config, folder, None)
     grpo = plan.config.train_grpo.model_copy(update={"vllm_mode": "none", "launcher": "none"})
     torch.manual_seed(0)
     model = loading.add_lora(loading.load_base(config, folder), config, None)
     known = {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED}
-    terms = rewards.with_reference(rewards.load(plan.config.rewards, scorer, start), known)
+    terms = rewards.with_reference(rewards.load(plan.config.rewards, trained, start), known)
     once = Bench(model, loading.load_tokenizer(folder), terms, grpo, config, plan.folder / "trainer")
     rebuilt = Rebuilt(**{field.name: getattr(terms, field.name) for field in fields(terms)})
     return once, replace(once, rewards=rebuilt)

@@ -62,7 +62,7 @@ def score(utterances: list[str], responses: list[response_format.Response]) -> d
     start = rewards.StartingPolicy(
         params.load(params.Policy), train_grpo.POLICY, adapters.adapter_in(train_grpo.WARM_START)
     )
-    found = rewards.load(config, train_grpo.SCORER, start).raw(utterances, responses)
+    found = rewards.load(config, rollout.REWARD, start).raw(utterances, responses)
     held_out = kinds.load(rollout.AUDIT_SCORER)
     answers = [response.answer for response in responses]
     found["held-out scorer"] = held_out.score(answers, [(text,) for text in utterances])[:, EMPATHY]

@@ -21,7 +21,7 @@ from gpro_empathy import calibration, entry_point, files, params, rewards, text_
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.scorer import kinds
-from gpro_empathy.stages import train_grpo
+from gpro_empathy.stages import rollout, train_grpo
 from gpro_empathy.training import grpo_run, rollouts
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def measure(name: str, config: params.Params) -> dict:
     run = grpo_run.Run(
         model=loading.add_lora(base, config.policy, adapters.adapter_in(train_grpo.WARM_START)),
         tokenizer=tokenizer,
-        rewards=rewards.load(config.rewards, train_grpo.SCORER, start),
+        rewards=rewards.load(config.rewards, rollout.REWARD, start),
         train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
         sample_prompts=[turn.text for turn in dialogue.read_turns(VALIDATION)],
         config=config.train_grpo,

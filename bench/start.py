@@ -12,14 +12,15 @@ import torch
 import transformers
 import trl
 
-from gpro_empathy import calibration, files, params, response_format, rewards
+from gpro_empathy import calibration, files, labels, params, response_format, rewards
 from gpro_empathy.data import sources
 from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
-from gpro_empathy.scorer import empathy_scorer
+from gpro_empathy.scorer import empathy_scorer, judge
 from timed_step import Bench
 
 POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
+JUDGE = Path("models/judge")
 SEED = 41
 
 
@@ -33,14 +34,16 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
             conversion.convert(config, folder)
     adapter = adapters.adapter_in(WARM_START) if folder == POLICY else None
     model = loading.add_lora(loading.load_base(config, folder), config, adapter)
-    scorer_folder = SCORER
-    if quick or not SCORER.is_dir():
-        scorer_folder = scratch / "scorer"
+    folders = rewards.Folders(SCORER, JUDGE)
+    if quick or not (SCORER.is_dir() and JUDGE.is_dir()):
+        folders = rewards.Folders(scratch / "scorer", scratch / "judge")
         stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
         torch.manual_seed(SEED)
         kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
-        empathy_scorer.save(empathy_scorer.build(stated), scorer_folder, kept)
-    terms = rewards.load(settings.rewards, scorer_folder, rewards.StartingPolicy(config, folder, adapter))
+        empathy_scorer.save(empathy_scorer.build(stated), folders.scorer, kept)
+        untrained = judge.settings(settings.train_judge, stated)
+        empathy_scorer.save(empathy_scorer.build(untrained, labels.MARKS), folders.judge, kept)
+    terms = rewards.load(settings.rewards, folders, rewards.StartingPolicy(config, folder, adapter))
     # What the scores are calibrated with takes no part in the time that it takes.
     terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED})
     tokenizer = loading.load_tokenizer(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from gpro_empathy import calibration, packaged_models, rewards, user_rewards
+from gpro_empathy import calibration, labels, packaged_models, rewards, user_rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.response_format import parse_response
 
@@ -12,6 +12,8 @@ WELL_FORMED = (
     "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
     "</reasoning>\n<answer>\n{}\n</answer>"
 )
+
+FOLDERS = rewards.Folders(Path("nowhere"), Path("nowhere"))
 
 
 def replies(*answers):
@@ -61,6 +63,16 @@ def test_empathy_is_the_third_label_of_the_scorer_for_the_answer():
             return np.array([[1.0, 2.0, len(text)] for text in texts])
 
     assert rewards.Empathy(Scorer())(["u"] * 2, replies("abc", "hello")).tolist() == [3.0, 5.0]
+
+
+@pytest.mark.parametrize(("mark", "expected"), [(labels.SENSE, [0.5, 1.0]), (labels.EMPATHETIC, [0.25, 0.75])])
+def test_judged_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected):
+    class Judge:
+        def score(self, texts, contexts):
+            assert contexts == [("u",), ("v",)]
+            return np.array([[1.0, 0.25], [2.0, 0.75]])
+
+    assert rewards.Judged(Judge(), mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
 
 
 def test_polarity_match_falls_with_the_distance_of_answer_and_message():
@@ -241,20 +253,20 @@ def without_models(monkeypatch):
 def test_function_of_the_users_own_is_scored_beside_the_others(settings, tmp_path, without_models, monkeypatch):
     monkeypatch.setattr(user_rewards, "FOLDER", Path(__file__).parent)
     config = settings.rewards.model_copy(update={"weights": {"made_up_terms:question": 2.0, "length": 1.0}})
-    raw = rewards.load(config, tmp_path).raw(["u"] * 2, replies("Are you safe?", "Bye."))
+    raw = rewards.load(config, FOLDERS).raw(["u"] * 2, replies("Are you safe?", "Bye."))
     assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
     assert raw["length"].tolist() == [1.0, 1.0]
 
 
 def test_likelihood_is_loaded_where_it_has_a_weight_and_needs_the_starting_policy(settings, tmp_path, without_models):
     weighed = settings.rewards.model_copy(update={"weights": {"likelihood": 1.0}})
-    assert set(rewards.load(weighed, tmp_path).terms) == {"empathy", "likelihood", "semantic_similarity"}
+    assert set(rewards.load(weighed, FOLDERS).terms) == {"empathy", "likelihood", "semantic_similarity"}
     other = settings.rewards.model_copy(update={"weights": {"length": 1.0}})
-    assert "likelihood" not in rewards.load(other, tmp_path).terms
+    assert "likelihood" not in rewards.load(other, FOLDERS).terms
     with pytest.raises(ValueError, match="starting policy"):
-        rewards._load_likelihood(weighed, tmp_path, None)
+        rewards._load_likelihood(weighed, FOLDERS, None)
 
 
 def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):
     config = settings.rewards.model_copy(update={"weights": {"length": 1.0}, "free_words": 1, "limit_words": 3})
-    assert rewards.load(config, tmp_path).raw(["u"], replies("one two"))["length"].tolist() == [0.5]
+    assert rewards.load(config, FOLDERS).raw(["u"], replies("one two"))["length"].tolist() == [0.5]

@@ -31,6 +31,7 @@ _NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _SCORER = ("train_scorer.batch_size", "train_scorer.max_tokens")
 _LESS = {
     "train_scorer": _SCORER,
+    "train_judge": ("train_judge.batch_size", "train_scorer.max_tokens"),
     "evaluate_scorers": _SCORER,
     "warm_start": ("warm_start.batch_size",),
     "train_grpo": (),
@@ -43,6 +44,7 @@ READ_INPUTS = (
     "prepare_policy",
     "prepare",
     "train_scorer",
+    "train_judge",
     "evaluate_scorers",
     "warm_start",
     "train_grpo",

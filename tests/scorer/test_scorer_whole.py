@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import empathy_scorer, fitting
 
 TEXTS = ["so sad", "fine by me", "ok", "terrible loss, so sorry"]
@@ -105,7 +106,7 @@ def test_refuses_an_ensemble_of_another_format_or_without_a_member(model, turns,
 
 @pytest.mark.parametrize("members", [[], "01", [0, 1], None])
 def test_refuses_an_ensemble_whose_members_are_no_folders(members, tmp_path):
-    (tmp_path / "scorer.json").write_text(json.dumps(empathy_scorer.EXPECTED | {"members": members}))
+    (tmp_path / "scorer.json").write_text(json.dumps(empathy_scorer.expected(LABELS) | {"members": members}))
     with pytest.raises(UserError, match=r"scorer\.json: members"):
         empathy_scorer.load(tmp_path)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import conversion
+from gpro_empathy.labels import LABELS, MARKS
 from gpro_empathy.scorer import empathy_scorer
 from gpro_empathy.tools import chat
 from run_folder import write_adapter, write_run
@@ -190,9 +191,9 @@ def folder(settings, tiny_policy, tmp_path_factory):
     for number, place in enumerate(("warm_start", "tuned/seed-23", "tuned/seed-24")):
         write_adapter(config.policy, root / "models/policy", root / "models" / place, number)
     encoder = config.train_scorer.model_copy(update={"encoder": "random"})
-    for place in ("scorer", "audit_scorer"):
+    for place, of in (("scorer", LABELS), ("audit_scorer", LABELS), ("judge", MARKS)):
         empathy_scorer.save(
-            empathy_scorer.build(encoder), root / "models" / place, {"encoder": "random", "revision": None}
+            empathy_scorer.build(encoder, of), root / "models" / place, {"encoder": "random", "revision": None}
         )
     return root
 

@@ -18,6 +18,8 @@ _KNOWN = {
     "stock_phrase": ("stock phrase in the answer", "", 2),
     "likelihood_raw": ("likelihood under the starting policy", "nats", 2),
     "polarity_match_raw": ("polarity match of answer and message", "", 2),
+    "judged_sense_raw": ("sense, judge of replies", "", 2),
+    "judged_empathy_raw": ("empathetic, judge of replies", "", 2),
     "length_raw": ("term: short answers", "", 2),
     "overlap_raw": ("term: words other than the user's", "", 3),
     "repetition_raw": ("term: distinct bigrams", "", 3),
@@ -32,6 +34,8 @@ _SHORT = {
     "overlap": "overlap",
     "likelihood_raw": "likelihood",
     "polarity_match_raw": "polarity match",
+    "judged_sense_raw": "judged sense",
+    "judged_empathy_raw": "judged empathy",
     "overlap_raw": "term: other words",
     "intensity_agreement": "intensity agrees",
 }

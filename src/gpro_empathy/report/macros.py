@@ -13,7 +13,16 @@ import pandas as pd
 from gpro_empathy import params
 from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
 from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
-from gpro_empathy.report import baseline_section, latex, protocol, rating_verdicts, scorer_section, sentences, verdicts
+from gpro_empathy.report import (
+    baseline_section,
+    judge_sentences,
+    latex,
+    protocol,
+    rating_verdicts,
+    scorer_section,
+    sentences,
+    verdicts,
+)
 
 # Steps at either end of training whose mean the text quotes, or a quarter of the run if that is
 # less.
@@ -32,6 +41,7 @@ class Inputs:
 
     data: dict
     scorer: dict
+    judge: dict
     benchmark: dict
     best_of: dict
     warm_start: dict
@@ -92,6 +102,11 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
         "RunScoredTerms": sentences.scored_terms(rewards.weights),
+        "RunJudgeSentence": judge_sentences.judge(
+            rewards.weights, inputs.judge, sentences.model_name(inputs.sections["train_scorer"].encoder)
+        ),
+        "RunSenseScored": judge_sentences.SCORED[judge_sentences.sees_sense(rewards.weights)],
+        "RunSenseSeen": judge_sentences.SEEN[judge_sentences.sees_sense(rewards.weights)],
         "RunLikelihoodSentence": sentences.likelihood(rewards.weights),
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunRewardDeparture": sentences.reward_departure(rewards.weights),

@@ -27,6 +27,7 @@ SECTIONS = (
     params.Rewards,
     params.Prepare,
     params.TrainScorer,
+    params.TrainJudge,
     params.WarmStart,
     params.TrainGrpo,
     params.Rollout,

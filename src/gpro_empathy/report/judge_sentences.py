@@ -1,0 +1,56 @@
+"""What the report says of the judge of replies, and of what its part in the reward means."""
+
+from collections.abc import Mapping
+
+from gpro_empathy.report import latex
+
+TERMS = ("judged_sense", "judged_empathy")
+# Whether a score asks for sense, by whether the reward has the judge's term of sense.
+SCORED = {
+    True: r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
+    "evidence of sense; readings of this run's own answers are.",
+    False: "No score in this report asks whether an answer makes sense.",
+}
+# What the reward sees of sense, in the discussion.
+SEEN = {
+    True: "what the reward sees of sense is what a small model learned from readings of the starting policy's answers; a policy that moves away "
+    "from such answers leaves what it knows",
+    False: "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
+}
+_NAMES = {
+    "judged_sense": r"$r_{\mathrm{sense}}$, sense as a share of the highest mark",
+    "judged_empathy": r"$r_{\mathrm{read}}$, whether a reader finds the answer empathetic",
+}
+
+
+def sees_sense(weights: Mapping[str, float]) -> bool:
+    """Say whether the reward has the judge's term of sense."""
+    return "judged_sense" in weights
+
+
+def judge(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
+    """Say what the judge is and how well it tells answers apart, where the reward has its terms.
+
+    Args:
+        report: reports/judge.json.
+        encoder: How the encoder is called.
+    """
+    used = [_NAMES[term] for term in TERMS if term in weights]
+    if not used:
+        return ""
+    return (
+        f"The \\emph{{judge of replies}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
+        f"trained on {latex.integer(report['trained_on'])} answers of warm-started policies to training messages, which a language model "
+        r"had read and marked by the rules of \autoref{sec:sense}."
+        f"{_accuracy(report['validation'])}"
+    )
+
+
+def _accuracy(found: Mapping | None) -> str:
+    if found is None or None in (found["sensible"]["auc"], found["empathetic"]["auc"]):
+        return ""
+    aucs = [latex.number(found[name]["auc"], 2) for name in ("sensible", "empathetic")]
+    return (
+        f" Of {latex.integer(found['readings'])} answers to messages on other stories, marked in other readings, it puts a sensible one above another "
+        f"with probability {aucs[0]} (AUC), and an empathetic one with {aucs[1]}."
+    )
