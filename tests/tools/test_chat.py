@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
-from gpro_empathy.policy import conversion
 from gpro_empathy.labels import LABELS, MARKS
+from gpro_empathy.policy import conversion
 from gpro_empathy.scorer import empathy_scorer
 from gpro_empathy.tools import chat
 from run_folder import write_adapter, write_run
