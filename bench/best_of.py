@@ -30,7 +30,7 @@ SECTIONS = (
     params.Rewards,
     params.Prepare,
     params.TrainScorer,
-    params.TrainJudge,
+    params.TrainReader,
     params.WarmStart,
     params.Rollout,
 )

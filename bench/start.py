@@ -16,11 +16,11 @@ from gpro_empathy import calibration, files, labels, params, response_format, re
 from gpro_empathy.data import sources
 from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
-from gpro_empathy.scorer import empathy_scorer, judge
+from gpro_empathy.scorer import empathy_scorer, reader
 from timed_step import Bench
 
 POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
-JUDGE = Path("models/judge")
+READER = Path("models/reader")
 SEED = 41
 
 
@@ -34,15 +34,15 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
             conversion.convert(config, folder)
     adapter = adapters.adapter_in(WARM_START) if folder == POLICY else None
     model = loading.add_lora(loading.load_base(config, folder), config, adapter)
-    folders = rewards.Folders(SCORER, JUDGE)
-    if quick or not (SCORER.is_dir() and JUDGE.is_dir()):
-        folders = rewards.Folders(scratch / "scorer", scratch / "judge")
+    folders = rewards.Folders(SCORER, READER)
+    if quick or not (SCORER.is_dir() and READER.is_dir()):
+        folders = rewards.Folders(scratch / "scorer", scratch / "reader")
         stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
         torch.manual_seed(SEED)
         kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
         empathy_scorer.save(empathy_scorer.build(stated), folders.scorer, kept)
-        untrained = judge.settings(settings.train_judge, stated)
-        empathy_scorer.save(empathy_scorer.build(untrained, labels.MARKS), folders.judge, kept)
+        untrained = reader.settings(settings.train_reader, stated)
+        empathy_scorer.save(empathy_scorer.build(untrained, labels.MARKS), folders.reader, kept)
     terms = rewards.load(settings.rewards, folders, rewards.StartingPolicy(config, folder, adapter))
     # What the scores are calibrated with takes no part in the time that it takes.
     terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED})

@@ -66,13 +66,13 @@ def test_empathy_is_the_third_label_of_the_scorer_for_the_answer():
 
 
 @pytest.mark.parametrize(("mark", "expected"), [(labels.SENSE, [0.5, 1.0]), (labels.EMPATHETIC, [0.25, 0.75])])
-def test_judged_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected):
-    class Judge:
+def test_read_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected):
+    class Reader:
         def score(self, texts, contexts):
             assert contexts == [("u",), ("v",)]
             return np.array([[1.0, 0.25], [2.0, 0.75]])
 
-    assert rewards.Judged(Judge(), mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
+    assert rewards.Read(Reader(), mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
 
 
 def test_polarity_match_falls_with_the_distance_of_answer_and_message():

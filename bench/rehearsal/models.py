@@ -23,7 +23,7 @@ from transformers import (
 from gpro_empathy import files, labels, params, response_format
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, conversion, loading, random_model
-from gpro_empathy.scorer import empathy_scorer, judge, lexical_fitting, lexical_scorer
+from gpro_empathy.scorer import empathy_scorer, lexical_fitting, lexical_scorer, reader
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
 
@@ -43,8 +43,8 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
     encoder = settings.train_scorer.model_copy(update={"encoder": str(folder / "encoder"), "revision": None})
     stated = {"encoder": encoder.encoder, "revision": None}
     empathy_scorer.save(empathy_scorer.build(encoder), folder / "models/scorer", stated)
-    of_replies = judge.settings(settings.train_judge, encoder)
-    empathy_scorer.save(empathy_scorer.build(of_replies, labels.MARKS), folder / "models/judge", stated)
+    of_replies = reader.settings(settings.train_reader, encoder)
+    empathy_scorer.save(empathy_scorer.build(of_replies, labels.MARKS), folder / "models/reader", stated)
     held_out, stated = lexical_fitting.train(rated_turns(8))
     lexical_scorer.save(held_out, folder / "models/audit_scorer", stated, "No card in a rehearsal.\n")
     files.write_text(folder / "models/warm_start/README.md", "No warm start in a rehearsal.\n")

@@ -31,7 +31,7 @@ _NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _SCORER = ("train_scorer.batch_size", "train_scorer.max_tokens")
 _LESS = {
     "train_scorer": _SCORER,
-    "train_judge": ("train_judge.batch_size", "train_scorer.max_tokens"),
+    "train_reader": ("train_reader.batch_size", "train_scorer.max_tokens"),
     "evaluate_scorers": _SCORER,
     "warm_start": ("warm_start.batch_size",),
     "train_grpo": (),
@@ -44,7 +44,7 @@ READ_INPUTS = (
     "prepare_policy",
     "prepare",
     "train_scorer",
-    "train_judge",
+    "train_reader",
     "evaluate_scorers",
     "warm_start",
     "train_grpo",

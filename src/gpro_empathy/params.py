@@ -143,7 +143,7 @@ class TrainScorer(Section):
     seed: Seed
 
 
-class TrainJudge(Section):
+class TrainReader(Section):
     epochs: Count
     batch_size: Count
     seed: Seed
@@ -312,7 +312,7 @@ class Params(BaseModel):
     rewards: Rewards
     prepare: Prepare
     train_scorer: TrainScorer
-    train_judge: TrainJudge
+    train_reader: TrainReader
     warm_start: WarmStart
     train_grpo: TrainGrpo
     rollout: Rollout

@@ -83,19 +83,19 @@ class PolarityMatch:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The mark that a reader would give the answer, by the judge, as a share of the highest.
+class Read:
+    """The mark that a reader would give the answer, by the reader model, as a share of the highest.
 
-    The judge reads the message first. It learned from readings of answers, so that 0 to 1 is what
+    The model reads the message first. It learned from readings of answers, so that 0 to 1 is what
     it aims at and no bound.
     """
 
-    judge: object
+    reader: object
     mark: int
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
         contexts = [(utterance,) for utterance in utterances]
-        marks_B2 = self.judge.score([response.answer for response in responses], contexts)
+        marks_B2 = self.reader.score([response.answer for response in responses], contexts)
         return marks_B2[:, self.mark] / HIGHEST[MARKS[self.mark]]
 
 
@@ -149,10 +149,10 @@ def _load_scorer(folder: Path) -> object:
 
 
 class Folders(NamedTuple):
-    """Where the models of the reward are: the empathy scorer and the judge of replies."""
+    """Where the models of the reward are: the empathy scorer and the reader model."""
 
     scorer: Path
-    judge: Path
+    reader: Path
 
 
 class StartingPolicy(NamedTuple):
@@ -163,12 +163,12 @@ class StartingPolicy(NamedTuple):
     adapter: Path | None
 
 
-def _load_judge(folder: Path) -> object:
+def _load_reader(folder: Path) -> object:
     from gpro_empathy.scorer import empathy_scorer
 
-    judge = empathy_scorer.load(folder, MARKS)
-    judge.merge_adapter()
-    return judge
+    reader = empathy_scorer.load(folder, MARKS)
+    reader.merge_adapter()
+    return reader
 
 
 def _load_likelihood(config: params.Rewards, folders: Folders, start: StartingPolicy | None) -> Term:
@@ -183,8 +183,8 @@ TERMS: dict[str, Callable[[params.Rewards, Folders, StartingPolicy | None], Term
     "semantic_similarity": lambda config, folders, start: load_similarity(config),
     "empathy": lambda config, folders, start: Empathy(_load_scorer(folders.scorer)),
     "polarity_match": lambda config, folders, start: PolarityMatch(_load_scorer(folders.scorer)),
-    "judged_sense": lambda config, folders, start: Judged(_load_judge(folders.judge), SENSE),
-    "judged_empathy": lambda config, folders, start: Judged(_load_judge(folders.judge), EMPATHETIC),
+    "reader_sense": lambda config, folders, start: Read(_load_reader(folders.reader), SENSE),
+    "reader_empathy": lambda config, folders, start: Read(_load_reader(folders.reader), EMPATHETIC),
     "likelihood": _load_likelihood,
     "well_formed": lambda config, folders, start: well_formed,
     "length": lambda config, folders, start: Length(config.free_words, config.limit_words),

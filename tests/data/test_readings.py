@@ -1,4 +1,4 @@
-"""Readings of answers, from which the judge of replies learns."""
+"""Readings of answers, from which the reader model learns."""
 
 import json
 from collections import Counter

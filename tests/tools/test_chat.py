@@ -191,7 +191,7 @@ def folder(settings, tiny_policy, tmp_path_factory):
     for number, place in enumerate(("warm_start", "tuned/seed-23", "tuned/seed-24")):
         write_adapter(config.policy, root / "models/policy", root / "models" / place, number)
     encoder = config.train_scorer.model_copy(update={"encoder": "random"})
-    for place, of in (("scorer", LABELS), ("audit_scorer", LABELS), ("judge", MARKS)):
+    for place, of in (("scorer", LABELS), ("audit_scorer", LABELS), ("reader", MARKS)):
         empathy_scorer.save(
             empathy_scorer.build(encoder, of), root / "models" / place, {"encoder": "random", "revision": None}
         )

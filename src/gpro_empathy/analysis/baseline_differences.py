@@ -26,13 +26,13 @@ _MEASURES = {
     "empathy_raw": _SCORER,
     "audit_empathy_raw": _SCORER,
     "polarity_match_raw": _SCORER,
-    "judged_sense_raw": (*_SCORER, "train_judge."),
-    "judged_empathy_raw": (*_SCORER, "train_judge."),
+    "reader_sense_raw": (*_SCORER, "train_reader."),
+    "reader_empathy_raw": (*_SCORER, "train_reader."),
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),
     "length_raw": ("rewards.free_words", "rewards.limit_words"),
-    "combined_reference": ("policy.", "rewards.", "train_scorer.", "train_judge.", "warm_start."),
-    "combined_batch": ("policy.", "rewards.", "train_scorer.", "train_judge.", "warm_start."),
+    "combined_reference": ("policy.", "rewards.", "train_scorer.", "train_reader.", "warm_start."),
+    "combined_batch": ("policy.", "rewards.", "train_scorer.", "train_reader.", "warm_start."),
 }
 
 

@@ -1,7 +1,7 @@
 """Readings of answers: what a reader found in answers to turns of the embedded corpus.
 
 A line of readings.jsonl has an answer to a turn, and its marks by the rules in
-data/ratings/README.md. The judge of replies learns from them.
+data/ratings/README.md. The reader model learns from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,8 @@ def load(config: params.Prepare, splits: Mapping[str, Sequence[Turn]]) -> dict[s
     """Return the readings of train and validation, as {"utterance", "answer", <mark>, ...} each.
 
     With the embedded source they are those of answers to the turns of the split. Any other source
-    shares no turn with the corpus: all of them train, and none is left to measure the judge on.
+    shares no turn with the corpus: all of them train, and none is left to measure the reader model
+    on.
 
     Raises:
         UserError: If the file is malformed; names the line.

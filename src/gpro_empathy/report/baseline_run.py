@@ -13,7 +13,7 @@ from gpro_empathy.report import provenance
 LOCK = Path("dvc.lock")
 # The sections that scores depend on, in the order of params.yaml.
 SECTIONS = (
-    "policy", "rewards", "prepare", "train_scorer", "train_judge", "warm_start", "train_grpo", "rollout", "analyse_rewards",
+    "policy", "rewards", "prepare", "train_scorer", "train_reader", "warm_start", "train_grpo", "rollout", "analyse_rewards",
 )  # fmt: skip
 
 

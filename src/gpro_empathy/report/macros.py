@@ -15,10 +15,10 @@ from gpro_empathy.analysis import bootstrap, effects, response_table, stated_lev
 from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
 from gpro_empathy.report import (
     baseline_section,
-    judge_sentences,
     latex,
     protocol,
     rating_verdicts,
+    reader_sentences,
     scorer_section,
     sentences,
     verdicts,
@@ -41,7 +41,7 @@ class Inputs:
 
     data: dict
     scorer: dict
-    judge: dict
+    reader: dict
     benchmark: dict
     best_of: dict
     warm_start: dict
@@ -102,11 +102,11 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
         "RunScoredTerms": sentences.scored_terms(rewards.weights),
-        "RunJudgeSentence": judge_sentences.judge(
-            rewards.weights, inputs.judge, sentences.model_name(inputs.sections["train_scorer"].encoder)
+        "RunReaderSentence": reader_sentences.reader(
+            rewards.weights, inputs.reader, sentences.model_name(inputs.sections["train_scorer"].encoder)
         ),
-        "RunSenseScored": judge_sentences.SCORED[judge_sentences.sees_sense(rewards.weights)],
-        "RunSenseSeen": judge_sentences.SEEN[judge_sentences.sees_sense(rewards.weights)],
+        "RunSenseScored": reader_sentences.SCORED[reader_sentences.sees_sense(rewards.weights)],
+        "RunSenseSeen": reader_sentences.SEEN[reader_sentences.sees_sense(rewards.weights)],
         "RunLikelihoodSentence": sentences.likelihood(rewards.weights),
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunRewardDeparture": sentences.reward_departure(rewards.weights),

@@ -172,8 +172,8 @@ NEW_TRAINING = {
 SCORED = {
     "semantic_similarity": "the semantic similarity of answer and utterance",
     "empathy": "the score of a learned empathy regressor",
-    "judged_sense": "the sense of the answer, as a judge sees it that learned from readings",
-    "judged_empathy": "whether a reader would find it empathetic, by the same judge",
+    "reader_sense": "the sense of the answer, as a model sees it that learned from readings",
+    "reader_empathy": "whether a reader would find it empathetic, by the same model",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
 # The terms of the reward of the reported design.

@@ -1,6 +1,6 @@
 """The empathy scorer: an encoder and a linear head that rate three labels.
 
-The labels are Emotion, EmotionalPolarity and Empathy; those of the reply judge, which is the same
+The labels are Emotion, EmotionalPolarity and Empathy; those of the reader model, which is the same
 model trained on readings of answers, are the marks of a reading.
 
 After the published design: LoRA on query, key, value and both dense layers of every block, Huber

@@ -64,17 +64,17 @@ def write_lexical(settings: Mapping) -> str:
     )
 
 
-def write_judge(settings: Mapping) -> str:
-    """Return the card of the judge of replies as Markdown; the settings are as for `write`."""
+def write_reader(settings: Mapping) -> str:
+    """Return the card of the reader model as Markdown; the settings are as for `write`."""
     training = settings["training"]
     return model_card.render(
-        "Judge of replies",
+        "Reader model",
         "Rates an answer to a message as a reader would: its sense from 0 (nonsense) to 2 (a sensible reply), and whether it "
         "is empathetic (0 or 1). It rewards the responses of a policy in training.",
         f"{_trained(settings)} It reads the message and then the answer, normalised and cut to {settings['max_tokens']} tokens.",
         f"Trained on {training['readings']} readings of answers to {training['messages']} messages, by a language model: "
         f"{_recipe(training)}.",
-        "How well it tells answers apart that were read stands in reports/judge.json of the run that trained it.",
+        "How well it tells answers apart that were read stands in reports/reader.json of the run that trained it.",
         "A mark says how that reader would have marked the answer, and shares the reader's blind spots. It is not empathy, "
         "and not for use with people in distress.",
     )

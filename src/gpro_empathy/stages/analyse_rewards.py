@@ -36,7 +36,7 @@ STUDY = Path("reports/seeds/reward_analysis.json")
 ANALYSIS = Path("reports/reward_analysis.json")
 METRICS = Path("reports/metrics.json")
 # What a training and its rollouts depend on, beside the terms of the reward and GRPO's settings.
-CONDITIONS = (params.Policy, params.Prepare, params.TrainScorer, params.TrainJudge, params.WarmStart, params.Rollout)
+CONDITIONS = (params.Policy, params.Prepare, params.TrainScorer, params.TrainReader, params.WarmStart, params.Rollout)
 # What the analysis of the rollouts is told by while it runs.
 PARTS = ("declared metrics", "intensity levels", "audit", "templates")
 

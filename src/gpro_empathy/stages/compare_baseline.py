@@ -27,7 +27,7 @@ SECTIONS = (
     params.Rewards,
     params.Prepare,
     params.TrainScorer,
-    params.TrainJudge,
+    params.TrainReader,
     params.WarmStart,
     params.TrainGrpo,
     params.Rollout,

@@ -6,8 +6,8 @@ Writes  data/prepared/<split>.jsonl         turns
         data/prepared/prompts_<split>.jsonl the turns among them that are used as prompts
         data/prepared/demonstrations_{train,validation}.jsonl  utterance and response in the format,
                                             for the warm start
-        data/prepared/readings_{train,validation}.jsonl  utterance, answer and marks, for the judge
-                                            of replies
+        data/prepared/readings_{train,validation}.jsonl  utterance, answer and marks, for the
+                                            reader model
         reports/data.json                   sizes, label statistics, where the test split comes from
 """
 

@@ -1,7 +1,7 @@
 """Sample responses of every policy to the test prompts, and score them.
 
 Reads   models/policy/, models/warm_start/, models/tuned/    the policies
-        models/scorer/, models/judge/, models/audit_scorer/  reward and audit
+        models/scorer/, models/reader/, models/audit_scorer/  reward and audit
         rewards/                                             reward terms of the user's own
         reports/training/reference.json                      statistics of the reference calibration
         reports/training/settings.json                       training seeds
@@ -18,7 +18,7 @@ from gpro_empathy.training import rollouts
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
-REWARD = rewards.Folders(Path("models/scorer"), Path("models/judge"))
+REWARD = rewards.Folders(Path("models/scorer"), Path("models/reader"))
 AUDIT_SCORER = Path("models/audit_scorer")
 REFERENCE, SETTINGS = Path("reports/training/reference.json"), Path("reports/training/settings.json")
 PROMPTS = Path("data/prepared/prompts_test.jsonl")

@@ -59,7 +59,7 @@ SECTIONS = (
     params.Rewards,
     params.Prepare,
     params.TrainScorer,
-    params.TrainJudge,
+    params.TrainReader,
     params.WarmStart,
     params.TrainGrpo,
     params.Rollout,
@@ -119,7 +119,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
     return report_macros.Inputs(
         data=files.read_json(root / REPORTS / "data.json"),
         scorer=files.read_json(root / REPORTS / "scorer.json"),
-        judge=files.read_json(root / REPORTS / "judge.json"),
+        reader=files.read_json(root / REPORTS / "reader.json"),
         benchmark=read_benchmark(root / BENCHMARK),
         best_of=files.read_json(root / BEST_OF),
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),

@@ -19,7 +19,7 @@ from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.training import rollouts
 
 WARM_START = Path("models/warm_start")
-REWARD = rewards.Folders(Path("models/scorer"), Path("models/judge"))
+REWARD = rewards.Folders(Path("models/scorer"), Path("models/reader"))
 AUDIT_SCORER = Path("models/audit_scorer")
 REFERENCE = Path("reports/training/reference.json")
 

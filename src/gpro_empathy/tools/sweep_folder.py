@@ -22,7 +22,7 @@ from gpro_empathy.tools import sweep_grid, tree_copy
 
 SETTINGS, RUNS = "settings.yaml", "runs.jsonl"
 # The stages of a run, whose dependencies decide its result.
-STAGES = ("prepare_policy", "prepare", "train_scorer", "train_judge", "warm_start", "train_grpo", "rollout")
+STAGES = ("prepare_policy", "prepare", "train_scorer", "train_reader", "warm_start", "train_grpo", "rollout")
 _NEEDED = ("grid", "seeds", "base")
 
 

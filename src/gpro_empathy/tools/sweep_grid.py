@@ -19,7 +19,7 @@ from gpro_empathy.files import UserError
 
 # The stages up to the rollouts read these. `prepare` is not among them: with other stories in the
 # test split, runs could not be compared prompt by prompt.
-SECTIONS = ("policy", "rewards", "train_scorer", "train_judge", "warm_start", "train_grpo", "rollout")
+SECTIONS = ("policy", "rewards", "train_scorer", "train_reader", "warm_start", "train_grpo", "rollout")
 SEEDS = "train_grpo.seeds"
 AS_IT_STANDS = "all"
 _CLOSING = {"{": "}", "[": "]"}

@@ -1,4 +1,4 @@
-"""The judge of replies: what a reader would say of an answer to a message, learned from readings.
+"""The reader model: what a reader would say of an answer to a message, learned from readings.
 
 It is a scorer whose labels are the marks of a reading, which reads the answer after the message.
 Its encoder and most of its settings are those of the empathy scorer.
@@ -20,11 +20,11 @@ Reading = Mapping[str, object]
 
 def train(
     readings: Sequence[Reading],
-    config: params.TrainJudge,
+    config: params.TrainReader,
     encoder: params.TrainScorer,
     progress: Callable[[str], None] = print,
 ) -> Scorer:
-    """Train the judge on readings: utterance, answer and marks.
+    """Train the reader model on readings: utterance, answer and marks.
 
     Raises:
         UserError: If there is no reading, or a mark is the same in all.
@@ -33,24 +33,24 @@ def train(
     for name, mark_B in zip(MARKS, marks_B2.T, strict=True):
         if not len(mark_B) or (mark_B == mark_B[0]).all():
             raise UserError(
-                f"train_judge: {name} takes fewer than two values in the {len(readings)} readings of training turns, so that "
+                f"train_reader: {name} takes fewer than two values in the {len(readings)} readings of training turns, so that "
                 "nothing can be learned; add readings to readings.jsonl of prepare.embedded_folder"
             )
     torch.manual_seed(config.seed)
-    judge = empathy_scorer.build(settings(config, encoder), MARKS)
+    reader = empathy_scorer.build(settings(config, encoder), MARKS)
     answers, contexts = _texts(readings)
-    fitting.fit(judge, answers, contexts, marks_B2, settings(config, encoder), config.seed, progress, "judge")
-    return judge
+    fitting.fit(reader, answers, contexts, marks_B2, settings(config, encoder), config.seed, progress, "reader")
+    return reader
 
 
-def settings(config: params.TrainJudge, encoder: params.TrainScorer) -> params.TrainScorer:
-    """Return the settings by which the judge is trained: the scorer's, with its own put in."""
+def settings(config: params.TrainReader, encoder: params.TrainScorer) -> params.TrainScorer:
+    """Return the settings of the reader model's training: the scorer's, with its own put in."""
     return encoder.model_copy(
         update={"epochs": config.epochs, "batch_size": config.batch_size, "context_turns": 1, "seed": config.seed}
     )
 
 
-def describe(readings: Sequence[Reading], config: params.TrainJudge, encoder: params.TrainScorer) -> dict:
+def describe(readings: Sequence[Reading], config: params.TrainReader, encoder: params.TrainScorer) -> dict:
     """Return what `empathy_scorer.save` stores of a training."""
     used = settings(config, encoder)
     return {
@@ -69,17 +69,17 @@ def marks(readings: Sequence[Reading]) -> np.ndarray:
     return np.array([[reading[name] for name in MARKS] for reading in readings], float).reshape(-1, len(MARKS))
 
 
-def accuracy(judge: Scorer, readings: Sequence[Reading]) -> dict | None:
-    """Return how well the judge tells apart what readers told apart; None without readings.
+def accuracy(reader: Scorer, readings: Sequence[Reading]) -> dict | None:
+    """Return how well the reader model tells apart what readers told apart; None without readings.
 
-    Of a sensible (empathetic) answer and another one, the AUC is the probability that the judge
-    puts it higher; None where all or none are.
+    Of a sensible (empathetic) answer and another one, the AUC is the probability that the reader
+    model puts it higher; None where all or none are.
     """
     from sklearn.metrics import roc_auc_score
 
     if not readings:
         return None
-    predicted_B2, read_B2 = judge.score(*_texts(readings)), marks(readings)
+    predicted_B2, read_B2 = reader.score(*_texts(readings)), marks(readings)
     found = {"readings": len(readings)}
     for name, mark in (("sensible", SENSE), ("empathetic", EMPATHETIC)):
         positive_B = read_B2[:, mark] == HIGHEST[MARKS[mark]]

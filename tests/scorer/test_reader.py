@@ -1,11 +1,11 @@
-"""The judge of replies: what a reader would say of an answer to a message."""
+"""The reader model: what a reader would say of an answer to a message."""
 
 import numpy as np
 import pytest
 
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS, MARKS
-from gpro_empathy.scorer import empathy_scorer, judge, scorer_card
+from gpro_empathy.scorer import empathy_scorer, reader, scorer_card
 
 # The same two answers, of which a message makes one sensible and the other not.
 READINGS = [
@@ -24,12 +24,12 @@ def configs(settings):
     encoder = settings.train_scorer.model_copy(
         update={"encoder": "random", "learning_rate": 1e-2, "layers": 2, "max_tokens": 32, "warmup_fraction": 0.05}
     )
-    return settings.train_judge.model_copy(update={"epochs": 120, "batch_size": 8}), encoder
+    return settings.train_reader.model_copy(update={"epochs": 120, "batch_size": 8}), encoder
 
 
 @pytest.fixture(scope="module")
 def trained(configs):
-    return judge.train(READINGS, *configs, progress=lambda line: None)
+    return reader.train(READINGS, *configs, progress=lambda line: None)
 
 
 def test_learns_that_the_same_answer_fits_one_message_and_not_another(trained):
@@ -40,7 +40,7 @@ def test_learns_that_the_same_answer_fits_one_message_and_not_another(trained):
 
 
 def test_accuracy_is_the_area_under_the_curve_of_each_mark(trained):
-    found = judge.accuracy(trained, READINGS)
+    found = reader.accuracy(trained, READINGS)
     assert found == {
         "readings": 8, "sensible": {"share": 0.5, "auc": 1.0}, "empathetic": {"share": 0.5, "auc": 1.0}
     }  # fmt: skip
@@ -53,26 +53,26 @@ def test_accuracy_agrees_with_counted_pairs():
 
     rows = [("1", 0), ("2", 2), ("2", 1), ("3", 0), ("4", 2)]
     readings = [{"utterance": "u", "answer": answer, "sense": sense, "empathetic": 1} for answer, sense in rows]
-    found = judge.accuracy(Known(), readings)
+    found = reader.accuracy(Known(), readings)
     higher = np.mean([(a > b) + (a == b) / 2 for a in (2, 4) for b in (1, 2, 3)])
     assert found["sensible"] == {"share": 0.4, "auc": pytest.approx(higher)}
     assert found["empathetic"] == {"share": 1.0, "auc": None}
-    assert judge.accuracy(Known(), []) is None
+    assert reader.accuracy(Known(), []) is None
 
 
-def test_saved_judge_gives_the_same_marks_and_is_no_empathy_scorer(trained, configs, tmp_path):
-    settings = judge.describe(READINGS, *configs)
+def test_saved_reader_model_gives_the_same_marks_and_is_no_empathy_scorer(trained, configs, tmp_path):
+    settings = reader.describe(READINGS, *configs)
     assert settings["training"]["readings"] == 8
     assert settings["training"]["messages"] == 2
-    empathy_scorer.save(trained, tmp_path / "judge", settings, scorer_card.write_judge(settings))
-    loaded = empathy_scorer.load(tmp_path / "judge", MARKS)
+    empathy_scorer.save(trained, tmp_path / "reader", settings, scorer_card.write_reader(settings))
+    loaded = empathy_scorer.load(tmp_path / "reader", MARKS)
     assert (loaded.score(["ha ha"], [("good joke",)]) == trained.score(["ha ha"], [("good joke",)])).all()
-    assert "8 readings of answers to 2 messages" in (tmp_path / "judge/README.md").read_text()
+    assert "8 readings of answers to 2 messages" in (tmp_path / "reader/README.md").read_text()
     with pytest.raises(UserError, match=r"scorer\.json: labels is .*sense.*expected .*emotion"):
-        empathy_scorer.load(tmp_path / "judge", LABELS)
+        empathy_scorer.load(tmp_path / "reader", LABELS)
 
 
 @pytest.mark.parametrize("readings", [[], READINGS[:1]])
 def test_refuses_readings_from_which_nothing_can_be_learned(configs, readings):
-    with pytest.raises(UserError, match=r"train_judge: sense .*readings\.jsonl"):
-        judge.train(readings, *configs)
+    with pytest.raises(UserError, match=r"train_reader: sense .*readings\.jsonl"):
+        reader.train(readings, *configs)

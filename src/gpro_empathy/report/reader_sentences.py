@@ -1,11 +1,11 @@
-"""What the report says of the judge of replies, and of what its part in the reward means."""
+"""What the report says of the reader model, and of what its part in the reward means."""
 
 from collections.abc import Mapping
 
 from gpro_empathy.report import latex
 
-TERMS = ("judged_sense", "judged_empathy")
-# Whether a score asks for sense, by whether the reward has the judge's term of sense.
+TERMS = ("reader_sense", "reader_empathy")
+# Whether a score asks for sense, by whether the reward has the reader model's term of sense.
 SCORED = {
     True: r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
     "evidence of sense; readings of this run's own answers are.",
@@ -18,28 +18,28 @@ SEEN = {
     False: "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
 }
 _NAMES = {
-    "judged_sense": r"$r_{\mathrm{sense}}$, sense as a share of the highest mark",
-    "judged_empathy": r"$r_{\mathrm{read}}$, whether a reader finds the answer empathetic",
+    "reader_sense": r"$r_{\mathrm{sense}}$, sense as a share of the highest mark",
+    "reader_empathy": r"$r_{\mathrm{read}}$, whether a reader finds the answer empathetic",
 }
 
 
 def sees_sense(weights: Mapping[str, float]) -> bool:
-    """Say whether the reward has the judge's term of sense."""
-    return "judged_sense" in weights
+    """Say whether the reward has the reader model's term of sense."""
+    return "reader_sense" in weights
 
 
-def judge(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
-    """Say what the judge is and how well it tells answers apart, where the reward has its terms.
+def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
+    """Say what the reader model is, and how well it tells answers apart; "" without its terms.
 
     Args:
-        report: reports/judge.json.
+        report: reports/reader.json.
         encoder: How the encoder is called.
     """
     used = [_NAMES[term] for term in TERMS if term in weights]
     if not used:
         return ""
     return (
-        f"The \\emph{{judge of replies}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
+        f"The \\emph{{reader model}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
         f"trained on {latex.integer(report['trained_on'])} answers of warm-started policies to training messages, which a language model "
         r"had read and marked by the rules of \autoref{sec:sense}."
         f"{_accuracy(report['validation'])}"
