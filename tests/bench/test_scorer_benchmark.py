@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from scipy import stats
 
 from gpro_empathy import __main__ as command_line
+from gpro_empathy import files, packaged_models
 from gpro_empathy.data import wassa
 from gpro_empathy.data.dialogue import Turn
+from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import empathy_scorer
 
@@ -49,14 +52,19 @@ def made_up(conversations=40, size=6):
     return turns, label_B3, good, worse
 
 
-def test_conversations_stay_in_one_fold_and_folds_are_of_one_size(bench):
+@pytest.mark.parametrize("named", [False, True])
+def test_stories_stay_in_one_fold_and_folds_are_of_one_size(bench, named):
     turns = made_up()[0]
+    if named:  # four conversations on each of ten stories, next to each other or not
+        turns = [replace(turn, story=f"article {int(turn.conversation[1:]) % 10}") for turn in turns]
     fold_B = bench.folds(turns)
-    folds = {turn.conversation: set() for turn in turns}
+    folds = {turn.story: set() for turn in turns}
     for turn, fold in zip(turns, fold_B, strict=True):
-        folds[turn.conversation].add(int(fold))
+        folds[turn.story].add(int(fold))
+    assert len(folds) == (10 if named else 40)
     assert all(len(own) == 1 for own in folds.values())
     assert np.bincount(fold_B).tolist() == [len(turns) // bench.N_FOLDS] * bench.N_FOLDS
+    assert bench.folds_over(turns) == ("stories" if named else "conversations")
 
 
 def test_accuracy_agrees_with_scipy_and_its_interval_holds_it(bench):
@@ -88,12 +96,17 @@ def test_turns_without_a_label_do_not_count(bench):
 def test_tables_show_every_recipe_and_the_dev_file(bench):
     turns, _, good, worse = made_up()
     folds = bench.compare(turns, {"published": worse, "context": good})
-    dev = {"recipe": "context", "train_seconds": 600, "turns_per_second": 321} | bench.accuracy(turns, good)
-    text = bench.tables({"folds": folds, "dev": dev}, {"published": {"epochs": 5}, "context": {"context_turns": 4}})
+    dev = {"recipe": "context", "train_seconds": 600, "turns_per_second": 321, "bfloat16": False}
+    results = {"folds": folds, "folds_over": "stories", "dev": dev | bench.accuracy(turns, good)}
+    text = bench.tables(results, {"published": {"epochs": 5}, "context": {"context_turns": 4}})
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows if "[" in row] == ["| published", "| context", "| Pearson"]
     assert "context_turns 4" in text
     assert "Training took 10 min, and the scorer rates 321 turns a second." in text
+    assert "over the stories of the official train file" in text
+    assert "half of the stories" in text
+    results["dev"]["bfloat16"] = True
+    assert "10 min, in part in bfloat16, and" in bench.tables(results, {})
 
 
 def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
@@ -101,10 +114,12 @@ def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
 
     monkeypatch.chdir(ROOT)
     recipes = yaml.safe_load((ROOT / "bench/scorer.yaml").read_text())
-    assert recipes.pop("benchmark") in recipes
+    full, quick = recipes.pop("benchmark"), recipes.pop("quick")
+    assert "all-mpnet-base-v2" in {config.encoder for config in bench.members(recipes, full)}
+    assert {config.encoder for config in bench.members(recipes, quick)} == {"all-minilm-l6-v2"}
     assert recipes[bench.BASELINE]["context_turns"] == 0
     for name in recipes:
-        assert {config.encoder for config in bench.members(recipes, name)} == {"all-minilm-l6-v2"}
+        assert {config.encoder for config in bench.members(recipes, name)} <= set(packaged_models.ENCODERS)
     assert bench.members(recipes, "average") == [
         config for name in recipes["average"]["average"] for config in bench.members(recipes, name)
     ]
@@ -135,6 +150,77 @@ def test_folds_are_of_scorers_that_did_not_see_them_and_are_averaged_and_kept(be
     assert compared["alone"]["difference"]["mean"]["estimate"] == pytest.approx(
         compared["alone"]["pearson"]["mean"]["estimate"] - same
     )
+
+
+def test_predictions_that_were_kept_are_not_taken_for_those_of_other_folds(bench, monkeypatch, tmp_path):
+    turns, _, good, _ = made_up()
+    asked = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(bench, "predict_fold", lambda turns, held_B, config: asked.append(held_B) or good[held_B])
+    monkeypatch.setattr(bench, "FOLDS", tmp_path)
+    configs = bench.members({"alone": {"context_turns": 0}}, "alone")
+    bench.out_of_fold(turns, configs, 2)
+    bench.out_of_fold(turns, configs, 2)
+    assert len(asked) == 2
+    bench.out_of_fold([replace(turn, story=f"article {turn.turn}") for turn in turns], configs, 2)
+    assert len(asked) == 4
+
+
+@pytest.fixture
+def official(bench, monkeypatch, tmp_path):
+    """Put official files, recipes and an empty package of MPNET's into a folder, and go there.
+
+    Returns a function that runs the benchmark's command line.
+    """
+    for name in (bench.TRAIN, bench.DEV):
+        (tmp_path / name).write_text(OFFICIAL)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    small = {"encoder": "random", "layers": None, "epochs": 1, "max_tokens": 32, "lora_rank": 4}
+    recipes = {
+        "published": small,
+        "large": {"encoder": packaged_models.MPNET},
+        "benchmark": "large",
+        "quick": "published",
+    }
+    files.write_json(tmp_path / "scorer.yaml", recipes)
+    for name, file in (("RECIPES", "scorer.yaml"), ("RESULTS", "scorer.json"), ("TABLES", "scorer.md")):
+        monkeypatch.setattr(bench, name, tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["scorer.py", arguments[0], str(tmp_path), *arguments[1:]])
+        bench.main()
+        return files.read_json(tmp_path / "scorer.json")
+
+    return run
+
+
+def test_quick_benchmark_asks_for_no_large_encoder_and_the_full_one_before_it_trains(bench, official, monkeypatch):
+    monkeypatch.setattr(packaged_models, "SHARED", Path("share"))
+    monkeypatch.setattr(packaged_models, "PARTS", (("no_such_part", "x", ""),))
+    monkeypatch.setattr(bench, "MEMORY", {packaged_models.MPNET: 0})
+    assert official("benchmark", "--quick")["dev"]["recipe"] == "published"
+    monkeypatch.setattr(bench.fitting, "train", lambda *arguments, **named: pytest.fail("it trained"))
+    for arguments in (["benchmark"], ["cross-validate", "published", "large"]):
+        with pytest.raises(UserError, match="no_such_part is not installed; run `make mpnet`"):
+            official(*arguments)
+
+
+def test_a_machine_of_6_gib_is_refused_the_large_encoder_alone(bench, official, monkeypatch):
+    memory = type("Memory", (), {"available": 6 * 2**30})
+    monkeypatch.setattr(bench.psutil, "virtual_memory", memory)
+    with pytest.raises(UserError, match=r"^all-mpnet-base-v2: .* 8 GiB .* 6\.0 are free.*ARGS=--quick.*$"):
+        official("benchmark")
+    assert not Path("models").exists()
+    assert official("benchmark", "--quick")["dev"]["turns"] == 5
+
+
+def test_recipes_that_were_compared_over_conversations_are_not_mixed_with_others(official, capsys):
+    files.write_json(Path("scorer.json"), {"dev": None, "folds": {"alone": {}}, "folds_over": "conversations"})
+    Path("trac2_CONVT_train.csv").write_text(OFFICIAL.replace("3,35,2", "3,36,2").replace("4,35,2", "4,36,2"))
+    found = official("cross-validate", "published")
+    assert (set(found["folds"]), found["folds_over"]) == ({"published"}, "stories")
+    assert "are replaced" in capsys.readouterr().out
 
 
 # The command that uses what the benchmark saves

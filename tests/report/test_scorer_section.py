@@ -67,6 +67,7 @@ def test_a_recipe_is_said_to_beat_the_published_one_only_where_the_interval_show
     found["folds"]["long_context"]["difference"]["mean"] = difference
     text = scorer_section.benchmark(found)
     assert text.endswith(verdict)
+    assert "over the stories of the training file" in text
     assert r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}; cross-validated" in text
     assert (
         r"it reaches \num{0.720} {[}\num{0.700}, \num{0.740}{]} and the published single-turn recipe \num{0.710}"

@@ -1,4 +1,6 @@
+import csv
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
-from gpro_empathy.data.dialogue import Turn
+from gpro_empathy import __main__ as command_line
+from gpro_empathy.data.dialogue import COLUMNS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHY
 from gpro_empathy.scorer import empathy_scorer, fitting, kinds, lexical_fitting, lexical_scorer, scorer_card
@@ -51,6 +54,17 @@ def folder(made, tmp_path):
 def test_planted_effect_of_a_word_is_learned(scorer):
     with_it, without = scorer.score(["the council met, sorry", "the council met in winter"])[:, EMPATHY]
     assert with_it - without > 2
+
+
+def test_command_that_rates_a_file_takes_it(scorer, folder, monkeypatch):
+    texts = ["the council met, sorry", "the council met in winter"]
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "texts.csv").write_text("\n".join(["text", *(f'"{text}"' for text in texts)]))
+    monkeypatch.setattr(sys, "argv", ["x", "score", "texts.csv", "--output", "out.csv", "--model", str(folder)])
+    command_line.main()
+    with (folder.parent / "out.csv").open() as file:
+        rated = [[float(row[column]) for column in COLUMNS.values()] for row in csv.DictReader(file)]
+    assert rated == pytest.approx(scorer.score(texts), abs=1e-4)
 
 
 def test_scores_are_in_label_units(scorer):

@@ -158,7 +158,7 @@ def benchmark(results: Mapping) -> str:
     )
     difference = folds[recipe]["difference"]["mean"]
     return (
-        f"{text}; cross-validated over the conversations of the training file, it reaches {of_recipe} and the published single-turn recipe "
+        f"{text}; cross-validated over the {results['folds_over']} of the training file, it reaches {of_recipe} and the published single-turn recipe "
         f"{of_published}, a difference of {latex.estimate(difference, 3)}: {RECIPE[estimates.side(difference, 0)]}."
     )
 

@@ -80,7 +80,7 @@ class Scorer(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return standardised label predictions of the rated turns of a batch, shape (R, L)."""
-        mask = scorer_windows.attention_mask(batch.turn_BT)
+        mask = scorer_encoder.mask(self.encoder, scorer_windows.attention_mask(batch.turn_BT))
         states_BTH = self.encoder(input_ids=batch.ids_BT, attention_mask=mask).last_hidden_state
         return self.head(batch.weights_RN @ states_BTH.flatten(0, 1))
 

@@ -14,8 +14,10 @@ from gpro_empathy import packaged_models, params
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters
 
-LORA_TARGETS = ["query", "key", "value", "dense"]
-ATTENTION = "sdpa"  # the masks of windows are boolean, which eager attention would add
+# What is adapted of a block: query, key, value and both dense layers, by the names of BERT and
+# RoBERTa, and by those of MPNet.
+LORA_TARGETS = ("query", "key", "value", "q", "k", "v", "o", "dense")
+ATTENTION = "sdpa"  # torch's attention in one piece, which transformers takes by itself where an encoder can
 # What configurations of encoders call the dropout of attention weights.
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 # What was trained, and the name of its folder; the name of the encoder's weights in it.
@@ -33,7 +35,7 @@ def load(
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """Load an encoder and its tokenizer.
 
-    The encoder is the packaged MiniLM, a small random BERT, or one from the hub.
+    The encoder is a packaged one, a small random BERT, or one from the hub.
 
     Args:
         layers: How many of its layers are kept, from the input on; None keeps all (two of the
@@ -55,16 +57,14 @@ def load(
         with torch.random.fork_rng():
             torch.manual_seed(0)  # its random weights are not saved: every loading must draw the same ones
             return BertModel._from_config(tiny, attn_implementation=ATTENTION), tokenizer
-    if name == packaged_models.MINILM:
-        name, revision = packaged_models.find(packaged_models.MINILM).parent, None
+    if name in packaged_models.ENCODERS:
+        name, revision = packaged_models.find(name).parent, None
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
         for key in ATTENTION_DROPOUT:
             if hasattr(config, key):
                 setattr(config, key, attention_dropout)
-        encoder = AutoModel.from_pretrained(
-            name, config=config, revision=revision, dtype=torch.float32, attn_implementation=ATTENTION
-        )
+        encoder = AutoModel.from_pretrained(name, config=config, revision=revision, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -79,14 +79,29 @@ def load(
     return encoder, tokenizer
 
 
+def mask(encoder: nn.Module, attends_B1TT: torch.Tensor) -> torch.Tensor:
+    """Return which tokens attend to which, in the form that the encoder takes.
+
+    An encoder without torch's attention, as MPNet, adds its mask to the scores, to which a boolean
+    one would hide nothing.
+    """
+    if encoder.config._attn_implementation == ATTENTION:
+        return attends_B1TT
+    return torch.zeros(attends_B1TT.shape, device=attends_B1TT.device).masked_fill(~attends_B1TT, -torch.inf)
+
+
 def trainable(encoder: nn.Module, config: params.TrainScorer) -> nn.Module:
     """Return the encoder with new LoRA matrices, or, at rank 0, with its own blocks to train."""
     if not config.lora_rank:
         # Most words are too rare to be learned anew: their embeddings stay.
         encoder.embeddings.requires_grad_(False)
         return encoder
+    named = {name.rpartition(".")[2] for name, _ in encoder.named_modules()}
     lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=LORA_TARGETS
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=[target for target in LORA_TARGETS if target in named],
     )
     return get_peft_model(encoder, lora)
 

@@ -74,7 +74,7 @@ def needed(config: params.Params) -> list[Repository]:
 
     There are none for the embedded default.
     """
-    local = {packaged_models.SMOLLM2, packaged_models.MINILM, "random"}
+    local = {packaged_models.SMOLLM2, *packaged_models.ENCODERS, "random"}
     repositories = [
         Repository("policy.model", config.policy.model, revision=config.policy.revision),
         Repository("rewards.similarity_model", config.rewards.similarity_model, revision=config.rewards.similarity_revision),
