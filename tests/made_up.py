@@ -170,6 +170,8 @@ def groups(
         table[f"{term}_raw"] = np.clip(rng.normal(0.9, 0.1, len(table)), 0, 1)
     table["likelihood_raw"] = -1.2 + 0.1 * level + rng.normal(0, 0.3, len(table))
     table["polarity_match_raw"] = rng.uniform(0.5, 1.0, len(table))
+    for term in ("reader_sense", "reader_empathy"):
+        table[f"{term}_raw"] = rng.uniform(0.0, 1.0, len(table))
     return table
 
 
@@ -218,6 +220,8 @@ def write_reports(
         {
             "empathy": {"mean": 1.9, "sd": 0.6},
             "likelihood": {"mean": -1.2, "sd": 0.3},
+            "reader_sense": {"mean": 0.5, "sd": 0.3},
+            "reader_empathy": {"mean": 0.5, "sd": 0.3},
             "semantic_similarity": {"mean": 0.4, "sd": 0.15},
         },
     )
@@ -232,6 +236,8 @@ def write_reports(
         "loss_last": 1.2,
         "loss_validation": 1.4,
     }
+    read = {name: {"share": 0.4, "auc": 0.7} for name in ("sensible", "empathetic")}
+    _json(root / "reports/reader.json", {"trained_on": 900, "validation": {"readings": 90, **read}})
     _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})
     _json(root / "reports/data.json", _data())
     _json(root / "reports/scorer.json", scorer())
