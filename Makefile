@@ -143,7 +143,7 @@ warm-start: .venv/ready scm  ## Train the warm start of params.yaml and keep it 
 
 .PHONY: search
 search: .venv/ready scm  ## Try the GRPO settings of bench/search_grpo.yaml on the validation split, 6 minutes each (ARGS="name ..." again)
-	@$(BIN)/dvc repro train_scorer warm_start
+	@$(BIN)/dvc repro train_scorer train_reader warm_start
 	@$(BIN)/python bench/search_grpo.py $(ARGS)
 
 .PHONY: best-of
@@ -153,7 +153,7 @@ best-of: .venv/ready scm  ## What choosing the best of eight answers by the rewa
 
 .PHONY: reward-terms
 reward-terms: .venv/ready scm  ## Which reward terms tell sensible answers from others, of those that were read? Into bench/reward_terms.md
-	@$(BIN)/dvc repro train_scorer warm_start
+	@$(BIN)/dvc repro train_scorer train_reader warm_start
 	@$(BIN)/python bench/reward_terms.py
 
 # Parts that are installed are not fetched again. Of pip's errors the first is shown, with the package below it.

@@ -6,6 +6,7 @@ raw score each, in its own unit. Functions of the user's own become terms by `us
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,17 +143,33 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
         raise UserError(f"rewards.similarity_model {config.similarity_model!r}: cannot load it ({reason})") from None
 
 
-def _load_scorer(folder: Path) -> object:
-    from gpro_empathy.scorer import empathy_scorer
-
-    return empathy_scorer.load(folder)
-
-
-class Folders(NamedTuple):
+@dataclass(frozen=True)
+class Folders:
     """Where the models of the reward are: the empathy scorer and the reader model."""
 
     scorer: Path
     reader: Path
+
+
+class _Models:
+    """The models of the reward, each loaded once, by the first term that asks for it."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+
+    @cached_property
+    def scorer(self) -> object:
+        from gpro_empathy.scorer import empathy_scorer
+
+        return empathy_scorer.load(self._folders.scorer)
+
+    @cached_property
+    def reader(self) -> object:
+        from gpro_empathy.scorer import empathy_scorer
+
+        reader = empathy_scorer.load(self._folders.reader, MARKS)
+        reader.merge_adapter()
+        return reader
 
 
 class StartingPolicy(NamedTuple):
@@ -163,15 +180,7 @@ class StartingPolicy(NamedTuple):
     adapter: Path | None
 
 
-def _load_reader(folder: Path) -> object:
-    from gpro_empathy.scorer import empathy_scorer
-
-    reader = empathy_scorer.load(folder, MARKS)
-    reader.merge_adapter()
-    return reader
-
-
-def _load_likelihood(config: params.Rewards, folders: Folders, start: StartingPolicy | None) -> Term:
+def _load_likelihood(config: params.Rewards, models: _Models, start: StartingPolicy | None) -> Term:
     from gpro_empathy.policy import likelihood
 
     if start is None:
@@ -179,17 +188,17 @@ def _load_likelihood(config: params.Rewards, folders: Folders, start: StartingPo
     return likelihood.load(*start)
 
 
-TERMS: dict[str, Callable[[params.Rewards, Folders, StartingPolicy | None], Term]] = {
-    "semantic_similarity": lambda config, folders, start: load_similarity(config),
-    "empathy": lambda config, folders, start: Empathy(_load_scorer(folders.scorer)),
-    "polarity_match": lambda config, folders, start: PolarityMatch(_load_scorer(folders.scorer)),
-    "reader_sense": lambda config, folders, start: Read(_load_reader(folders.reader), SENSE),
-    "reader_empathy": lambda config, folders, start: Read(_load_reader(folders.reader), EMPATHETIC),
+TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term]] = {
+    "semantic_similarity": lambda config, models, start: load_similarity(config),
+    "empathy": lambda config, models, start: Empathy(models.scorer),
+    "polarity_match": lambda config, models, start: PolarityMatch(models.scorer),
+    "reader_sense": lambda config, models, start: Read(models.reader, SENSE),
+    "reader_empathy": lambda config, models, start: Read(models.reader, EMPATHETIC),
     "likelihood": _load_likelihood,
-    "well_formed": lambda config, folders, start: well_formed,
-    "length": lambda config, folders, start: Length(config.free_words, config.limit_words),
-    "repetition": lambda config, folders, start: repetition,
-    "overlap": lambda config, folders, start: overlap,
+    "well_formed": lambda config, models, start: well_formed,
+    "length": lambda config, models, start: Length(config.free_words, config.limit_words),
+    "repetition": lambda config, models, start: repetition,
+    "overlap": lambda config, models, start: overlap,
 }
 
 
@@ -253,7 +262,8 @@ def load(config: params.Rewards, folders: Folders, start: StartingPolicy | None 
     """
     terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
     names = {*config.weights, *calibration.ALWAYS_SCORED} & TERMS.keys()
-    terms |= {name: TERMS[name](config, folders, start) for name in sorted(names)}
+    models = _Models(folders)
+    terms |= {name: TERMS[name](config, models, start) for name in sorted(names)}
     return RewardModel(config, {name: terms[name] for name in sorted(terms)})
 
 

@@ -22,17 +22,18 @@ _ABSENT = "absent"
 REMEDY = "To compare, go back to those of the baseline, or freeze a run with these (make baseline)."
 # By metric, the settings that decide what it measures, beside the text that it is a measure of.
 _SCORER = ("train_scorer.",)
+_READER = ("train_reader.", "data/prepared/readings_train.")
 _MEASURES = {
     "empathy_raw": _SCORER,
     "audit_empathy_raw": _SCORER,
     "polarity_match_raw": _SCORER,
-    "reader_sense_raw": (*_SCORER, "train_reader."),
-    "reader_empathy_raw": (*_SCORER, "train_reader."),
+    "reader_sense_raw": (*_SCORER, *_READER),
+    "reader_empathy_raw": (*_SCORER, *_READER),
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),
     "length_raw": ("rewards.free_words", "rewards.limit_words"),
-    "combined_reference": ("policy.", "rewards.", "train_scorer.", "train_reader.", "warm_start."),
-    "combined_batch": ("policy.", "rewards.", "train_scorer.", "train_reader.", "warm_start."),
+    "combined_reference": ("policy.", "rewards.", *_SCORER, *_READER, "warm_start."),
+    "combined_batch": ("policy.", "rewards.", *_SCORER, *_READER, "warm_start."),
 }
 
 
@@ -94,8 +95,8 @@ def decides_nothing(setting: str) -> bool:
 
 
 def other_measures(found: Differences, metrics: Sequence[str]) -> dict[str, list[str]]:
-    """Return the metrics that measure something else in the run, with the settings that do it."""
-    names = [one["what"] for one in found["settings"]]
+    """Return the metrics that measure something else in the run, with what makes them do it."""
+    names = [one["what"] for one in found["settings"]] + (found["files"] or [])
     by = {metric: [name for name in names if name.startswith(_MEASURES.get(metric, ()))] for metric in metrics}
     return {metric: why for metric, why in by.items() if why}
 

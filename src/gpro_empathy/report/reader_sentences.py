@@ -13,8 +13,8 @@ SCORED = {
 }
 # What the reward sees of sense, in the discussion.
 SEEN = {
-    True: "what the reward sees of sense is what a small model learned from readings of the starting policy's answers; a policy that moves away "
-    "from such answers leaves what it knows",
+    True: "what the reward sees of sense is what a small model learned from readings of answers; a policy that moves away from such answers leaves "
+    "what it knows",
     False: "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
 }
 _NAMES = {
@@ -40,7 +40,7 @@ def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
         return ""
     return (
         f"The \\emph{{reader model}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
-        f"trained on {latex.integer(report['trained_on'])} answers of warm-started policies to training messages, which a language model "
+        f"trained on {latex.integer(report['trained_on'])} answers of warm-started and tuned policies to messages of the embedded corpus, which a language model "
         r"had read and marked by the rules of \autoref{sec:sense}."
         f"{_accuracy(report['validation'])}"
     )
@@ -51,6 +51,6 @@ def _accuracy(found: Mapping | None) -> str:
         return ""
     aucs = [latex.number(found[name]["auc"], 2) for name in ("sensible", "empathetic")]
     return (
-        f" Of {latex.integer(found['readings'])} answers to messages on other stories, marked in other readings, it puts a sensible one above another "
+        f" Of {latex.integer(found['readings'])} answers to messages of the validation split it puts a sensible one above another "
         f"with probability {aucs[0]} (AUC), and an empathetic one with {aucs[1]}."
     )

@@ -27,6 +27,7 @@ from gpro_empathy.report.tolerances import NOT_COMPARED, RULES, Rule, rule_of
 COMPARED = (
     "reports/data.json",
     "reports/scorer.json",
+    "reports/reader.json",
     "reports/warm_start.json",
     "reports/training/settings.json",
     "reports/training/reference.json",

@@ -126,7 +126,7 @@ GAINS = {
     "labels of one source, and neither from answers of the policy.",
 }
 GAINS_RATED = {
-    "not rated": "No score here can tell whether an answer makes sense, and no ratings of single answers of this run are at hand.",
+    "not rated": "No score here is evidence that an answer makes sense, and no ratings of single answers of this run are at hand.",
     "do not": "By the ratings most of the tuned answers do not make sense, and a higher score on such text is no better answer.",
     "open": "The ratings leave open whether most of the tuned answers make sense, and with it what a higher score on them is worth.",
     "do": "By the ratings more than half of the tuned answers make sense; whether they would help anybody was not asked.",
@@ -173,7 +173,7 @@ SCORED = {
     "semantic_similarity": "the semantic similarity of answer and utterance",
     "empathy": "the score of a learned empathy regressor",
     "reader_sense": "the sense of the answer, as a model sees it that learned from readings",
-    "reader_empathy": "whether a reader would find it empathetic, by the same model",
+    "reader_empathy": "whether a reader would find it empathetic, as such a model sees it",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
 # The terms of the reward of the reported design.

@@ -111,6 +111,8 @@ _INTERVAL = r"^(metrics\.[^.]+|audit\.metrics\.[^.]+|audit\.gap)"
 NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
 RULES = (
     Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
+    Rule("reader model: AUC", "0.03", r"reader\.json$", r"auc$", _absolute(0.03)),
+    Rule("reader model: counts and shares", "exactly equal", r"reader\.json$", r"", _exact),
     # What policy.dtype: auto stands for depends on the processor.
     Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", _any),
     Rule("data and settings: counts and words", "exactly equal", r"data\.json$|settings\.json$", r"", _exact),

@@ -2,7 +2,7 @@
 
 Reads   data/prepared/readings_{train,validation}.jsonl
 Writes  models/reader/        the reader model, with a model card
-        reports/reader.json   how well it tells apart what readers did, on other stories
+        reports/reader.json   how well it tells apart what readers did, on validation
 """
 
 from pathlib import Path
