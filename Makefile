@@ -223,7 +223,7 @@ empty :=
 .PHONY: seeds
 seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25 26 27"), in tmp/seeds, and keep the numbers in reports/seeds
 # Its figure shows the gain of each seed; the whole report stays in tmp/seeds.
-	@$(call alone,seeds) && $(call copy_tree,tmp/seeds) && dvc config --local cache.dir "$(CURDIR)/.dvc/cache" \
+	@$(call alone,seeds) && cache="$$(realpath "$$($(BIN)/dvc cache dir)")" && $(call copy_tree,tmp/seeds) && dvc config --local cache.dir "$$cache" \
 	  && { dvc checkout --quiet --allow-missing || true; } \
 	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro \
 	  && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
