@@ -13,6 +13,8 @@ def write_run(root, config, *, seeds):
     reference = {
         "empathy": {"mean": 2.0, "sd": 0.5},
         "likelihood": {"mean": -1.2, "sd": 0.3},
+        "reader_empathy": {"mean": 0.5, "sd": 0.3},
+        "reader_sense": {"mean": 0.6, "sd": 0.2},
         "semantic_similarity": {"mean": 0.3, "sd": 0.1},
     }
     files.write_json(root / "reports/training/reference.json", reference)

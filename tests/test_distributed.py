@@ -15,6 +15,7 @@ import yaml
 
 from gpro_empathy import distributed, files
 from gpro_empathy.data import dialogue
+from gpro_empathy.labels import LABELS, MARKS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 1800.0  # seconds: two processes that share a busy core
@@ -141,8 +142,10 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
 
     torch.manual_seed(0)
     here = tmp_path_factory.mktemp("runs")
-    built = empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"}))
-    empathy_scorer.save(built, here / "scorer", {"encoder": "random", "revision": None, "max_tokens": 32})
+    encoder = settings.train_scorer.model_copy(update={"encoder": "random"})
+    for name, of in (("scorer", LABELS), ("reader", MARKS)):
+        built = empathy_scorer.build(encoder, of)
+        empathy_scorer.save(built, here / name, {"encoder": "random", "revision": None, "max_tokens": 32})
     changes = {
         "steps": 2, "prompts_per_step": 4, "num_generations": 3, "trained_generations": 2, "completions_per_forward": 3,
         "save_steps": 1, "learning_rate": 1e-2, "lr_scheduler": "linear", "kl_beta": 0.05, "loss_type": "dapo",
@@ -154,7 +157,8 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
         folder = here / launcher
         (folder / "models").mkdir(parents=True)
         (folder / "models/policy").symlink_to(policy_folder)
-        (folder / "models/scorer").symlink_to(here / "scorer")
+        for name in ("scorer", "reader"):
+            (folder / "models" / name).symlink_to(here / name)
         (folder / "accelerate").symlink_to(ROOT / "accelerate")
         grpo = settings.train_grpo.model_copy(update=changes | {"launcher": launcher})
         rewards = settings.rewards.model_copy(update={"calibration": "batch"})

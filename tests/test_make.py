@@ -15,6 +15,7 @@ from conftest import ROOT
 
 DVC = """#!/bin/bash
 echo dvc "$@" >> "$CALLS"
+if [ "$*" = "cache dir" ]; then echo "$PWD/.dvc/cache"; fi
 if [ "$1" = repro ] && [ -n "${WAIT:-}" ]; then touch "$WAIT.started"; while [ ! -e "$WAIT" ]; do sleep 0.1; done; fi
 """
 PYTHON = """#!/bin/bash

@@ -165,7 +165,7 @@ def test_refuses_a_file_that_is_no_mapping(tmp_path, text, line):
 
 def test_refuses_a_key_that_stands_twice(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(PATH.read_text().replace("  steps: 10\n", "  steps: 10\n  steps: 500\n"))
+    path.write_text(PATH.read_text().replace("  steps: 12\n", "  steps: 12\n  steps: 500\n"))
     assert "steps" in refusal(path)
 
 

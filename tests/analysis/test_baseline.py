@@ -76,7 +76,8 @@ def test_deciding_files_are_code_and_data_of_the_stages_up_to_the_rollouts():
         {"path": path, "md5": "1"} for path in ("models/scorer", "src/a.py", "data/prepared/train.jsonl", "rewards")
     ]
     stages = {
-        name: {"deps": deps} for name in ("prepare_policy", "prepare", "train_scorer", "warm_start", "train_grpo")
+        name: {"deps": deps}
+        for name in ("prepare_policy", "prepare", "train_scorer", "train_reader", "warm_start", "train_grpo")
     }
     assert baseline.deciding_files({"stages": stages}) == {}
     lock = {"stages": stages | {"rollout": {"deps": [{"path": "src/b.py", "md5": "2"}]}, "paper": {"deps": deps[:1]}}}

@@ -217,7 +217,7 @@ def test_unchanged_reports_all_agree_and_are_said_to_be_the_same_files(root, rep
     text = reproduction.verify(root=root)
     total = count(reports)
     assert f"All {total} numbers agree with the committed ones." in text
-    assert "6 of 6 reports are the same byte for byte" in text
+    assert "7 of 7 reports are the same byte for byte" in text
     assert "the training was not run here since" in text
     assert "params.yaml" not in text
     assert "do not" not in text
@@ -236,7 +236,7 @@ def test_what_does_not_agree_is_listed_with_both_values_and_the_tolerance(root, 
         line for line in text.splitlines() if line.startswith("  reports/scorer.json: reward.test.empathy.pearson")
     )
     assert line.split()[2:] == [f"{old:.4g}", f"{old - 0.1:.4g}", "0.03"]
-    assert "5 of 6 reports are the same" in text
+    assert "6 of 7 reports are the same" in text
     assert "was not run here" not in text
 
 

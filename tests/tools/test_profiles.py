@@ -25,9 +25,9 @@ def lay(target, profile, settings=None):
 
 def test_changed_settings_are_told_and_comments_stay(target):
     before = target.read_text().splitlines()
-    assert lay(target, "train_grpo:\n  steps: 3\n  seeds: [23]\n") == ["train_grpo.steps: 10 -> 3"]
+    assert lay(target, "train_grpo:\n  steps: 3\n  seeds: [23]\n") == ["train_grpo.steps: 12 -> 3"]
     differing = [(old, new) for old, new in zip(before, target.read_text().splitlines(), strict=True) if old != new]
-    assert differing == [("  steps: 10", "  steps: 3")]
+    assert differing == [("  steps: 12", "  steps: 3")]
     assert params.load_all(target).train_grpo.steps == 3
 
 
@@ -54,9 +54,9 @@ def test_profile_that_is_none_is_refused_and_changes_nothing(target, profile, me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("  steps: 10\n", "\tsteps: 10\n"), r"params\.yaml: .*YAML"),
-        (("  steps: 10\n", "  steps: 10\n  steps: 500\n"), r"params\.yaml: .*\bsteps\b"),
-        (("  steps: 10\n", "  stepz: 10\n"), r"params\.yaml: .*train_grpo\.stepz\b"),
+        (("  steps: 12\n", "\tsteps: 12\n"), r"params\.yaml: .*YAML"),
+        (("  steps: 12\n", "  steps: 12\n  steps: 500\n"), r"params\.yaml: .*\bsteps\b"),
+        (("  steps: 12\n", "  stepz: 12\n"), r"params\.yaml: .*train_grpo\.stepz\b"),
     ],
 )
 def test_settings_that_are_wrong_before_are_named_and_not_the_profile(target, change, message):

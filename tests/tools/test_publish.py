@@ -136,10 +136,12 @@ def test_card_quotes_every_metric_with_its_interval(run):
     found = ANALYSIS["metrics"]["empathy_raw"]
     means = found["means"]
     start = means[ANALYSIS["starting_policy"]]
+    # No sign stands before a zero.
+    interval = f"{found['low']:.2f}, {found['high']:.2f}".replace("-0.00", "0.00")
     p = "< 0.001" if found["p_holm"] < 0.001 else f"{found['p_holm']:.3f}"
     assert (
         f"| empathy, reward's scorer (label units) | {start:.2f} | {means['tuned']:.2f} | {found['difference']:+.2f} "
-        f"[{found['low']:.2f}, {found['high']:.2f}] | {p} | {found['by_seed']['23']:+.2f} |\n"
+        f"[{interval}] | {p} | {found['by_seed']['23']:+.2f} |\n"
     ) in text
     assert text.count("\n| ") == 1 + len(ANALYSIS["metric_order"])
     assert f"On {ANALYSIS['prompts']} held-out prompts of {ANALYSIS['conversations']} conversations." in text

@@ -19,6 +19,7 @@ import yaml
 
 from gpro_empathy import entry_point, files
 from gpro_empathy.data import dialogue
+from gpro_empathy.labels import LABELS, MARKS
 from gpro_empathy.scorer import empathy_scorer
 from short_run import UTTERANCES, config  # noqa: F401  The settings of a short run, as a fixture.
 
@@ -110,18 +111,20 @@ def outputs(folder):
 
 
 @pytest.fixture(scope="module")
-def model_scorer(settings, tmp_path_factory):
+def reward_models(settings, tmp_path_factory):
     import torch
 
-    folder = tmp_path_factory.mktemp("models") / "scorer"
+    folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    built = empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"}))
-    empathy_scorer.save(built, folder, {"encoder": "random", "revision": None, "max_tokens": 32})
+    config = settings.train_scorer.model_copy(update={"encoder": "random"})
+    for name, of in (("scorer", LABELS), ("reader", MARKS)):
+        built = empathy_scorer.build(config, of)
+        empathy_scorer.save(built, folder / name, {"encoder": "random", "revision": None, "max_tokens": 32})
     return folder
 
 
 @pytest.fixture
-def make_folder(settings, tiny_policy, policy_folder, model_scorer, config, tmp_path):
+def make_folder(settings, tiny_policy, policy_folder, reward_models, config, tmp_path):
     """Return a function that makes a folder with all that the stage reads.
 
     The run has 5 steps, with checkpoints after 2, 4 and 5.
@@ -134,7 +137,8 @@ def make_folder(settings, tiny_policy, policy_folder, model_scorer, config, tmp_
         folder = tmp_path / name
         (folder / "models").mkdir(parents=True)
         (folder / "models/policy").symlink_to(policy_folder)
-        (folder / "models/scorer").symlink_to(model_scorer)
+        for name in ("scorer", "reader"):
+            (folder / "models" / name).symlink_to(reward_models / name)
         files.write_text(folder / "params.yaml", yaml.safe_dump(values))
         for split in ("train", "validation"):
             dialogue.write_turns(folder / f"data/prepared/prompts_{split}.jsonl", turns)

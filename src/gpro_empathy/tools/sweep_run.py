@@ -40,6 +40,9 @@ def copy_tree(root: Path, tree: Path) -> None:
     tree_copy.copy(root, tree)
     _dvc(tree, "config", "--local", "core.no_scm", "true")
     _dvc(tree, "config", "--local", "cache.dir", str((root / cache).resolve()))
+    # What is there already is taken over: a stage that also writes a report into git is not in the
+    # cache of runs.
+    _dvc(tree, "checkout", "--quiet", "--allow-missing")
 
 
 def _dvc(folder: Path, *arguments: str) -> str:
