@@ -193,7 +193,7 @@ def test_a_sweep_runs_in_a_copy_takes_what_it_can_from_the_cache_and_is_shown(fi
     finished.run(*command, "--set", f"rewards.calibration_temperature={here},0.3", "--seeds", "23")
     logs = sorted((finished.folder / "tmp/sweeps/tried").glob("*.log"))
     first, second = (set(re.findall(r"Running stage '(\w+)'", log.read_text())) for log in logs)
-    # The first is the run that is there already, which stages before the training never run anew for.
+    # The first is the run that is there already.
     assert first <= second == {"train_grpo", "rollout"}
     summary = json.loads((finished.folder / "reports/sweeps/tried/summary.json").read_text())
     assert [arm["done"] for arm in summary["arms"]] == [[23], [23]]
