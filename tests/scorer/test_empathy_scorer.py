@@ -139,12 +139,9 @@ def test_missing_labels_do_not_count_in_the_loss(config):
     moved = {}
     for name, rows in (("all", turns), ("known", turns[:2])):
         model = copy.deepcopy(start)
-        targets = torch.tensor(
-            [[np.nan if getattr(t, n) is None else getattr(t, n) for n in LABELS] for t in rows], dtype=torch.float32
-        )
-        model.label_mean.copy_(torch.tensor([2.0, 1.0, 2.0]))
+        labels = np.array([[np.nan if getattr(t, n) is None else getattr(t, n) for n in LABELS] for t in rows])
         one_step = quick(config, epochs=1, batch_size=8, head_learning_rate=1e-2)
-        fitting._fit(model, rows, targets, one_step, np.random.default_rng(0), lambda line: None)
+        fitting.fit(model, [t.text for t in rows], [()] * len(rows), labels, one_step, 0, lambda line: None)
         moved[name] = (model.head.weight - start.head.weight).detach()
     # AdamW's first step goes by the sign of the gradient, whatever number of turns the mean is
     # taken over.
