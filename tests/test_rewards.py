@@ -72,7 +72,26 @@ def test_read_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected
             assert contexts == [("u",), ("v",)]
             return np.array([[1.0, 0.25], [2.0, 0.75]])
 
-    assert rewards.Read(Reader(), mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
+    marks = rewards.ReaderMarks(Reader())
+    assert rewards.Read(marks, mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
+
+
+def test_reader_model_reads_answers_once_for_both_terms():
+    read = []
+
+    class Reader:
+        def score(self, texts, contexts):
+            read.append((texts, contexts))
+            return np.array([[float(len(text)), 1.0] for text in texts])
+
+    marks = rewards.ReaderMarks(Reader())
+    sense, empathy = rewards.Read(marks, labels.SENSE), rewards.Read(marks, labels.EMPATHETIC)
+    assert sense(["u"], replies("abc")).tolist() == [1.5]
+    assert empathy(["u"], replies("abc")).tolist() == [1.0]
+    assert len(read) == 1
+    assert sense(["u"], replies("hello")).tolist() == [2.5]
+    assert sense(["v"], replies("hello")).tolist() == [2.5]
+    assert read[1:] == [(["hello"], [("u",)]), (["hello"], [("v",)])]
 
 
 def test_polarity_match_falls_with_the_distance_of_answer_and_message():

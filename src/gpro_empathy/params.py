@@ -323,7 +323,7 @@ class Params(BaseModel):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-class _KeysOnce(yaml.SafeLoader):
+class KeysOnce(yaml.SafeLoader):
     """PyYAML's safe loader, but that it refuses a key that stands twice, as DVC's loader does.
 
     PyYAML takes the last one without a word.
@@ -352,7 +352,7 @@ def load_all(path: Path = PARAMS) -> Params:
         UserError: As `load`.
     """
     try:
-        values = yaml.load(files.read_text(path, "`git checkout params.yaml` brings it back"), _KeysOnce)
+        values = yaml.load(files.read_text(path, "`git checkout params.yaml` brings it back"), KeysOnce)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise files.UserError(f"{path}: not YAML: {problem}") from None

@@ -83,21 +83,39 @@ class PolarityMatch:
         return 1.0 - np.clip(np.abs(answer_B - message_B) / 2, 0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class Read:
-    """The mark that a reader would give the answer, by the reader model, as a share of the highest.
+class ReaderMarks:
+    """The marks that a reader would give answers, by the reader model, shape (B, 2).
 
-    The model reads the message first. It learned from readings of answers, so that 0 to 1 is what
-    it aims at and no bound.
+    The model reads the message first. Both terms ask for the marks of the same answers, one after
+    the other, so those of the last answers are kept.
     """
 
-    reader: object
+    def __init__(self, reader: object) -> None:
+        self._reader = reader
+        self._last: tuple[tuple, np.ndarray] | None = None
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        """Return the marks of answers, each to an utterance."""
+        asked = (tuple(utterances), tuple(response.answer for response in responses))
+        if self._last is None or self._last[0] != asked:
+            contexts = [(utterance,) for utterance in utterances]
+            self._last = asked, self._reader.score(list(asked[1]), contexts)
+        return self._last[1]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One mark that a reader would give the answer, as a share of the highest.
+
+    The reader model learned from readings of answers, so that 0 to 1 is what it aims at and no
+    bound.
+    """
+
+    marks: ReaderMarks
     mark: int
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        contexts = [(utterance,) for utterance in utterances]
-        marks_B2 = self.reader.score([response.answer for response in responses], contexts)
-        return marks_B2[:, self.mark] / HIGHEST[MARKS[self.mark]]
+        return self.marks(utterances, responses)[:, self.mark] / HIGHEST[MARKS[self.mark]]
 
 
 @dataclass(frozen=True)
@@ -164,12 +182,12 @@ class _Models:
         return empathy_scorer.load(self._folders.scorer)
 
     @cached_property
-    def reader(self) -> object:
+    def reader(self) -> ReaderMarks:
         from gpro_empathy.scorer import empathy_scorer
 
         reader = empathy_scorer.load(self._folders.reader, MARKS)
         reader.merge_adapter()
-        return reader
+        return ReaderMarks(reader)
 
 
 class StartingPolicy(NamedTuple):

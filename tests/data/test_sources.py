@@ -3,44 +3,12 @@ from pathlib import Path
 
 import datasets
 import pytest
+from small_corpus import SHARES, stories, write_stories, write_turns
 
 from gpro_empathy.data import dialogue, sources
 from gpro_empathy.files import UserError
 
 ROOT = Path(__file__).parents[2]
-HEADER = "id,article_id,conversation_id,turn_id,text,Emotion,EmotionalPolarity,Empathy\n"
-SHARES = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 13}
-DEMONSTRATION = {
-    "conversation": "0", "turn": 1, "concern": "the flood", "emotion": "fear", "intensity": 3,
-    "approach": "Listen", "answer": "That sounds hard.",
-}  # fmt: skip
-MESSAGE = {"text": "We lost the barn too."} | {
-    key: value for key, value in DEMONSTRATION.items() if key not in ("conversation", "turn")
-}
-
-
-def write_turns(path, conversations, turns=2, article=lambda conversation: "NULL", said="said"):
-    rows = [f"{c}{t},{article(c)},{c},{t},{said} {c} {t},1,2,3\n" for c in range(conversations) for t in range(turns)]
-    path.write_text(HEADER + "".join(rows))
-    return path
-
-
-def write_stories(folder, marks):
-    """Write stories 100, 101, ... with these values of `part`, or without where it is None."""
-    rows = [{"article_id": 100 + i} | ({"part": part} if part else {}) for i, part in enumerate(marks)]
-    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@pytest.fixture
-def embedded(settings, tmp_path):
-    """Return prepare's settings for a made-up corpus with one demonstration.
-
-    It has 20 conversations on 10 stories, of which none is marked.
-    """
-    write_turns(tmp_path / "turns.csv", 20, article=lambda conversation: 100 + conversation // 2)
-    write_stories(tmp_path, [None] * 10)
-    (tmp_path / "demonstrations.jsonl").write_text(json.dumps(DEMONSTRATION) + "\n")
-    return settings.prepare.model_copy(update=SHARES | {"embedded_folder": str(tmp_path)})
 
 
 def wassa(settings, train, dev=None, **changes):
@@ -51,10 +19,6 @@ def wassa(settings, train, dev=None, **changes):
 
 def conversations(parts):
     return {name: {turn.conversation for turn in turns} for name, turns in parts.items()}
-
-
-def stories(parts):
-    return {name: {turn.story for turn in turns} for name, turns in parts.items()}
 
 
 def test_stories_without_a_mark_are_drawn_whole_for_every_split(embedded):
@@ -204,31 +168,6 @@ def test_name_of_the_data_holds_no_path(settings, source, name):
     assert sources.describe(settings.prepare.model_copy(update=update)) == name
 
 
-# Demonstrations
-
-
-def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_test_story(settings):
-    config = settings.prepare.model_copy(update={"embedded_folder": str(ROOT / "data/embedded")})
-    parts = sources.load(config)
-    train = parts["train"]
-    prepared = sources.load_demonstrations(config, parts)
-    found = prepared["train"]
-    texts = {turn.text for turn in train}
-    rows = [json.loads(line) for line in (ROOT / "data/embedded/demonstrations.jsonl").read_text().splitlines()]
-    keys = {turn.key for turn in train}
-    messages = {row["text"] for row in rows if "text" in row}
-    of_turns = [f"{row['conversation']}.{row['turn']}" for row in rows if "text" not in row]
-    assert len(found) == sum(key in keys for key in of_turns) + len(messages)
-    assert 0 < len(found) < len(rows)
-    assert {row["utterance"] for row in found} <= texts | messages
-    story = {turn.key: turn.story for turns in parts.values() for turn in turns}
-    shown = {story[key] for key in of_turns}
-    assert not shown & stories(parts)["test"]
-    assert len(found) + len(prepared["validation"]) == len(rows)
-    # The comment of warm_start.demonstrations says how many there are.
-    assert f"# story, {len(found):,} of the embedded corpus)" in (ROOT / "params.yaml").read_text()
-
-
 def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(settings):
     config = settings.prepare.model_copy(update={"embedded_folder": str(ROOT / "data/embedded")})
     parts = stories(sources.load(config))
@@ -236,62 +175,3 @@ def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(s
     rows = [json.loads(line) for line in (ROOT / "data/embedded/stories.jsonl").read_text().splitlines()]
     assert parts["test"] == {str(row["article_id"]) for row in rows if row["part"] == "test"}
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(rows)
-
-
-def test_other_sources_may_use_every_demonstration(embedded):
-    other = embedded.model_copy(update={"source": "hub"})
-    none = {"train": [], "validation": []}
-    prepared = sources.load_demonstrations(other, none)
-    (found,) = prepared["train"]
-    assert found["utterance"] == "said 0 1"
-    assert found["response"].endswith("<answer>\nThat sounds hard.\n</answer>")
-    assert prepared["validation"] == []
-    assert sources.load_demonstrations(embedded, none) == none
-
-
-def test_a_demonstration_of_a_message_of_its_own_trains_in_every_split_and_never_validates(embedded):
-    path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
-    path.write_text(json.dumps(DEMONSTRATION) + "\n" + json.dumps(MESSAGE) + "\n")
-    (turn,) = [t for turns in sources.load(embedded).values() for t in turns if t.key == "0.1"]
-    for name, texts in (
-        ("train", {"train": [turn.text, MESSAGE["text"]], "validation": []}),
-        ("validation", {"train": [MESSAGE["text"]], "validation": [turn.text]}),
-    ):
-        splits = {"train": [], "validation": [], name: [turn]}
-        prepared = sources.load_demonstrations(embedded, splits)
-        assert {part: [row["utterance"] for row in rows] for part, rows in prepared.items()} == texts
-    hub = embedded.model_copy(update={"source": "hub"})
-    assert len(sources.load_demonstrations(hub, splits)["train"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{}, {}], "line 2: "),
-        ([{"turn": 1}], r"line 1: .*\bturn\b"),
-        ([{"intensity": 9}], "line 1: .*format"),
-    ],
-)
-def test_refuses_a_malformed_demonstration_of_a_message_with_its_line(embedded, rows, message):
-    path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
-    path.write_text("".join(json.dumps(MESSAGE | row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=message):
-        sources.load_demonstrations(embedded, {"train": [], "validation": []})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"turn": 7}, r"demonstrations\.jsonl, line 2: .*turns\.csv.*\b7\b.*\b0\b"),
-        ({"mood": "grim"}, r"demonstrations\.jsonl, line 2: .*\bmood\b"),
-        ({"intensity": 6}, r"demonstrations\.jsonl, line 2: .*format"),
-        ({"answer": "One. Two. Three."}, r"demonstrations\.jsonl, line 2: .*format"),
-        ({"answer": ""}, r"demonstrations\.jsonl, line 2: .*format"),
-        ({}, r"demonstrations\.jsonl, line 2: .*\b0\.1\b.*earlier"),
-    ],
-)
-def test_refuses_a_malformed_demonstration_with_its_line(embedded, change, message):
-    path = Path(embedded.embedded_folder) / "demonstrations.jsonl"
-    path.write_text(json.dumps(DEMONSTRATION) + "\n" + json.dumps(DEMONSTRATION | change) + "\n")
-    with pytest.raises(UserError, match=message):
-        sources.load_demonstrations(embedded, {"train": [], "validation": []})

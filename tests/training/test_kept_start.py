@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpro_empathy import files, params
-from gpro_empathy.data import sources
+from gpro_empathy.data import demonstrations, sources
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import adapters, loading
 from gpro_empathy.tools import keep_warm_start
@@ -60,7 +60,7 @@ def test_a_missing_file_is_named(folder, wanted, name):
 def test_the_kept_warm_start_is_of_the_committed_settings_and_demonstrations(monkeypatch):
     monkeypatch.chdir(ROOT)
     settings = params.load_all()
-    train = sources.load_demonstrations(settings.prepare, sources.load(settings.prepare))["train"]
+    train = demonstrations.load(settings.prepare, sources.load(settings.prepare))["train"]
     assert settings.warm_start.kept
     record = kept_start.check(kept_start.decides(settings.policy, settings.warm_start, train))
     assert record["losses"]["loss_last"] < record["losses"]["loss_first"]

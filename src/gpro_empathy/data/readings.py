@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpro_empathy import files, params
-from gpro_empathy.data import wassa
+from gpro_empathy.data import corpus_turns
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import HIGHEST, MARKS
@@ -37,15 +37,13 @@ def load(config: params.Prepare, splits: Mapping[str, Sequence[Turn]]) -> dict[s
 def _read(folder: Path) -> list[tuple[str, dict]]:
     """Return the turn that was answered, and the reading, of each line."""
     path = folder / FILE
-    texts = {turn.key: turn.text for turn in wassa.read_labelled(folder / "turns.csv")}
+    texts = corpus_turns.texts(folder)
     found = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
         place = f"{path}, line {number}"
         if set(row) != KEYS:
             raise UserError(f"{place}: keys {', '.join(sorted(set(row) ^ KEYS))} are missing or unknown")
-        key = f"{row['conversation']}.{row['turn']}"
-        if key not in texts:
-            raise UserError(f"{place}: turns.csv has no turn {row['turn']} in conversation {row['conversation']}")
+        key = corpus_turns.answered(row, texts, place)
         if not isinstance(row["answer"], str) or not row["answer"].strip():
             raise UserError(f"{place}: answer is {row['answer']!r}; give the answer that was read, or delete the line")
         for mark in MARKS:

@@ -172,8 +172,8 @@ NEW_TRAINING = {
 SCORED = {
     "semantic_similarity": "the semantic similarity of answer and utterance",
     "empathy": "the score of a learned empathy regressor",
-    "reader_sense": "the sense of the answer, as a model sees it that learned from readings",
-    "reader_empathy": "whether a reader would find it empathetic, as such a model sees it",
+    "reader_sense": "a prediction of the sense that a reader finds in the answer",
+    "reader_empathy": "a prediction of whether a reader finds it empathetic",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
 # The terms of the reward of the reported design.

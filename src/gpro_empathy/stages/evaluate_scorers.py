@@ -1,9 +1,11 @@
-"""Measure how good the two empathy scorers are, and what a split by turn would have pretended.
+"""Measure how good scorers and reader model are, and what a split by turn would have pretended.
 
-Reads   data/prepared/{train,validation,test}.jsonl
+Reads   data/prepared/{train,validation,test}.jsonl, data/prepared/readings_{train,validation}.jsonl
         models/scorer/, models/audit_scorer/   the reward's scorer, and the one that only audits
+        models/reader/                         the reader model
 Writes  reports/scorer.json                    accuracy, calibration, stock phrases, leak of a split
         reports/scorer_predictions.csv         label and both predictions of every test turn
+        reports/reader.json                    how well the reader model tells apart what readers did
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,14 @@ from gpro_empathy.analysis.results import Leak
 from gpro_empathy.analysis.scorer_accuracy import EMPATHY, Predictions
 from gpro_empathy.data import dialogue
 from gpro_empathy.data.dialogue import Turn
-from gpro_empathy.scorer import empathy_scorer, fitting, kinds
+from gpro_empathy.labels import MARKS
+from gpro_empathy.scorer import empathy_scorer, fitting, kinds, reader
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
 REPORT = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
+READER, READER_REPORT = Path("models/reader"), Path("reports/reader.json")
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     files.write_json(REPORT, report)
     empathy_B = {role: predicted.test_B3[:, EMPATHY] for role, predicted in predictions.items()}
     files.write_text(PREDICTIONS, scorer_accuracy.table(splits["test"], empathy_B["reward"], empathy_B["audit"]))
+    files.write_json(READER_REPORT, measure_reader())
 
 
 def predict(scorer: empathy_scorer.Rater, splits: Mapping[str, Sequence[Turn]]) -> Predictions:
@@ -54,6 +59,14 @@ def predict(scorer: empathy_scorer.Rater, splits: Mapping[str, Sequence[Turn]]) 
             for ending in stock_phrases.ENDINGS
         },
     )
+
+
+def measure_reader() -> dict:
+    """Return how many readings the reader model learned from, and its accuracy on validation."""
+    readings = {split: files.read_jsonl(PREPARED / f"readings_{split}.jsonl") for split in ("train", "validation")}
+    model = empathy_scorer.load(READER, MARKS)
+    model.merge_adapter()
+    return {"trained_on": len(readings["train"]), "validation": reader.accuracy(model, readings["validation"])}
 
 
 def measure_leak(

@@ -14,7 +14,7 @@ Writes  data/prepared/<split>.jsonl         turns
 from pathlib import Path
 
 from gpro_empathy import entry_point, files, params, response_format
-from gpro_empathy.data import dialogue, prompt_length, readings, sources
+from gpro_empathy.data import demonstrations, dialogue, prompt_length, readings, sources
 
 POLICY = Path("models/policy")
 PREPARED = Path("data/prepared")
@@ -25,8 +25,7 @@ def main() -> None:
     """Run the stage."""
     config, limits = params.load(params.Prepare), params.load(params.Policy)
     splits = sources.load(config)
-    demonstrations = sources.load_demonstrations(config, splits)
-    read = readings.load(config, splits)
+    shown, read = demonstrations.load(config, splits), readings.load(config, splits)
     count = prompt_length.counter(POLICY)
     report: dict = {"source": config.source, "split": config.split, "dataset": sources.describe(config), "splits": {}}
     report |= {"test_split": sources.test_split(config)} | dialogue.count_stories(splits)
@@ -43,11 +42,11 @@ def main() -> None:
             dialogue.write_turns(folder / f"{name}.jsonl", turns)
             dialogue.write_turns(folder / f"prompts_{name}.jsonl", fitting)
             print(f"{name}: {len(turns)} turns, {len(fitting)} of them prompts")
-        for name, rows in demonstrations.items():
+        for name, rows in shown.items():
             files.write_jsonl(folder / f"demonstrations_{name}.jsonl", rows)
         for name, rows in read.items():
             files.write_jsonl(folder / f"readings_{name}.jsonl", rows)
-    report["demonstrations"] = {name: len(rows) for name, rows in demonstrations.items()}
+    report["demonstrations"] = {name: len(rows) for name, rows in shown.items()}
     report["readings"] = {name: len(rows) for name, rows in read.items()}
     files.write_json(REPORT, report)
 

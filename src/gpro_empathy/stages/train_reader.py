@@ -1,8 +1,7 @@
 """Train the reader model on readings of answers.
 
-Reads   data/prepared/readings_{train,validation}.jsonl
-Writes  models/reader/        the reader model, with a model card
-        reports/reader.json   how well it tells apart what readers did, on validation
+Reads   data/prepared/readings_train.jsonl
+Writes  models/reader/                      the reader model, with a model card
 """
 
 from pathlib import Path
@@ -10,21 +9,17 @@ from pathlib import Path
 from gpro_empathy import entry_point, files, params
 from gpro_empathy.scorer import empathy_scorer, reader, scorer_card
 
-READINGS = Path("data/prepared")
+READINGS = Path("data/prepared/readings_train.jsonl")
 READER = Path("models/reader")
-REPORT = Path("reports/reader.json")
 
 
 def main() -> None:
     """Run the stage."""
     config, encoder = params.load(params.TrainReader), params.load(params.TrainScorer)
-    readings = {split: files.read_jsonl(READINGS / f"readings_{split}.jsonl") for split in ("train", "validation")}
-    print(f"reader: {len(readings['train'])} readings to learn from, {len(readings['validation'])} to measure it on")
-    trained = reader.train(readings["train"], config, encoder)
-    settings = reader.describe(readings["train"], config, encoder)
-    empathy_scorer.save(trained, READER, settings, scorer_card.write_reader(settings))
-    measured = reader.accuracy(trained, readings["validation"])
-    files.write_json(REPORT, {"trained_on": len(readings["train"]), "validation": measured})
+    readings = files.read_jsonl(READINGS)
+    print(f"reader: {len(readings)} readings to learn from")
+    settings = reader.describe(readings, config, encoder)
+    empathy_scorer.save(reader.train(readings, config, encoder), READER, settings, scorer_card.write_reader(settings))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def _read(name: str, folder: Path) -> tuple[dict, Path]:
 
 def _load(path: Path) -> dict:
     try:
-        content = yaml.safe_load(files.read_text(path))
+        content = yaml.load(files.read_text(path), params.KeysOnce)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return _sections(content, path)
