@@ -305,9 +305,13 @@ def benchmark() -> dict:
         return {name: estimate(mean, reach) for name in ("emotion", "polarity", "empathy", "mean")}
 
     folds = {name: {"pearson": pearson(mean, 0.02)} for name, mean in (("published", 0.71), ("long_context", 0.72))}
-    folds["published"]["difference"] = pearson(0.0, 0.0)
-    folds["long_context"]["difference"] = pearson(0.01, 0.02)
-    return {"dev": {"recipe": "long_context", "pearson": pearson(0.66, 0.03)}, "folds": folds, "folds_over": "stories"}
+    folds["published"] |= {"less": "published", "difference": pearson(0.0, 0.0)}
+    folds["long_context"] |= {"less": "published", "difference": pearson(0.01, 0.02)}
+    return {
+        "dev": {"recipe": "long_context", "pearson": pearson(0.66, 0.03)},
+        "folds": {"stories": folds},
+        "test": {"recipe": "alone", "dev_mean": 0.64, "pearson": {"emotion": 0.6, "polarity": 0.65, "empathy": 0.55}},
+    }
 
 
 def estimate(value: float, reach: float | None) -> dict:

@@ -79,11 +79,26 @@ def test_accuracy_agrees_with_scipy_and_its_interval_holds_it(bench):
 
 def test_difference_is_of_the_two_recipes_and_its_interval_tells_them_apart(bench):
     turns, label_B3, good, worse = made_up()
-    found = bench.compare(turns, {"published": worse, "context": good})
+    found = bench.compare(turns, {"published": worse, "context": good}, "published")
     means = [np.mean([stats.pearsonr(label_B3[:, k], p[:, k]).statistic for k in range(3)]) for p in (good, worse)]
     assert found["context"]["difference"]["mean"]["estimate"] == pytest.approx(means[0] - means[1])
     assert found["context"]["difference"]["mean"]["low"] > 0
     assert found["published"]["difference"]["mean"]["estimate"] == 0
+    assert {row["less"] for row in found.values()} == {"published"}
+
+
+def test_intervals_resample_stories(bench):
+    """Ten turns stand ten times each, which tells nothing more where copies are of one story."""
+    turns, _, _, worse = made_up(conversations=10, size=1)
+    many = [
+        replace(turn, conversation=f"{turn.conversation}-{i}", story=turn.story) for turn in turns for i in range(10)
+    ]
+    apart = [replace(turn, story=f"article {i}") for i, turn in enumerate(many)]
+    width = {}
+    for name, copies in (("together", many), ("apart", apart)):
+        mean = bench.accuracy(copies, worse.repeat(10, axis=0))["pearson"]["mean"]
+        width[name] = mean["high"] - mean["low"]
+    assert width["together"] > 2 * width["apart"]
 
 
 def test_turns_without_a_label_do_not_count(bench):
@@ -95,21 +110,32 @@ def test_turns_without_a_label_do_not_count(bench):
 
 def test_tables_show_every_recipe_and_the_dev_file(bench):
     turns, _, good, worse = made_up()
-    folds = bench.compare(turns, {"published": worse, "context": good})
-    dev = {"recipe": "context", "train_seconds": 600, "turns_per_second": 321, "bfloat16": False}
-    results = {"folds": folds, "folds_over": "stories", "dev": dev | bench.accuracy(turns, good)}
+    folds = bench.compare(turns, {"published": worse, "context": good}, "published")
+    dev = {
+        "recipe": "context", "train_seconds": 600, "turns_per_second": 321, "bfloat16": False, "resampled": "stories",
+    }  # fmt: skip
+    test = {"recipe": "alone", "dev_mean": 0.64, "pearson": {"emotion": 0.6, "polarity": 0.65, "empathy": 0.55}}
+    results = {"folds": {"stories": folds}, "dev": dev | bench.accuracy(turns, good), "test": None}
     text = bench.tables(results, {"published": {"epochs": 5}, "context": {"context_turns": 4}})
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows if "[" in row] == ["| published", "| context", "| Pearson"]
     assert "context_turns 4" in text
-    assert "Training took 10 min, and the scorer rates 321 turns a second." in text
+    assert "less `published`: +0." in rows[3]
+    assert "less `published`" not in rows[2]
+    assert (
+        "240 turns; intervals resample stories. Training took 10 min, and the scorer rates 321 turns a second." in text
+    )
     assert "over the stories of the official train file" in text
-    assert "half of the stories" in text
+    assert "half of the stories, which intervals resample" in text
+    assert "test file" not in text
+    assert "| Pearson | 0.600 | 0.650 | 0.550 | 0.600 |" in bench.tables(results | {"test": test}, {})
+    both = bench.tables(results | {"folds": {"stories": folds, "conversations": folds}}, {"context": {}})
+    assert both.index("over the stories of") < both.index("over the conversations of")
     results["dev"]["bfloat16"] = True
     assert "10 min, in part in bfloat16, and" in bench.tables(results, {})
 
 
-def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
+def test_every_recipe_is_valid_and_the_quick_one_takes_the_small_encoder(bench, monkeypatch):
     import yaml
 
     monkeypatch.chdir(ROOT)
@@ -117,7 +143,6 @@ def test_every_recipe_is_valid_and_one_is_the_baseline(bench, monkeypatch):
     full, quick = recipes.pop("benchmark"), recipes.pop("quick")
     assert "all-mpnet-base-v2" in {config.encoder for config in bench.members(recipes, full)}
     assert {config.encoder for config in bench.members(recipes, quick)} == {"all-minilm-l6-v2"}
-    assert recipes[bench.BASELINE]["context_turns"] == 0
     for name in recipes:
         assert {config.encoder for config in bench.members(recipes, name)} <= set(packaged_models.ENCODERS)
     assert bench.members(recipes, "average") == [
@@ -144,7 +169,7 @@ def test_folds_are_of_scorers_that_did_not_see_them_and_are_averaged_and_kept(be
     assert np.isnan(first[fold_B == 1]).all()
     assert bench.out_of_fold(turns, bench.members(recipes, "both"), 2) == pytest.approx((good + worse) / 2)
     assert asked == [(0, 120), (0, 120), (2, 120), (2, 120)]
-    compared = bench.compare(turns, {"published": good, "alone": first})
+    compared = bench.compare(turns, {"published": good, "alone": first}, "published")
     assert (compared["published"]["turns"], compared["alone"]["turns"]) == (240, 120)
     same = bench.accuracy(turns, np.where(np.isnan(first), np.nan, good))["pearson"]["mean"]["estimate"]
     assert compared["alone"]["difference"]["mean"]["estimate"] == pytest.approx(
@@ -215,12 +240,14 @@ def test_a_machine_of_6_gib_is_refused_the_large_encoder_alone(bench, official, 
     assert official("benchmark", "--quick")["dev"]["turns"] == 5
 
 
-def test_recipes_that_were_compared_over_conversations_are_not_mixed_with_others(official, capsys):
-    files.write_json(Path("scorer.json"), {"dev": None, "folds": {"alone": {}}, "folds_over": "conversations"})
+def test_recipes_that_were_compared_over_conversations_stand_apart_from_others(official):
+    Path("trac2_CONVT_train.csv").write_text(OFFICIAL.replace(",35,", ",NULL,"))
+    assert set(official("cross-validate", "published")["folds"]) == {"conversations"}
     Path("trac2_CONVT_train.csv").write_text(OFFICIAL.replace("3,35,2", "3,36,2").replace("4,35,2", "4,36,2"))
-    found = official("cross-validate", "published")
-    assert (set(found["folds"]), found["folds_over"]) == ({"published"}, "stories")
-    assert "are replaced" in capsys.readouterr().out
+    found = official("cross-validate", "published")["folds"]
+    assert {over: list(compared) for over, compared in found.items()} == {
+        "conversations": ["published"], "stories": ["published"],
+    }  # fmt: skip
 
 
 # The command that uses what the benchmark saves

@@ -27,3 +27,14 @@ def write_stories(folder, marks):
 
 def stories(parts):
     return {name: {turn.story for turn in turns} for name, turns in parts.items()}
+
+
+def prepare_settings(settings, folder):
+    """Write a corpus with one demonstration into a folder, and return prepare's settings for it.
+
+    It has 20 conversations on 10 stories, of which none is marked.
+    """
+    write_turns(folder / "turns.csv", 20, article=lambda conversation: 100 + conversation // 2)
+    write_stories(folder, [None] * 10)
+    (folder / "demonstrations.jsonl").write_text(json.dumps(DEMONSTRATION) + "\n")
+    return settings.prepare.model_copy(update=SHARES | {"embedded_folder": str(folder)})

@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from small_corpus import DEMONSTRATION, MESSAGE, stories
+from small_corpus import DEMONSTRATION, MESSAGE, prepare_settings, stories
 
 from gpro_empathy.data import demonstrations, sources
 from gpro_empathy.files import UserError
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def embedded(settings, tmp_path):
+    return prepare_settings(settings, tmp_path)
 
 
 def test_demonstrations_are_those_of_training_turns_alone_and_none_is_about_a_test_story(settings):

@@ -3,12 +3,17 @@ from pathlib import Path
 
 import datasets
 import pytest
-from small_corpus import SHARES, stories, write_stories, write_turns
+from small_corpus import SHARES, prepare_settings, stories, write_stories, write_turns
 
 from gpro_empathy.data import dialogue, sources
 from gpro_empathy.files import UserError
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def embedded(settings, tmp_path):
+    return prepare_settings(settings, tmp_path)
 
 
 def wassa(settings, train, dev=None, **changes):

@@ -62,27 +62,35 @@ def test_dev_figures_are_said_to_be_of_another_scorer_than_the_runs():
         (made_up.estimate(0.1, None), "too few stories to judge it."),
     ],
 )
-def test_a_recipe_is_said_to_beat_the_published_one_only_where_the_interval_shows_it(difference, verdict):
+def test_a_recipe_is_said_to_beat_another_only_where_the_interval_shows_it(difference, verdict):
     found = made_up.benchmark()
-    found["folds"]["long_context"]["difference"]["mean"] = difference
+    found["folds"]["stories"]["long_context"]["difference"]["mean"] = difference
     text = scorer_section.benchmark(found)
-    assert text.endswith(verdict)
+    assert f": {verdict} Rated by others" in text
     assert "over the stories of the training file" in text
     assert r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}; cross-validated" in text
-    assert (
-        r"it reaches \num{0.720} {[}\num{0.700}, \num{0.740}{]} and the published single-turn recipe \num{0.710}"
-        in text
-    )
+    assert r"it reaches \num{0.720} {[}\num{0.700}, \num{0.740}{]} and the recipe \stage{published} \num{0.710}" in text
 
 
 def test_benchmark_without_a_cross_validation_of_its_recipe_makes_no_comparison():
     found = made_up.benchmark()
-    del found["folds"]["long_context"]
-    assert scorer_section.benchmark(found).endswith(
-        r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}."
+    del found["folds"]["stories"]["long_context"]
+    assert r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}. Rated by" in scorer_section.benchmark(
+        found
     )
     found["dev"]["recipe"] = "published"
     assert "cross-validated" not in scorer_section.benchmark(found)
+
+
+def test_what_is_known_of_the_test_file_is_of_the_recipe_that_was_rated_there():
+    found = made_up.benchmark()
+    text = scorer_section.benchmark(found)
+    assert (
+        r"the recipe \stage{alone} reaches a mean of \num{0.600}, where on the development file it has \num{0.640}"
+        in text
+    )
+    found["test"]["recipe"] = "long_context"
+    assert r"not public, it reaches a mean of \num{0.600}" in scorer_section.benchmark(found)
 
 
 def test_a_dev_file_that_was_not_rated_is_said_not_to_be():

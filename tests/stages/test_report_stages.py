@@ -205,7 +205,7 @@ def test_official_dev_figures_reach_the_text_and_the_table_or_are_said_to_be_mis
     table = tmp_path / "paper/generated/leak_table.tex"
     assert r"a mean correlation of \num{0.660}" in words(tmp_path)
     assert "& dev" in table.read_text()
-    files.write_json(tmp_path / "bench/scorer.json", {"dev": None, "folds": {}, "folds_over": "stories"})
+    files.write_json(tmp_path / "bench/scorer.json", {"dev": None, "folds": {}, "test": None})
     write_numbers.run(SECTIONS, tmp_path)
     assert "The official development file has not been rated" in words(tmp_path)
     assert "& dev" not in table.read_text()

@@ -5,7 +5,7 @@ Reads   data/prepared/{train,validation,test}.jsonl, data/prepared/readings_{tra
         models/reader/                         the reader model
 Writes  reports/scorer.json                    accuracy, calibration, stock phrases, leak of a split
         reports/scorer_predictions.csv         label and both predictions of every test turn
-        reports/reader.json                    how well the reader model tells apart what readers did
+        reports/reader.json                    how well the reader model tells apart answers
 """
 
 from collections.abc import Mapping, Sequence

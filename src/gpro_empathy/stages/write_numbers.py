@@ -143,9 +143,9 @@ def read_benchmark(path: Path) -> dict:
         UserError: If the file is missing or malformed.
     """
     benchmark = files.read_json(path)
-    if not isinstance(benchmark, dict) or not {"dev", "folds", "folds_over"} <= set(benchmark):
+    if not isinstance(benchmark, dict) or not {"dev", "folds", "test"} <= set(benchmark):
         raise files.UserError(
-            f"{path}: has no 'dev', 'folds' and 'folds_over'; restore it with `git checkout -- {BENCHMARK}`"
+            f"{path}: has no 'dev', 'folds' and 'test'; restore it with `git checkout -- {BENCHMARK}`"
         )
     return benchmark
 
