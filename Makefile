@@ -1,4 +1,4 @@
-# The front door. `make` lists the targets; each brings what it needs, on a machine with Python 3.11+, make and git.
+# The front door. `make` lists the targets; each brings what it needs, on a machine with Python 3.11 or 3.12, make and git.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,7 +36,7 @@ setup: .venv/ready  ## Install the pinned packages into .venv
 	@touch $@
 
 .PHONY: tex
-tex:
+tex:  ## Install what typesets the report, where apt-get can be run as root
 	@if command -v latexmk >/dev/null && kpsewhich siunitx.sty adjustbox.sty lmodern.sty >/dev/null; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "Installing TeX with apt-get: about a minute"; \

@@ -66,7 +66,7 @@ def test_a_recipe_is_said_to_beat_another_only_where_the_interval_shows_it(diffe
     found = made_up.benchmark()
     found["folds"]["stories"]["long_context"]["difference"]["mean"] = difference
     text = scorer_section.benchmark(found)
-    assert f": {verdict} Rated by others" in text
+    assert f"{verdict} Rated by others" in text
     assert "over the stories of the training file" in text
     assert r"a mean correlation of \num{0.660} {[}\num{0.630}, \num{0.690}{]}; cross-validated" in text
     assert r"it reaches \num{0.720} {[}\num{0.700}, \num{0.740}{]} and the recipe \stage{published} \num{0.710}" in text
@@ -82,6 +82,15 @@ def test_benchmark_without_a_cross_validation_of_its_recipe_makes_no_comparison(
     assert "cross-validated" not in scorer_section.benchmark(found)
 
 
+def test_unit_that_the_benchmarks_intervals_resample_is_said_where_it_is_not_stories():
+    assert (
+        scorer_section.benchmark_unit({"resampled": "conversations"})
+        == "; those of the benchmark resample conversations"
+    )
+    assert scorer_section.benchmark_unit({"resampled": "stories"}) == ""
+    assert scorer_section.benchmark_unit(None) == ""
+
+
 def test_what_is_known_of_the_test_file_is_of_the_recipe_that_was_rated_there():
     found = made_up.benchmark()
     text = scorer_section.benchmark(found)
@@ -91,6 +100,10 @@ def test_what_is_known_of_the_test_file_is_of_the_recipe_that_was_rated_there():
     )
     found["test"]["recipe"] = "long_context"
     assert r"not public, it reaches a mean of \num{0.600}" in scorer_section.benchmark(found)
+    assert "figures on the development file flatter" in text
+    found["test"]["dev_mean"] = 0.5
+    assert "flatter" not in scorer_section.benchmark(found)
+    assert "nothing is known" in scorer_section.benchmark(found | {"test": None})
 
 
 def test_a_dev_file_that_was_not_rated_is_said_not_to_be():

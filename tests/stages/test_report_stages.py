@@ -3,6 +3,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import made_up
@@ -301,7 +302,10 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
     grpo = PARAMS.train_grpo
     some = grpo.model_copy(update={"num_generations": 8, "trained_generations": 4})
     every = grpo.model_copy(update={"num_generations": 8, "trained_generations": 8})
-    assert r"the \num{4} responses whose advantages vary most are kept" in sentences.trained_share(some)
+    assert (
+        r"the \num{4} responses whose advantages together have the largest variance are kept"
+        in sentences.trained_share(some)
+    )
     assert sentences.trained_share(every) == "All of them are kept for the update."
 
 
@@ -423,7 +427,9 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
     assert "Ratings that fit this run's answers: 360 by language models (A, B). What a language model finds" in text
     assert "the win rate is" in text
     assert "the raters prefer the tuned policy's answers" in text
-    assert re.search(r"among language models it is .* on sense \(120 answers\), .* on choices \(60 pairs\)", text)
+    assert re.search(
+        r"between readings by language models it is .* on sense \(120 answers\), .* on choices \(60 pairs\)", text
+    )
     table = (tmp_path / "paper/generated/ratings_table.tex").read_text()
     assert rf"tuned & language models (2 readings) & 60 & \num{{{sensible:.2f}}} " in table
     scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
@@ -458,7 +464,7 @@ def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
     assert "no evidence about people" not in text
     assert "Nothing was rated twice" in text
     assert "tab:validity} has how every score orders the pairs" in text
-    assert "RunSenseKept}{how far it did cannot be told" in text
+    assert "RunSenseKept}{what became of the sense of the answers cannot be told" in text
     assert "no ratings of single answers of this run" in (tmp_path / "paper/generated/ratings_table.tex").read_text()
     scores = (tmp_path / "paper/generated/validity_table.tex").read_text()
     assert re.search(r"answer length & -- & -- & -- & -- & \\num", scores)
@@ -498,8 +504,11 @@ def test_discussion_is_of_what_was_found(verdict, signs, sensible):
     policies = {} if sensible is None else {"tuned": tuned}
     leading = {"single": None if sensible is None else "person", "pair": None}
     ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
-    text = sentences.gains({"audit": {"verdict": verdict, "templates": {"signs": signs}}}, ratings)
-    assert ("finds a sign of one" in text) == bool(signs)
+    found = {"audit": {"verdict": verdict, "templates": {"signs": signs, "starting_signs": signs}}}
+    text = sentences.gains(found, ratings)
+    assert ("finds a sign of one, which the starting policy shows too, so" in text) == bool(signs)
+    found["audit"]["templates"]["starting_signs"] = []
+    assert ("finds a sign of one, so" in sentences.gains(found, ratings)) == bool(signs)
     assert ("most of the tuned answers do not make sense" in text) == (sensible == (0.3, 0.49))
     assert ("leave open whether most" in text) == (sensible in [(0.3, 0.6), (None, None)])
     assert text.startswith(sentences.GAINS[verdict])
@@ -518,7 +527,7 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
     text = rating_verdicts.validity(ratings, latex.LATEX)
     assert "the reward's scorer goes with rated empathy at not defined (no pair was decided)" in text
     assert (
-        "Of the 2 of 3 scores whose interval lies beside one half, overlap with the user's words tells sensible answers"
+        "Of the 2 of 3 scores whose AUC has an interval that excludes one half, overlap with the user's words tells sensible answers"
         in text
     )
     assert "so that less of it goes with sense" in text
@@ -543,6 +552,43 @@ def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
         "The study of 3 trainings, made under other conditions, puts"
     )
     assert sentences.study_verdict(None, same) == "One training cannot say what the next one would give."
+
+
+def test_study_says_of_which_scores_the_mean_over_trainings_is_told_from_zero(tmp_path):
+    study = made_study(tmp_path)
+    study["metrics"]["empathy_raw"] |= {"low": 0.1, "high": 0.3}
+    study["metrics"]["audit_empathy_raw"] |= {"low": -0.1, "high": 0.3}
+    assert sentences.study_verdict(study, study["between_trainings"]).endswith(
+        " The mean over its trainings lies above zero on the reward's scorer and is not told from zero on the held-out one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "other", "within"),
+    [([1], [], True), ([9], [], False), ([1], ["policy.model"], False), ([1, 2, 3], [], False)],
+)
+def test_a_run_that_is_one_of_the_studys_trainings_is_said_to_be(tmp_path, seeds, other, within):
+    study = made_study(tmp_path)
+    study["training_seeds"] = [1, 2, 3]
+    run = {"training_seeds": seeds, "between_trainings": {"other_conditions": other}}
+    text = sentences.study_seeds(study, run)
+    assert "training seeds are 1, 2 and 3." in text
+    assert ("no independent evidence" in text) == within
+
+
+def test_rewarded_terms_that_are_no_declared_metric_are_given_before_and_after():
+    responses = pd.DataFrame(
+        {
+            "model": ["base", "warm_start", "warm_start", "tuned", "tuned"],
+            "reader_sense_raw": [0.9, 0.2, 0.4, 0.6, 0.8],
+            "empathy_raw": [1.0] * 5,
+            "well_formed_raw": [1.0] * 5,
+        }
+    )
+    weights = {"empathy": 1.0, "reader_sense": 3.0, "well_formed": 2.0, "mine.words": 1.0}
+    text = sentences.undeclared_terms(responses, weights, ["empathy_raw", "well_formed"], "warm_start")
+    assert text.endswith(r"before and after: sense, reader model \num{0.30} and \num{0.70}.")
+    assert sentences.undeclared_terms(responses, {"empathy": 1.0}, ["empathy_raw"], "warm_start") == ""
 
 
 def test_authors_are_those_of_the_citation_file():
@@ -575,9 +621,21 @@ def test_part_of_the_change_that_is_not_explained_is_said_to_be_not_defined():
 @pytest.mark.parametrize(
     ("tuned", "change", "expected"),
     [
-        ((0.4, 0.01), (-0.3, 0.01), "The tuned policy's empathy grows with the intensity; the change by tuning falls"),
-        ((None, 1.0), (0.1, 0.5), "There is no evidence that the tuned policy's empathy follows the intensity; there"),
-        ((-0.4, 0.01), (0.1, 0.05), "The tuned policy's empathy falls with the intensity; there is no evidence that"),
+        (
+            (0.4, 0.01),
+            (-0.3, 0.01),
+            "The tuned policy's raw empathy score grows with the intensity; the change by tuning falls",
+        ),
+        (
+            (None, 1.0),
+            (0.1, 0.5),
+            "There is no evidence that the tuned policy's raw empathy score follows the intensity; there",
+        ),
+        (
+            (-0.4, 0.01),
+            (0.1, 0.05),
+            "The tuned policy's raw empathy score falls with the intensity; there is no evidence that",
+        ),
     ],
 )
 def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):

@@ -142,6 +142,7 @@ def _data(inputs: Inputs) -> dict[str, str]:
     stories = f"{latex.integer(data['stories'])} " if data.get("stories") else ""
     described = sentences.DATA[data["source"]].format(stories=stories, dataset=latex.escape(str(data["dataset"])))
     return {
+        "RunAbstractData": sentences.ABSTRACT_DATA[data["source"]],
         "RunDataSentence": described,
         "RunSplitSentence": sentences.split(data),
         "RunDataStatement": sentences.DATA_STATEMENT[data["source"]].format(dataset=latex.escape(str(data["dataset"]))),
@@ -191,7 +192,7 @@ def _training(inputs: Inputs) -> dict[str, str]:
 def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     return {
         "RunStudySentence": sentences.study(study, analysis["between_trainings"]),
-        "RunStudySeeds": sentences.study_seeds(study),
+        "RunStudySeeds": sentences.study_seeds(study, analysis),
         "RunStudyConfidence": latex.percent((study or analysis)["confidence"]),
         # A run of several trainings is its own study.
         "RunStudyPath": "reports/seeds/reward_analysis.json"

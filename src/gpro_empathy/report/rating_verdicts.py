@@ -27,7 +27,7 @@ PEOPLE = {"person": "people", "model": "language models"}
 SENSE = {
     "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
     "do not": "By the ratings, fewer than half of the tuned policy's answers are sensible replies: the answers do not make sense.",
-    "open": "Whether most of the tuned policy's answers make sense is left open, as no interval of their share lies beside one half.",
+    "open": "Whether most of the tuned policy's answers make sense is left open, as no interval of their share excludes one half.",
     "do": "By the ratings, more than half of the tuned policy's answers are sensible replies.",
 }
 # By the verdict of `rated_policies.pairs`.
@@ -40,7 +40,7 @@ PREFERENCE = {
 EVIDENCE = " What a language model finds checks the scores, and is no evidence about people."
 GROUPS = {
     "persons": "among people",
-    "models": "among language models",
+    "models": "between readings by language models",
     "models_with_persons": "between a language model and a person",
 }
 SCORERS = {"empathy_raw": "the reward's scorer", "audit_empathy_raw": "the held-out one"}
@@ -180,7 +180,12 @@ def agreement(ratings: RunRatings, form: NumberFormat) -> str:
         if calibrated
         else ""
     )
-    return f"Agreement is Krippendorff's alpha, 1 for perfect and 0 for chance: {'; '.join(said)}.{both}"
+    steady = (
+        " Readings by one model agree as far as it is steady, which does not make them right."
+        if any(by_group["models"]["items"] for by_group in ratings["agreement"].values())
+        else ""
+    )
+    return f"Agreement is Krippendorff's alpha, 1 for perfect and 0 for chance: {'; '.join(said)}.{both}{steady}"
 
 
 def _alphas(by_mark: Mapping[str, AgreementByGroup], group: str, form: NumberFormat) -> list[str]:
@@ -213,11 +218,11 @@ def validity(ratings: RunRatings, form: NumberFormat) -> str:
     text = f"Over the rated answers, {'; '.join(said)} (Spearman's correlation)." if said else ""
     clear = {name: one["sensible"] for name, one in scores.items() if _beside(one["sensible"], 0.5)}
     if not clear:
-        return f"{text} No score is shown to tell sensible answers from others: no AUC has an interval beside one half.".strip()
+        return f"{text} No score is shown to tell sensible answers from others: no AUC has an interval that excludes one half.".strip()
     best = max(clear, key=lambda name: abs(clear[name]["estimate"] - 0.5))
     turned = "" if clear[best]["estimate"] > 0.5 else ", so that less of it goes with sense"
     return (
-        f"{text} Of the {len(clear)} of {len(scores)} scores whose interval lies beside one half, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
+        f"{text} Of the {len(clear)} of {len(scores)} scores whose AUC has an interval that excludes one half, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
         f"{form.estimate(clear[best], signed=False)}{turned}; the best of several looks better than it is."
     ).strip()
 

@@ -8,7 +8,8 @@ TERMS = ("reader_sense", "reader_empathy")
 # Whether a score asks for sense, by whether the reward has the reader model's term of sense.
 SCORED = {
     True: r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
-    "evidence of sense; readings of this run's own answers are.",
+    "evidence of sense. Readings of this run's own answers are a better one; where language models read them, reward and judgement have one kind of "
+    "source, and that this score goes with the readings is in part agreement with itself.",
     False: "No score in this report asks whether an answer makes sense.",
 }
 # What the reward sees of sense, in the discussion.
@@ -18,8 +19,8 @@ SEEN = {
     False: "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
 }
 _NAMES = {
-    "reader_sense": r"$r_{\mathrm{sense}}$, sense as a share of the highest mark",
-    "reader_empathy": r"$r_{\mathrm{read}}$, whether a reader finds the answer empathetic",
+    "reader_sense": r"$r_{\mathrm{sense}}$, the predicted mark of sense as a share of the highest",
+    "reader_empathy": r"$r_{\mathrm{read}}$, the predicted mark (0 to 1) of whether a reader finds the answer empathetic",
 }
 
 
@@ -40,7 +41,7 @@ def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
         return ""
     return (
         f"The \\emph{{reader model}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
-        f"trained on {latex.integer(report['trained_on'])} answers of warm-started and tuned policies to messages of the embedded corpus, which a language model "
+        f"trained on {latex.integer(report['trained_on'])} answers of warm-started and tuned policies to messages of the training stories, which a language model "
         r"had read and marked by the rules of \autoref{sec:sense}."
         f"{_accuracy(report['validation'])}"
     )

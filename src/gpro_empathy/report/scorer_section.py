@@ -62,6 +62,7 @@ def macros(scorer: Mapping, config: params.TrainScorer, bench: Mapping) -> dict[
         "RunScorerStockSentence": stock_phrases(scorer),
         "RunScorerLeakSentence": leak(scorer["leak"]),
         "RunScorerBenchmarkSentence": benchmark(bench),
+        "RunScorerBenchmarkUnit": benchmark_unit(bench["dev"]),
         "RunScorerDevSentence": dev_column(bench["dev"]),
     }
 
@@ -78,7 +79,11 @@ def slopes(scorer: Mapping) -> str:
     for role, title in TITLES.items():
         slope = scorer[role]["calibration"]["slope"]
         parts.append(f"for {title} it is {latex.estimate(slope, signed=False)}: {SLOPE[estimates.side(slope, 1)]}")
-    return f"The slope of the label on the prediction is 1 for a calibrated scorer; {'; '.join(parts)}."
+    mean = [f"{latex.estimate(scorer[role]['calibration']['bias'])} for {title}" for role, title in TITLES.items()]
+    return (
+        f"The mean bias on the test split, prediction less label, is {' and '.join(mean)} label units. Whatever that is, the slope of the label on the "
+        f"prediction is 1 for a scorer whose errors do not depend on its prediction; {'; '.join(parts)}."
+    )
 
 
 def biases(calibration: Mapping) -> str:
@@ -89,9 +94,7 @@ def biases(calibration: Mapping) -> str:
     clear = [f"{name} ({latex.number(bias['estimate'], 2, signed=True)})" for name, bias in groups if _clear(bias)]
     if not clear:
         return "No group by length or polarity has a bias, on the reward's scorer, whose interval excludes zero."
-    return (
-        f"By length and polarity, the reward's scorer has a bias whose interval excludes zero for {', '.join(clear)}."
-    )
+    return f"By length and polarity, the reward's scorer has a bias, the mean one included, whose interval excludes zero for {', '.join(clear)}."
 
 
 def stock_phrases(scorer: Mapping) -> str:
@@ -167,14 +170,24 @@ def benchmark(results: Mapping) -> str:
     )
 
 
+def benchmark_unit(dev: Mapping | None) -> str:
+    """Say what the benchmark's intervals resample, where that is not stories; "" elsewhere."""
+    return (
+        "" if dev is None or dev["resampled"] == "stories" else f"; those of the benchmark resample {dev['resampled']}"
+    )
+
+
 def _test_file(results: Mapping) -> str:
     """Say what is known of the official test file, whose labels are not at hand."""
     rated = results["test"]
-    there = latex.number(fmean(rated["pearson"][name] for name in LABELS), 3)
+    if rated is None:
+        return "Of the official test file nothing is known, as its labels are not public."
+    there = fmean(rated["pearson"][name] for name in LABELS)
+    lower = ", so that figures on the development file flatter" if there < rated["dev_mean"] else ""
     of_recipe = "it" if rated["recipe"] == results["dev"]["recipe"] else rf"the recipe \stage{{{rated['recipe']}}}"
     return (
-        f"Rated by others on the official test file, whose labels are not public, {of_recipe} reaches a mean of {there}, where "
-        f"on the development file it has {latex.number(rated['dev_mean'], 3)}: the development file is the easier one."
+        f"Rated by others on the official test file, whose labels are not public, {of_recipe} reaches a mean of {latex.number(there, 3)}, where "
+        f"on the development file it has {latex.number(rated['dev_mean'], 3)}{lower}."
     )
 
 

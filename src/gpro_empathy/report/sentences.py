@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from gpro_empathy import calibration, params
-from gpro_empathy.analysis import effects, estimates, trainings
+from gpro_empathy.analysis import effects, estimates, metric_names, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     AtTemperature,
@@ -34,9 +36,15 @@ DATA = {
     "wassa_csv": "The data are the official files of the WASSA conversation task: two people talk about a news story of "
     r"somebody's trouble, and raters labelled each turn~\citep{{omitaomu2022empathic,giorgi2024wassa}}.",
 }
+# What the abstract says of the data.
+ABSTRACT_DATA = {
+    "embedded": "Conversations, labels and demonstrations are synthetic, by a large language model.",
+    "hub": "",
+    "wassa_csv": "",
+}
 DATA_STATEMENT = {
-    "embedded": "A large language model wrote the stories, the conversations and the demonstrations for this repository and labelled every turn, in "
-    r"November 2026, by the rules in \file{{data/embedded/guidelines.md}}. No person spoke these words or labelled them, and nothing was copied "
+    "embedded": "A large language model of Anthropic's Claude family wrote the stories, the conversations and the demonstrations for this repository and labelled "
+    r"every turn, in November 2026, by the rules in \file{{data/embedded/guidelines.md}}. No person spoke these words or labelled them, and nothing was copied "
     "from the WASSA data.",
     "hub": r"The turns and labels are those of \stage{{{dataset}}} on the Hugging Face hub, taken as they are.",
     "wassa_csv": r"The turns and labels are those of the official files, written and rated by people~\citep{{omitaomu2022empathic}}; they are not in "
@@ -98,8 +106,8 @@ LOSS = {
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
-        "No gain on the reward's scorer is established, so there is none to explain by cheating it, and no drift of style is confirmed.",
-        "No gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
+        "In this run no gain on the reward's scorer is established, so there is none to explain by cheating it, and no drift of style is confirmed.",
+        "In this run no gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
     ),
     "not confirmed": (
         "A gain that the held-out scorer does not confirm may be reward hacking, though no drift of style is confirmed.",
@@ -117,7 +125,7 @@ HACKING = {
 # What a change in score is, by the audit's verdict; and what raters add, by
 # `rating_verdicts.sense_verdict`.
 GAINS = {
-    "no gain to audit": "This run establishes no gain in the score that was rewarded, so that there is none to interpret.",
+    "no gain to audit": "This run establishes no gain on the reward's scorer, so that there is none to interpret.",
     "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
     "the gain, and we do not count it as one.",
     "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
@@ -138,7 +146,8 @@ RATING_RULES = {
     r"has no wrong person, no invention that matters and no contradiction; \emph{coherent but off} is one that can be followed but misses "
     r"the point, mixes up persons or facts, or invents; \emph{nonsense} cannot be followed, or has nothing to do with the message. "
     r"Empathy has marks from 1 to 5; \emph{empathetic} is an answer from 3 on, which shows that a feeling or a point of view was taken in, "
-    "sensible or not. Of pairs, a rater says which of both policies' answers is better, or that both are good or neither is. "
+    "sensible or not. Rated are the first answers of both policies to every prompt; a rated answer counts for each policy that gave it in any sample, so that a "
+    "policy may have more of them than there are prompts. Of pairs, a rater says which of both policies' answers is better, or that both are good or neither is. "
     r"The rules, and who rated, paid or not, are in \file{data/ratings/README.md}.",
     False: r"Raters can tell; the rules by which they rate are in \file{data/ratings/README.md}, and \stage{make rate} makes a page to rate on.",
 }
@@ -159,8 +168,8 @@ UNSEEN = {
 }
 # How far tuning kept the sense, by whether single answers were rated.
 SENSE_KEPT = {
-    True: r"how far it did is what \autoref{tab:ratings} shows",
-    False: "how far it did cannot be told, as no ratings of single answers of this run are at hand",
+    True: r"what became of the sense of the answers is what \autoref{tab:ratings} shows",
+    False: "what became of the sense of the answers cannot be told, as no ratings of single answers of this run are at hand",
 }
 # By `estimates.side` of the interval for a new training, and 0.
 NEW_TRAINING = {
@@ -168,12 +177,19 @@ NEW_TRAINING = {
     0: "leaves open the sign of the change",
     1: "puts above zero the change",
 }
+# By `estimates.side` of the interval for the mean over the trainings of a study, and 0.
+MEAN_CHANGE = {
+    None: "has too few stories for an interval",
+    -1: "lies below zero",
+    0: "is not told from zero",
+    1: "lies above zero",
+}
 # What the calibrated terms of the reward are.
 SCORED = {
     "semantic_similarity": "the semantic similarity of answer and utterance",
     "empathy": "the score of a learned empathy regressor",
-    "reader_sense": "a prediction of the sense that a reader finds in the answer",
-    "reader_empathy": "a prediction of whether a reader finds it empathetic",
+    "reader_sense": "a prediction of the sense that a language model finds in the answer",
+    "reader_empathy": "a prediction of whether a language model finds it empathetic",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
 # The terms of the reward of the reported design.
@@ -239,7 +255,8 @@ def quantisation(policy: params.Policy, settings: Mapping) -> str:
 # are in docs/experiments.md.
 PLAIN = (
     "The demonstrations take up the feeling or the point of a message in common words, copy next to nothing of it, and answer "
-    "like messages alike: shown replies that comment on what a message tells, a policy of this size learns to comment wrongly."
+    "like messages alike; in readings of earlier warm starts, demonstrations that comment on what a message tells had taught wrong "
+    r"comments (\file{docs/experiments.md})."
 )
 
 
@@ -347,7 +364,7 @@ def trained_share(grpo: params.TrainGrpo) -> str:
     if grpo.trained_generations == grpo.num_generations:
         return "All of them are kept for the update."
     return (
-        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages vary most are kept for the update, in the manner of "
+        f"Of each group, the {latex.integer(grpo.trained_generations)} responses whose advantages together have the largest variance are kept for the update, in the manner of "
         r"\citet{xu2026rollouts}; their advantages are those against the whole group."
     )
 
@@ -424,11 +441,16 @@ def study_verdict(found: Analysis | None, source: SpreadSource) -> str:
         NEW_TRAINING[estimates.side(_new(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)
     )
     made = ", made under other conditions," if source["other_conditions"] else ""
+    means = [MEAN_CHANGE[estimates.side(_mean(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)]
     again = "" if reward == held_out else f"{held_out} that it would give "
     return (
         f"The study of {len(found['training_seeds'])} trainings{made} {reward} that a new training would give on the reward's scorer, and "
-        f"{again}on the held-out one."
+        f"{again}on the held-out one. The mean over its trainings {means[0]} on the reward's scorer and {means[1]} on the held-out one."
     )
+
+
+def _mean(row: StudyRow) -> Estimate:
+    return {"estimate": row["mean"], "low": row["low"], "high": row["high"]}
 
 
 def _new(row: StudyRow) -> Estimate:
@@ -440,16 +462,45 @@ def gains(analysis: Analysis, ratings: RunRatings) -> str:
     audit = analysis["audit"]
     text = GAINS[audit["verdict"]]
     if audit["templates"]["signs"]:
-        text += " The audit for templates finds a sign of one, so that part of what the scorers see may be a manner that all answers share."
+        before = ", which the starting policy shows too" if audit["templates"]["starting_signs"] else ""
+        text += f" The audit for templates finds a sign of one{before}, so that part of what the scorers see may be a manner that all answers share."
     return f"{text} {GAINS_RATED[rating_verdicts.sense_verdict(ratings)]}"
 
 
-def study_seeds(found: Analysis | None) -> str:
-    """Name the seeds of the study and point to its table."""
+def study_seeds(found: Analysis | None, run: Analysis) -> str:
+    """Name the seeds of the study and point to its table.
+
+    Where the run is one of its trainings, it says so.
+    """
     if found is None:
         return ""
     listed = _listed([str(number) for number in found["training_seeds"]])
-    return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {listed}."
+    same = len(run["training_seeds"]) == 1 and not run["between_trainings"]["other_conditions"]
+    within = (
+        " The run of this report is one of these trainings, so that the two are no independent evidence."
+        if same and set(run["training_seeds"]) <= set(found["training_seeds"])
+        else ""
+    )
+    return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {listed}.{within}"
+
+
+def undeclared_terms(responses: pd.DataFrame, weights: Mapping[str, float], declared: Sequence[str], start: str) -> str:
+    """Give the means of the rewarded terms that no declared metric measures, before and after.
+
+    Args:
+        responses: One row a response, with the raw score of each term.
+        start: The policy that GRPO started from.
+    """
+    said = []
+    for term in weights:
+        score = f"{term}_raw"
+        if {term, score} & set(declared) or score not in responses:
+            continue
+        before, after = (responses.loc[responses["model"] == model, score].mean() for model in (start, "tuned"))
+        said.append(f"{latex.escape(metric_names.label(score))} {latex.number(before, 2)} and {latex.number(after, 2)}")
+    if not said:
+        return ""
+    return f"Rewarded and not among the declared metrics, so without a test, are, by their means before and after: {'; '.join(said)}."
 
 
 def seed_results(comparison: Comparison) -> str:
@@ -467,7 +518,7 @@ def trend(tuned: Trend, change: Trend, confidence: float) -> str:
     It says too whether its gain does.
     """
     sentences = []
-    for subject, correlation in (("the tuned policy's empathy", tuned), ("the change by tuning", change)):
+    for subject, correlation in (("the tuned policy's raw empathy score", tuned), ("the change by tuning", change)):
         if _clear(correlation, confidence):
             sentences.append(f"{subject} {'grows' if correlation['spearman'] > 0 else 'falls'} with the intensity")
         else:

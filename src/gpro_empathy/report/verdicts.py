@@ -35,7 +35,7 @@ LOSS = {
     "inconclusive": "a loss of {margin} or more cannot be excluded",
 }
 AUDIT = {
-    "no gain to audit": "No gain on the reward's own scorer is established that a held-out scorer could confirm.",
+    "no gain to audit": "In this run no gain on the reward's own scorer is established that a held-out scorer could confirm.",
     "not confirmed": "The held-out scorer, which training never saw, does not confirm the gain: it may be peculiar to the "
     "scorer that was optimised.",
     "partly confirmed": "The held-out scorer, which training never saw, confirms a gain, but a smaller one: part of the gain "
@@ -78,12 +78,13 @@ def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
         value = form.number(row["mean"], digits, signed=True)
         return f"{value} label units ({mean} for the mean over trainings, {new} for a new training)"
 
-    lowest, highest = trainings.tuned_range(found, "well_formed")
+    lowest, highest = (form.number(share, 2) for share in trainings.tuned_range(found, "well_formed"))
+    formed = f"{lowest} in each" if lowest == highest else f"{lowest} to {highest}"
     other = f", in a study under other conditions ({conditions})," if conditions else ""
     return (
         f"Over {len(found['training_seeds'])} trainings from different seeds{other} raw empathy changed by "
         f"{gain('empathy_raw')}, and on the held-out scorer by {gain(trainings.HELD_OUT)}; the share of well-formed replies was "
-        f"{form.number(lowest, 2)} to {form.number(highest, 2)}."
+        f"{formed}."
     )
 
 

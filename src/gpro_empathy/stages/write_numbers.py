@@ -32,6 +32,7 @@ from gpro_empathy.report import (
     latex_tables,
     protocol,
     scorer_section,
+    sentences,
     sweeps,
 )
 from gpro_empathy.report import macros as report_macros
@@ -77,6 +78,12 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
         inputs = read_inputs(sections, root)
         table = response_table.responses(files.read_jsonl(root / ROLLOUTS))
         macros = report_macros.macros(inputs)
+        macros["RunUndeclaredTerms"] = sentences.undeclared_terms(
+            table,
+            inputs.sections["rewards"].weights,
+            inputs.analysis["metric_order"],
+            inputs.analysis["starting_policy"],
+        )
         texts = {
             "numbers": latex.definitions(macros),
             "setup_table": latex_tables.setup_table(sections),
