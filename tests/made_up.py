@@ -326,7 +326,6 @@ def _calibration() -> dict:
 
     return {
         "slope": estimate(0.8, 0.3),
-        "bias": estimate(0.4, 0.1),
         "reliability": [
             {"turns": 50, "predicted": 1.0 + 0.5 * k, "labelled": estimate(1.2 + 0.4 * k, 0.2)} for k in range(5)
         ],

@@ -71,6 +71,8 @@ def test_sizes_are_those_that_the_readme_states(parts, turns, stories, demonstra
     text = (CORPUS / "README.md").read_text(encoding="utf-8")
     assert f"| `turns.csv` | {len(turns):,} turns of {len({turn.conversation for turn in turns})} conversations" in text
     assert f"| `stories.jsonl` | {len(stories)} invented news stories" in text
+    readings = len((CORPUS / "readings.jsonl").read_text(encoding="utf-8").splitlines())
+    assert f"| `readings.jsonl` | {readings:,} answers of policies" in text
     own = sum("text" in row for row in demonstrations)
     assert f"| `demonstrations.jsonl` | {len(demonstrations):,} plain, short responses" in text
     assert f"{len(demonstrations) - own:,} to turns of the corpus part, {own:,} to messages of their own" in text

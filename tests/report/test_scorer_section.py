@@ -134,7 +134,14 @@ def test_verdict_on_the_slope_follows_its_interval(slope, verdict):
     found["reward"]["calibration"]["slope"] = made_up.estimate(
         1.1 if slope is None else slope, None if slope is None else 0.2
     )
-    assert verdict in scorer_section.slopes(found).split("held-out scorer")[0]
+    assert verdict in scorer_section.slopes(found).partition("Whatever")[2].split("held-out scorer")[0]
+
+
+def test_mean_bias_is_that_of_the_groups_by_length():
+    found = copy.deepcopy(made_up.scorer())
+    assert r"is \num{+0.03} for the reward's scorer and" in scorer_section.slopes(found)
+    found["audit"]["calibration"]["by_words"] = []
+    assert "and not defined for the held-out scorer" in scorer_section.slopes(found)
 
 
 def test_biases_are_named_where_their_interval_excludes_zero():

@@ -330,7 +330,6 @@ class Reliability(TypedDict):
     """How a scorer's predictions lie to the labels: `scorer_reliability.calibration`."""
 
     slope: Estimate
-    bias: Estimate
     reliability: list[ReliabilityBin]
     by_label: list[GroupError]
     by_words: list[GroupError]

@@ -24,9 +24,9 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
 
     Returns:
         `slope` of the label on the prediction (1: a point more in the prediction is a point more in
-        the label); `reliability`, the mean label in BINS equally filled bins by prediction; the
-        `bias` (prediction less label); and bias and mean absolute error `by_label`, `by_words`
-        (tertiles) and `by_polarity`.
+        the label); `reliability`, the mean label in BINS equally filled bins by prediction; and the
+        bias (prediction less label) and mean absolute error `by_label`, `by_words` (tertiles) and
+        `by_polarity`.
     """
     known = [i for i, turn in enumerate(turns) if turn.empathy is not None]
     turns, predicted_B = [turns[i] for i in known], predicted_B[known]
@@ -52,7 +52,6 @@ def calibration(turns: Sequence[Turn], predicted_B: np.ndarray, rng: np.random.G
         "by_label": errors(_by_level([turn.empathy for turn in turns])),
         "by_words": errors(_by_words([len(turn.text.split()) for turn in turns])),
         "by_polarity": errors(_by_level([turn.polarity for turn in turns])),
-        "bias": estimates.mean(error_B, story_B, rng),
     }
 
 

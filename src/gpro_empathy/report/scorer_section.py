@@ -79,11 +79,20 @@ def slopes(scorer: Mapping) -> str:
     for role, title in TITLES.items():
         slope = scorer[role]["calibration"]["slope"]
         parts.append(f"for {title} it is {latex.estimate(slope, signed=False)}: {SLOPE[estimates.side(slope, 1)]}")
-    mean = [f"{latex.estimate(scorer[role]['calibration']['bias'])} for {title}" for role, title in TITLES.items()]
+    mean = [f"{_mean_bias(scorer[role]['calibration'])} for {title}" for role, title in TITLES.items()]
     return (
-        f"The mean bias on the test split, prediction less label, is {' and '.join(mean)} label units. Whatever that is, the slope of the label on the "
+        f"The mean bias on the test split, prediction less label, is {' and '.join(mean)}, in label units. Whatever that is, the slope of the label on the "
         f"prediction is 1 for a scorer whose errors do not depend on its prediction; {'; '.join(parts)}."
     )
+
+
+def _mean_bias(calibration: Mapping) -> str:
+    """Return the mean of prediction less label; each labelled turn is in one group by length."""
+    groups = calibration["by_words"]
+    if not groups:
+        return "not defined"
+    total = sum(row["turns"] * row["bias"]["estimate"] for row in groups)
+    return latex.number(total / sum(row["turns"] for row in groups), 2, signed=True)
 
 
 def biases(calibration: Mapping) -> str:
