@@ -223,10 +223,13 @@ empty :=
 .PHONY: seeds
 seeds: .venv/ready tex  ## Train from several seeds (SEEDS="23 24 25 26 27"), in tmp/seeds, and keep the numbers in reports/seeds
 # Its figure shows the gain of each seed; the whole report stays in tmp/seeds.
+	@$(if $(word 2,$(SEEDS)),,echo "error: SEEDS takes two seeds or more, as in SEEDS=\"23 24 25\"" >&2; exit 1)
 	@$(call alone,seeds) && cache="$$(realpath "$$($(BIN)/dvc cache dir)")" && $(call copy_tree,tmp/seeds) && dvc config --local cache.dir "$$cache" \
 	  && { dvc checkout --quiet --allow-missing || true; } \
-	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml && dvc repro \
-	  && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
+	  && sed -i '/^train_grpo:/,/^[a-z]/ s/^  seeds: .*/  seeds: [$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))]/' params.yaml \
+	  && { grep -q '^  seeds: \[$(subst $(empty) $(empty),$(comma) ,$(strip $(SEEDS)))\]' params.yaml \
+	    || { echo "error: params.yaml: train_grpo.seeds must stand in one line, as in seeds: [23]" >&2; exit 1; }; } \
+	  && dvc repro && rm -rf "$(CURDIR)/reports/seeds" && mkdir "$(CURDIR)/reports/seeds" && cd reports \
 	  && cp --parents --target-directory="$(CURDIR)/reports/seeds" *.json *.csv training/* figures/paired_differences.png \
 	  && rm -f "$(CURDIR)"/reports/seeds/{ratings,baseline_comparison}.json  # ratings are of one training
 	@echo "The report of these seeds: tmp/seeds/reports/paper.pdf; its numbers: reports/seeds"

@@ -20,6 +20,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -168,10 +169,10 @@ def out_of_fold(turns: Sequence[Turn], configs: Sequence[params.TrainScorer], n_
     Turns of folds beyond the first n_folds whose predictions are not kept from before are NaN.
     """
     fold_B = folds(turns)
-    placed = sorted((turn.key, int(fold)) for turn, fold in zip(turns, fold_B, strict=True))
+    placed = [(asdict(turns[i]), int(fold_B[i])) for i in sorted(range(len(turns)), key=lambda i: turns[i].key)]
     predicted_MB3 = np.full((len(configs), len(turns), len(LABELS)), np.nan)
     for config, predicted_B3 in zip(configs, predicted_MB3, strict=True):
-        what = [config.model_dump(), in_bfloat16(config), empathy_scorer.FORMAT, placed]
+        what = [config.model_dump(), in_bfloat16(config), empathy_scorer.EXPECTED, placed]
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
         for fold in range(N_FOLDS):
             kept = FOLDS / f"{key.hexdigest()[:16]}-{fold}.json"

@@ -62,6 +62,7 @@ def test_sharded_weights_are_placed_by_the_engine(monkeypatch, engine):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
     assert distributed.device_map() is None
+    assert distributed.device_map(whole=True) in ({"": 0}, {"": "cpu"})
 
 
 @pytest.fixture

@@ -137,6 +137,13 @@ def test_large_encoder_that_cannot_be_installed_is_one_line_and_nothing_is_train
     assert [call.split()[0] for call in calls(folder)] == ["pip"]
 
 
+@pytest.mark.parametrize("seeds", ["23", ""])
+def test_fewer_than_two_seeds_are_no_study(folder, seeds):
+    done = make(folder, "seeds", f"SEEDS={seeds}")
+    assert done.returncode != 0
+    assert "error: SEEDS takes two seeds or more" in done.stderr
+
+
 @pytest.mark.parametrize("target", ["tiny", "seeds"])
 def test_a_second_run_in_the_same_folder_is_refused(folder, target):
     go_on = folder / "go on"

@@ -106,6 +106,7 @@ def test_a_section_is_refused_for_a_mistake_in_another(tmp_path):
         ("rewards", "weights", {"empathy": True}, "rewards.weights: "),
         ("rewards", "weights", {"examples:f": 1, "examples": {"f": 2}}, "rewards.weights: examples:f "),
         ("train_grpo", "steps", True, "train_grpo.steps: "),
+        ("train_grpo", "seeds", [True], "train_grpo.seeds: "),
         ("prepare", "wassa_train_csv", "", "prepare.wassa_train_csv"),
         ("draw_figures", "width", None, "draw_figures.width: input should be a valid number, got None"),
     ],

@@ -44,14 +44,17 @@ def are_sharded() -> bool:
     )
 
 
-def device_map() -> dict[str, int | str] | None:
+def device_map(*, whole: bool = False) -> dict[str, int | str] | None:
     """Return where this process loads a model: its own GPU, else the CPU, or None.
 
     None leaves sharded weights to the engine.
+
+    Args:
+        whole: Whether the model is one that no engine shards, such as a reward's.
     """
     import torch
 
-    if are_sharded():
+    if are_sharded() and not whole:
         return None
     return {"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}
 

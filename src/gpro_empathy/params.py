@@ -35,7 +35,7 @@ class Section(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse `yes` for a number, which pydantic would take for 1."""
-        values = value.values() if isinstance(value, dict) else [value]
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         if cls.model_fields[info.field_name].annotation is not bool and any(isinstance(one, bool) for one in values):
             raise ValueError(f"true and false are no value of it, got {value!r}")
         return value

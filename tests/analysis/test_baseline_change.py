@@ -20,7 +20,7 @@ def known(sd, trainings=5):
 
 
 def estimate(old_SP, new_SP, spread, seed=1):
-    return baseline_change.estimate(old_SP, new_SP, STORY_P, spread, CONFIG, np.random.default_rng(seed))
+    return baseline_change.estimate(old_SP, new_SP, STORY_P, spread, CONFIG, np.random.default_rng(seed), comparisons=3)
 
 
 def trainings(rng, n, level_P, sd):

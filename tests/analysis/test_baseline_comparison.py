@@ -93,6 +93,7 @@ def test_a_study_under_other_conditions_than_both_runs_is_not_used():
         ({"rewards": {"calibration_temperature": 0.8}, "machine": "b"}, "settings"),
         ({"rewards": {"weights": {"empathy": 2.0, "length": 0.5}}}, "settings"),
         ({"files": made_up_runs.FILES | {"src/gpro_empathy/rewards.py": "z"}, "machine": "b"}, "code"),
+        ({"files": {}}, "unknown"),
         ({"machine": "b"}, "machine"),
         ({"packages": {"torch": "2.1", "dvc": "3.0"}}, "machine"),
         ({"packages": {"torch": "2.0", "dvc": "4.0"}}, "rerun"),
@@ -103,6 +104,18 @@ def test_a_study_under_other_conditions_than_both_runs_is_not_used():
 def test_what_differs_says_of_what_kind_the_comparison_is(changed, kind):
     run = made_up_runs.run(made_up_runs.shifted(ROWS, 0.2), **changed)
     assert compare(run)["kind"] == kind
+
+
+def test_what_decides_a_score_makes_it_another_measure():
+    def other(metrics, **changed):
+        run = made_up_runs.run(made_up_runs.shifted(ROWS, 0.2), **changed)
+        return set(baseline_differences.other_measures(baseline_differences.between(BASE, run), metrics))
+
+    metrics = ["empathy_raw", "combined_reference", "mine:words_raw", "overlap"]
+    assert other(metrics, files=made_up_runs.FILES | {"rewards": "z"}) == {"combined_reference", "mine:words_raw"}
+    assert other(metrics, train_grpo={"temperature": 0.1}) == {"combined_reference"}
+    assert other(metrics, train_grpo={"learning_rate": 0.1}) == set()
+    assert other(metrics, train_scorer={"layers": 2}) == {"empathy_raw", "combined_reference"}
 
 
 def test_differences_are_named_key_by_key_with_both_values():

@@ -71,6 +71,8 @@ def test_a_demonstration_of_a_message_of_its_own_trains_in_every_split_and_never
         ([{}, {}], "line 2: "),
         ([{"turn": 1}], r"line 1: .*\bturn\b"),
         ([{"intensity": 9}], "line 1: .*format"),
+        ([{"answer": None}], "line 1: answer is None"),
+        ([{"text": 5}], "line 1: text is 5"),
     ],
 )
 def test_refuses_a_malformed_demonstration_of_a_message_with_its_line(embedded, rows, message):

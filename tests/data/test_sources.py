@@ -159,6 +159,13 @@ def test_refuses_hub_data_without_a_text_column(settings, tmp_path):
         sources.load(hub(settings, tmp_path))
 
 
+def test_refuses_hub_data_with_a_misspelt_label(settings, tmp_path):
+    rows = [{"conversation_id": 1, "turn_id": i, "text": "so sad", "Emotion": 1, "Empathy": 1} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row | {"Polarity": 1}) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"prepare\.hub_dataset .*: no column EmotionalPolarity"):
+        sources.load(hub(settings, tmp_path))
+
+
 def test_refuses_hub_data_that_cannot_be_reached(settings):
     with pytest.raises(UserError, match=r"prepare\.hub_dataset 'nobody/nothing-of-this-name'") as caught:
         sources.load(hub(settings, "nobody/nothing-of-this-name"))

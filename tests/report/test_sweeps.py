@@ -72,6 +72,13 @@ def test_verdict_of_one_training_each_or_of_one_setting_claims_nothing(summarise
     assert "no two settings yet" in sweeps.verdict(summarise({0.6: 0.3}), PAGE)
 
 
+def test_verdict_says_which_setting_makes_a_score_another_measure(summarise):
+    summary = summarise({0.6: 0.3, 1.0: 0.8}) | {"other_measures": {"empathy_raw": ["train_scorer.layers"]}}
+    text = sweeps.verdict(summary, latex.LATEX)
+    assert r"settings are not compared, as train\_scorer.layers makes it another measure." in text
+    assert text.count("not compared") == 1
+
+
 def test_runs_that_failed_or_are_missing_are_told(summarise):
     summary = summarise({0.6: 0.3, 1.0: 0.3}, failing=[(1.0, 23)], missing=[(1.0, 24)])
     assert sweeps.runs(summary) == "4 of 6 trainings are done; 1 failed; one is missing (training seeds 23, 24, 25)."

@@ -564,13 +564,14 @@ def test_study_says_of_which_scores_the_mean_over_trainings_is_told_from_zero(tm
 
 
 @pytest.mark.parametrize(
-    ("seeds", "other", "within"),
-    [([1], [], True), ([9], [], False), ([1], ["policy.model"], False), ([1, 2, 3], [], False)],
+    ("seeds", "difference", "within"),
+    [([1], 0.25 + 1e-14, True), ([9], 0.25, False), ([1], 0.26, False), ([1, 2, 3], 0.25, False)],
 )
-def test_a_run_that_is_one_of_the_studys_trainings_is_said_to_be(tmp_path, seeds, other, within):
+def test_a_run_that_is_one_of_the_studys_trainings_is_said_to_be(tmp_path, seeds, difference, within):
     study = made_study(tmp_path)
     study["training_seeds"] = [1, 2, 3]
-    run = {"training_seeds": seeds, "between_trainings": {"other_conditions": other}}
+    study["metrics"]["empathy_raw"]["by_seed"] = {"1": 0.25, "2": 0.5, "3": 0.0}
+    run = {"training_seeds": seeds, "metrics": {"empathy_raw": {"difference": difference}}}
     text = sentences.study_seeds(study, run)
     assert "training seeds are 1, 2 and 3." in text
     assert ("no independent evidence" in text) == within

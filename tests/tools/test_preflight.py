@@ -173,6 +173,23 @@ def test_what_the_hub_sends_needs_disk_unless_it_is_in_the_cache(llama):
     assert problems(llama, little, hub=[Access(LLAMA, "cached", in_cache=True)]) == []
 
 
+def test_a_policy_in_a_folder_of_the_users_is_no_download(llama, tmp_path):
+    folder = tmp_path / "Llama-3.1-8B-Instruct"
+    folder.mkdir()
+    local = llama.model_copy(update={"policy": llama.policy.model_copy(update={"model": str(folder)})})
+    wanted = preflight.need(local)
+    assert sorted(wanted.downloads) == ["rewards.similarity_model", "train_scorer.encoder"]
+    assert wanted.memory == preflight.need(llama).memory
+
+
+def test_the_reader_models_encoder_is_counted_beside_the_scorers(llama):
+    def training(weights):
+        rewards = llama.rewards.model_copy(update={"weights": weights})
+        return preflight.need(llama.model_copy(update={"rewards": rewards})).gpu_memory[0].sum.total
+
+    assert training({"empathy": 1.0, "reader_sense": 1.0}) > training({"empathy": 1.0})
+
+
 def test_cache_on_a_disk_of_its_own_is_checked_apart(llama):
     little = replace(ENOUGH, disk=6.0)
     assert problems(llama, little, hub_disk=30.0) == []

@@ -51,6 +51,16 @@ def test_a_large_difference_is_found_and_none_is_not(summarise):
     assert found["arms"][1]["against"]["answer_words"]["verdict"] == "no evidence"
 
 
+def test_scores_that_a_setting_makes_another_measure_are_not_compared(settings, config):
+    sweep = made_up_sweep.sweep({"train_scorer.layers": [2, 4]}, (23, 24), settings.model_dump())
+    runs = [made_up_sweep.row(setting, seed, 0.3) for setting, seed in sweep.runs()]
+    found = sweep_estimates.summary(sweep, made_up_sweep.by_key(runs), config, METRICS)
+    scored = {"empathy_raw": ["train_scorer.layers"], "audit_empathy_raw": ["train_scorer.layers"]}
+    assert found["other_measures"] == scored
+    assert [sorted(arm["against"]) for arm in found["arms"]] == [["answer_words"], []]
+    assert set(found["arms"][0]["change"]) == set(METRICS)
+
+
 def test_one_training_each_tells_nothing_of_a_difference(summarise):
     found = summarise({0.6: 0.3, 1.0: 0.9}, seeds=(23,))
     one = found["arms"][1]

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT
+from gpro_empathy.files import UserError
 from gpro_empathy.tools import tree_copy
 
 GRAPH = "stages:\n  a:\n    outs:\n      - models/policy\n      - reports/data.json:\n          cache: false\n"
@@ -100,6 +101,22 @@ def test_second_copy_replaces_the_first_but_for_its_checkpoints(source, tmp_path
     tree_copy.copy(source, copy)
     assert tree(copy) == PLAIN | {"work/checkpoint": "made"}
     assert (source / "dvc.yaml").is_file()
+
+
+def test_a_folder_that_is_no_earlier_copy_is_left_alone(source, tmp_path):
+    other = tmp_path / "other"
+    (other / "work").mkdir(parents=True)
+    (other / "thesis.tex").write_text("dear")
+    with pytest.raises(UserError, match=r"other: is no earlier copy"):
+        tree_copy.copy(source, other)
+    for around in (source, tmp_path):
+        with pytest.raises(UserError, match="holds the folder that is copied"):
+            tree_copy.copy(source, around)
+    assert (other / "thesis.tex").read_text() == "dear"
+    assert (source / "dvc.yaml").is_file()
+    (other / "thesis.tex").unlink()
+    tree_copy.copy(source, other)
+    assert tree(other) == PLAIN
 
 
 def test_copy_of_this_repository_has_its_files():

@@ -41,6 +41,8 @@ def estimate(
     spread: bootstrap.Spread | None,
     config: params.AnalyseRewards,
     rng: np.random.Generator,
+    *,
+    comparisons: int,
 ) -> MetricChange:
     """Estimate the run's mean less the baseline's, over the same prompts, as far as one metric can.
 
@@ -52,6 +54,7 @@ def estimate(
     Args:
         baseline_SP, run_SP: Mean score of each training and prompt; their numbers of trainings may
             differ.
+        comparisons: How many metrics are compared, over which Holm's method adjusts.
 
     Source:
         As `bootstrap.for_new_training`.
@@ -95,14 +98,16 @@ def estimate(
     between_1, total, df = error(len(run_SP))
     ends = bootstrap.widened(data, low_1, high_1, between_1, between_df, config.confidence)
     _, of_one, of_one_df = error(1)
-    alpha, metrics = effects.significance_level(config.confidence), len(config.metrics)
+    alpha = effects.significance_level(config.confidence)
     return found | {
         "spread_low": float(ends[0][0]),
         "spread_high": float(ends[1][0]),
         "between_training_sd": float(spread.sd_M[0]),
         "p": student_p(found["difference"], total, df),
         "smallest_of_one": effects.smallest_detectable(of_one, alpha, degrees_of_freedom=of_one_df),
-        "smallest_of_one_adjusted": effects.smallest_detectable(of_one, alpha / metrics, degrees_of_freedom=of_one_df),
+        "smallest_of_one_adjusted": effects.smallest_detectable(
+            of_one, alpha / comparisons, degrees_of_freedom=of_one_df
+        ),
     }
 
 

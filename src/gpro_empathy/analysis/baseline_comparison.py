@@ -49,7 +49,7 @@ def compare(
     }
     conditions = baseline_differences.study_conditions(study, (baseline, run)) if study else []
     used = study if study and not conditions and min(seeds.values()) == 1 else None
-    changes = {metric: change(baseline, run, metric, config, used, rng) for metric in order}
+    changes = {metric: change(baseline, run, metric, config, used, rng, comparisons=len(order)) for metric in order}
     return {
         "state": "compared",
         "commit": baseline.provenance["commit"],
@@ -85,6 +85,8 @@ def change(
     config: params.AnalyseRewards,
     study: Analysis | None,
     rng: np.random.Generator,
+    *,
+    comparisons: int,
 ) -> MetricChange:
     """Estimate the change of one metric; its adjusted p and verdict follow from all of them.
 
@@ -97,7 +99,13 @@ def change(
     if study is not None and not np.isnan((spread := paired_comparison.study_spread(study, [metric])).sd_M[0]):
         known.append(spread)
     found = baseline_change.estimate(
-        old.to_numpy().T, new.to_numpy().T, story_P, baseline_change.pooled(known), config, rng
+        old.to_numpy().T,
+        new.to_numpy().T,
+        story_P,
+        baseline_change.pooled(known),
+        config,
+        rng,
+        comparisons=comparisons,
     )
     starts = [_start_mean(one, metric) for one in (baseline, run)]
     return {**found, "start": starts[1] - starts[0]}

@@ -5,7 +5,7 @@ turns into another measure, as another scorer does, is not compared.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,11 @@ REMEDY = "To compare, go back to those of the baseline, or freeze a run with the
 # By metric, the settings that decide what it measures, beside the text that it is a measure of.
 _SCORER = ("train_scorer.",)
 _READER = ("train_reader.", "data/prepared/readings_train.")
+# "rewards" is also the folder of the user's own terms. The reference statistics are of responses
+# that are sampled as in training.
+_COMBINED = (
+    "policy.", "rewards", *_SCORER, *_READER, "warm_start.", "train_grpo.temperature", "train_grpo.top_p",
+)  # fmt: skip
 _MEASURES = {
     "empathy_raw": _SCORER,
     "audit_empathy_raw": _SCORER,
@@ -32,8 +37,8 @@ _MEASURES = {
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),
     "length_raw": ("rewards.free_words", "rewards.limit_words"),
-    "combined_reference": ("policy.", "rewards.", *_SCORER, *_READER, "warm_start."),
-    "combined_batch": ("policy.", "rewards.", *_SCORER, *_READER, "warm_start."),
+    "combined_reference": _COMBINED,
+    "combined_batch": _COMBINED,
 }
 
 
@@ -78,12 +83,14 @@ def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[Changed]:
 
 
 def kind(found: Differences) -> str:
-    """Name the weightiest thing that differs: settings, code, machine, or nothing, a rerun.
+    """Name the weightiest thing that differs: settings, code or data, machine, or nothing, a rerun.
 
     Another training seed is a rerun too, as is another way to analyse.
     """
     if found["deciding"]:
         return "settings"
+    if found["files"] is None:
+        return "unknown"
     if found["files"]:
         return "code"
     return "machine" if found["packages"] or found["machine"] else "rerun"
@@ -97,8 +104,14 @@ def decides_nothing(setting: str) -> bool:
 def other_measures(found: Differences, metrics: Sequence[str]) -> dict[str, list[str]]:
     """Return the metrics that measure something else in the run, with what makes them do it."""
     names = [one["what"] for one in found["settings"]] + (found["files"] or [])
-    by = {metric: [name for name in names if name.startswith(_MEASURES.get(metric, ()))] for metric in metrics}
+    by = {metric: decided_by(metric, names) for metric in metrics}
     return {metric: why for metric, why in by.items() if why}
+
+
+def decided_by(metric: str, names: Iterable[str]) -> list[str]:
+    """Return which of these settings and files make a metric another measure."""
+    # A term of the user's own has a colon.
+    return [name for name in names if name.startswith(_MEASURES.get(metric, ("rewards",) if ":" in metric else ()))]
 
 
 def refusal(baseline: Run, run: Run, metrics: Sequence[str]) -> str | None:

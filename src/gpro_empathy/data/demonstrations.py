@@ -11,6 +11,7 @@ from gpro_empathy.files import UserError
 # A demonstration answers a turn of the corpus, or a message that was written for it alone.
 KEYS = {"concern", "emotion", "intensity", "approach", "answer"}
 TURN_KEYS = {"conversation", "turn"}
+TEXTS = {"text", "concern", "emotion", "approach", "answer"}
 
 
 def load(config: params.Prepare, splits: Mapping[str, Sequence[Turn]]) -> dict[str, list[dict]]:
@@ -44,6 +45,9 @@ def _read(folder: Path) -> tuple[dict[str, dict], list[dict]]:
         if set(row) != KEYS | own:
             odd = sorted(set(row) ^ (KEYS | own))
             raise UserError(f"{place}: keys {', '.join(odd)} are missing or unknown")
+        for text in sorted(set(row) & TEXTS):
+            if not isinstance(row[text], str):
+                raise UserError(f"{place}: {text} is {row[text]!r}; it must be a text")
         response = response_format.format_response(row)
         if not response_format.parse_response(response).well_formed:
             raise UserError(f"{place}: not in the response format: {response!r}")

@@ -103,6 +103,7 @@ def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
     columns = list(records[0]) if records else []
     if "text" not in columns:
         raise UserError(f"prepare.hub_dataset {dataset!r}: no column text; it has {', '.join(columns) or 'none'}")
+    wassa.require_labels(columns, f"prepare.hub_dataset {dataset!r}")
     has_conversations = {"conversation_id", "turn_id"} <= set(columns)
     rows = []
     for number, record in enumerate(records, start=1):

@@ -104,7 +104,7 @@ def read(stream: BinaryIO, name: str, escapes: Escapes = "auto") -> Table:
     repeated = [column for column in columns if column and columns.count(column) > 1]
     if repeated:
         raise UserError(f"{name}: column {repeated[0]!r} stands in the header more than once")
-    _require(["text"], columns, name)
+    require(["text"], columns, name)
     first = next(placed, None)
     if first is None:
         raise UserError(f"{name}: no rows after the header")
@@ -130,10 +130,8 @@ def read_labelled(path: Path, escapes: Escapes = "auto", note: Callable[[str], N
             table = read(stream, str(path), escapes)
             if table.assumption:
                 note(table.assumption)
-            needed = ["conversation_id", "turn_id"]
-            if set(COLUMNS.values()) & set(table.columns):  # a misspelt column must not pass for one without labels
-                needed += COLUMNS.values()
-            _require(needed, table.columns, str(path))
+            require(["conversation_id", "turn_id"], table.columns, str(path))
+            require_labels(table.columns, str(path))
             return labelled_turns(table.rows, str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check its path, in params.yaml or on the command line") from None
@@ -202,7 +200,19 @@ def _context(place: str, value: object) -> tuple[str, ...]:
     return tuple(text for text in texts if text.strip())
 
 
-def _require(needed: Iterable[str], columns: list[str], name: str) -> None:
+def require_labels(columns: list[str], name: str) -> None:
+    """Refuse a table that has some columns of labels and not all.
+
+    A misspelt column must not pass for one without labels.
+
+    Raises:
+        UserError: Naming the columns that are missing.
+    """
+    if set(COLUMNS.values()) & set(columns):
+        require(COLUMNS.values(), columns, name)
+
+
+def require(needed: Iterable[str], columns: list[str], name: str) -> None:
     missing = [column for column in needed if column not in columns]
     if missing:
         raise UserError(f"{name}: no column {', '.join(missing)}; the columns are {records.show(columns) or 'none'}")

@@ -72,7 +72,7 @@ def load(config: params.Policy, folder: Path, adapter: Path | None) -> Likelihoo
     Raises:
         UserError: If the model cannot be loaded, or the adapter belongs to another one.
     """
-    model = loading.load_base(config, folder)
+    model = loading.load_base(config, folder, whole=True)
     if adapter is not None:
         adapters.check_base(adapter, folder)
         adapted = loading.add_lora(model, config, adapter)

@@ -63,12 +63,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
+def load_base(config: params.Policy, folder: Path, *, whole: bool = False) -> PreTrainedModel:
     """Load the base model of a converted policy, quantised to NF4 where the configuration says so.
 
     On a CPU the quantised weights are dequantised at once, into ordinary layers that hold the 4-bit
     model's numbers: bitsandbytes repacks 4-bit weights at the first forward pass without gradients
     on some processors, and the backward pass through them is lost from then on.
+
+    Args:
+        whole: As `distributed.device_map`.
 
     Raises:
         UserError: If the model cannot be loaded.
@@ -85,7 +88,7 @@ def load_base(config: params.Policy, folder: Path) -> PreTrainedModel:
             revision=source["revision"],
             dtype=dtype,
             attn_implementation="sdpa",  # whatever a model's own default is: packed_attention goes on from this one
-            device_map=distributed.device_map(),
+            device_map=distributed.device_map(whole=whole),
             quantization_config=quantisation if config.load_in_4bit else None,
         )
     except (OSError, ValueError, SafetensorError) as error:

@@ -31,7 +31,8 @@ CLAUSES = {
     SPREAD_UNKNOWN: "how far a training with another seed would move it is not known",
 }
 _KINDS = {
-    "code": "other code, equal settings",
+    "code": "other code or data, equal settings",
+    "unknown": "equal settings; whether code and data are the same is not known",
     "machine": "equal settings and code on another machine or with other versions",
     "rerun": "a rerun, in which nothing that decides results was changed",
 }

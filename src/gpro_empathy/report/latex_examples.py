@@ -52,10 +52,11 @@ def _typical_prompts(table: pd.DataFrame, change: pd.Series, start: str) -> list
 
 def _extreme_prompts(table: pd.DataFrame, change: pd.Series, start: str) -> list[str]:
     """Show the prompt that gained most and those that lost most."""
-    gained = "Largest gain" if change.iloc[-1] > 0 else "Smallest loss"
+    gained = "Largest gain" if change.iloc[-1] > 0 else "Smallest loss" if change.iloc[-1] < 0 else "No change"
     parts = [_prompt(table, change.index[-1], (start, "tuned"), gained, change.iloc[-1])]
-    for prompt in change.index[:-1][:WORST]:
-        lost = "Largest loss" if change[prompt] < 0 else "Smallest gain"
+    for place, prompt in enumerate(change.index[:-1][:WORST], start=1):
+        lost = "Loss" if change[prompt] < 0 else "Gain" if change[prompt] > 0 else "No change"
+        lost = f"{lost}, number {place} from below"
         parts.append(_prompt(table, prompt, (start, "tuned"), lost, change[prompt]))
     return parts
 

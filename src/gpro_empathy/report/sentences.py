@@ -1,5 +1,6 @@
 """Sentences of the report that a setting or a result chooses: LaTeX, true for whatever chose it."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -114,8 +115,10 @@ HACKING = {
         "A gain that the held-out scorer does not confirm may be reward hacking, and the style has drifted beside it.",
     ),
     "partly confirmed": (
-        "The optimised scorer alone sees part of the gain, which is reward hacking in that part; no drift of style is confirmed.",
-        "The optimised scorer alone sees part of the gain, which is reward hacking in that part, and the style has drifted.",
+        "The optimised scorer shows more of the gain, which may be reward hacking in that part, or that the scorers move by different amounts for one "
+        "difference; no drift of style is confirmed.",
+        "The optimised scorer shows more of the gain, which may be reward hacking in that part, or that the scorers move by different amounts for one "
+        "difference; and the style has drifted.",
     ),
     "confirmed": (
         "No sign of reward hacking is found: both scorers see the gain, and no drift of style is confirmed.",
@@ -129,7 +132,7 @@ GAINS = {
     "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
     "the gain, and we do not count it as one.",
     "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
-    "of different kinds value; the rest is peculiar to the optimised one.",
+    "of different kinds value; the rest may be peculiar to the optimised one, or be that the two move by different amounts.",
     "confirmed": "Both scorers rate the tuned answers higher. So the gain is not peculiar to the scorer that was optimised; but both learned from "
     "labels of one source, and neither from answers of the policy.",
 }
@@ -475,13 +478,27 @@ def study_seeds(found: Analysis | None, run: Analysis) -> str:
     if found is None:
         return ""
     listed = _listed([str(number) for number in found["training_seeds"]])
-    same = len(run["training_seeds"]) == 1 and not run["between_trainings"]["other_conditions"]
     within = (
         " The run of this report is one of these trainings, so that the two are no independent evidence."
-        if same and set(run["training_seeds"]) <= set(found["training_seeds"])
+        if _is_one_of(found, run)
         else ""
     )
     return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {listed}.{within}"
+
+
+def _is_one_of(found: Analysis, run: Analysis) -> bool:
+    """Say whether a study holds the run's one training: that of its seed changed all metrics alike.
+
+    An equal seed is not enough, as on another processor it makes another training.
+    """
+    if len(run["training_seeds"]) != 1:
+        return False
+    (seed,) = run["training_seeds"]
+    return all(
+        metric in found["metrics"]
+        and math.isclose(found["metrics"][metric]["by_seed"].get(str(seed), math.nan), one["difference"], abs_tol=1e-9)
+        for metric, one in run["metrics"].items()
+    )
 
 
 def undeclared_terms(responses: pd.DataFrame, weights: Mapping[str, float], declared: Sequence[str], start: str) -> str:

@@ -18,7 +18,9 @@ SUMMARY = "summary.json"
 SHOWN = ("empathy_raw", "audit_empathy_raw", "semantic_similarity_raw", "answer_words")
 # What verdict and table compare with the reference.
 COMPARED = {"empathy_raw": "reward", "audit_empathy_raw": "held-out"}
-_NEEDED = frozenset({"name", "keys", "seeds", "arms", "reference", "confidence_together", "metric_order"})
+_NEEDED = frozenset(
+    {"name", "keys", "seeds", "arms", "reference", "confidence_together", "metric_order", "other_measures"}
+)
 _LONGEST_REASON = 100
 ABOUT = (
     "Change by tuning under each setting, with its interval over stories and trainings (empathy in label units, length in "
@@ -80,6 +82,8 @@ def _verdict(summary: Mapping, metric: str, form: NumberFormat) -> str:
     found = [(arm["label"], arm["against"][metric]) for arm in summary["arms"] if metric in arm["against"]]
     label, reference = metric_names.label(metric), summary["arms"][summary["reference"]]["label"]
     told = [(name, one) for name, one in found if one["verdict"] != "not told"]
+    if keys := summary["other_measures"].get(metric):
+        return f"On {label}: settings are not compared, as {_words(form)(' and '.join(keys))} makes it another measure."
     if not found:
         return f"On {label}: there are no two settings yet whose finished runs can be compared."
     if not told:

@@ -75,7 +75,7 @@ def compile_tex(root: Path, source: Path, build: Path, *, strict: bool = True) -
     log = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else done.stdout
     problem = find_problem(log) if strict else find_error(log)
     if problem or done.returncode:
-        reason = problem or _bibtex_problem(root / build) or f"latexmk ended with status {done.returncode}"
+        reason = problem or _bibtex_problem(root / build, source.stem) or f"latexmk ended with status {done.returncode}"
         raise files.UserError(f"{source}: {reason}; see {build / log_file.name}")
 
 
@@ -131,8 +131,8 @@ def _pdf_text(line: str) -> str:
     return re.sub(r"([\\()])", r"\\\1", shown)
 
 
-def _bibtex_problem(build: Path) -> str | None:
-    record = build / "main.blg"
+def _bibtex_problem(build: Path, name: str) -> str | None:
+    record = build / f"{name}.blg"
     if not record.is_file():
         return None
     problem = re.search(

@@ -38,8 +38,8 @@ AUDIT = {
     "no gain to audit": "In this run no gain on the reward's own scorer is established that a held-out scorer could confirm.",
     "not confirmed": "The held-out scorer, which training never saw, does not confirm the gain: it may be peculiar to the "
     "scorer that was optimised.",
-    "partly confirmed": "The held-out scorer, which training never saw, confirms a gain, but a smaller one: part of the gain "
-    "is peculiar to the scorer that was optimised.",
+    "partly confirmed": "The held-out scorer, which training never saw, confirms a gain, but a smaller one: part of it may be "
+    "peculiar to the scorer that was optimised, or the held-out scorer moves less for one and the same difference.",
     "confirmed": "The held-out scorer, which training never saw, confirms the gain.",
 }
 

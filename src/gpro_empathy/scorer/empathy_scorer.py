@@ -167,8 +167,16 @@ def score_turns(scorer: Rater, turns: Sequence[Turn], *, ending: str = "") -> np
 
 
 def build(config: params.TrainScorer, labels: Sequence[str] = LABELS) -> Scorer:
-    """Build an untrained scorer around the configured encoder, on the GPU if there is one."""
+    """Build an untrained scorer around the configured encoder, on the GPU if there is one.
+
+    Raises:
+        UserError: If the encoder cannot be loaded, or takes fewer tokens than config.max_tokens.
+    """
     encoder, tokenizer = scorer_encoder.load(config.encoder, config.revision, config.layers, config.attention_dropout)
+    if config.max_tokens > (longest := scorer_encoder.longest_text(encoder)):
+        raise UserError(
+            f"train_scorer.max_tokens is {config.max_tokens}, and {config.encoder} takes {longest}; lower it"
+        )
     trainable = scorer_encoder.trainable(encoder, config)
     scorer = Scorer(trainable, tokenizer, config.max_tokens, config.context_turns, labels)
     return scorer.to(scorer_encoder.device())
@@ -178,8 +186,8 @@ def save(scorer: Scorer | Ensemble, folder: Path, settings: dict, card: str | No
     """Save what was trained, settings and, if given, a model card to `folder`, atomically.
 
     Args:
-        settings: What the scorer itself does not know: "encoder", "revision", and where it comes
-            from. Of an ensemble: "members", such settings for each.
+        settings: "encoder", "revision", what it reads, and where it comes from. Of an ensemble:
+            "members", such settings for each.
     """
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()

@@ -90,6 +90,14 @@ def mask(encoder: nn.Module, attends_B1TT: torch.Tensor) -> torch.Tensor:
     return torch.zeros(attends_B1TT.shape, device=attends_B1TT.device).masked_fill(~attends_B1TT, -torch.inf)
 
 
+def longest_text(encoder: nn.Module) -> int:
+    """Return how many tokens an encoder has positions for."""
+    config = encoder.config
+    # Encoders of RoBERTa's kind count positions from the one after the padding's.
+    skipped = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
+    return config.max_position_embeddings - skipped
+
+
 def trainable(encoder: nn.Module, config: params.TrainScorer) -> nn.Module:
     """Return the encoder with new LoRA matrices, or, at rank 0, with its own blocks to train."""
     if not config.lora_rank:

@@ -110,12 +110,15 @@ def need(config: params.Params) -> Need:
     # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded
     # through memory.
     downloads = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
+    if policy is not None:
+        downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
+    sent = {one.setting for one in hub}  # a model in a local folder is not sent
+    downloads = {setting: size for setting, size in downloads.items() if setting in sent}
     if policy is None:
         return Need(DISK, downloads, MEMORY, gpu, (), hub)
-    downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
     spread = _spread(config.train_grpo.launcher)
     # Each process that is to hold a shard makes room for the whole first.
-    loaded = downloads["policy.model"] * (spread.per_machine if spread.sharded else 1)
+    loaded = gpu_memory.weights(policy, load_in_4bit=False) * (spread.per_machine if spread.sharded else 1)
     return Need(DISK, downloads, MEMORY + loaded, gpu, _shares(config, policy, encoders, spread), hub)
 
 
@@ -136,6 +139,8 @@ def _shares(
     It is none where a launcher keeps to the processor.
     """
     rewards = list(encoders.values())
+    if "train_scorer.encoder" in encoders and any(term.startswith("reader_") for term in config.rewards.weights):
+        rewards.append(encoders["train_scorer.encoder"])  # the reader model's
     grpo, rollout = config.train_grpo, config.rollout
     fewer = grpo.can_take_fewer(config.policy.backend)
     training = Share(

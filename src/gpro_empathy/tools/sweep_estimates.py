@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpro_empathy import params
-from gpro_empathy.analysis import bootstrap, effects, paired_statistics
+from gpro_empathy.analysis import baseline_differences, bootstrap, effects, paired_statistics
 from gpro_empathy.analysis.paired_statistics import Paired
 from gpro_empathy.tools import sweep_folder, sweep_grid
 
@@ -25,7 +25,8 @@ def summary(
     for a new training; `against` is the setting's change less the reference's, over the seeds that
     both have, paired by prompt and by seed, with an interval that holds for all settings of the
     sweep together (Bonferroni), and a verdict. The spread between trainings in it is that of all
-    runs (`spread`).
+    runs (`spread`). A metric that a key of the grid makes another measure, as another scorer does,
+    has no `against` (`other_measures`).
 
     Args:
         ended: The rows of the runs that have ended, by their key.
@@ -37,13 +38,14 @@ def summary(
     # Each metric has one comparison for each other setting.
     level = 1 - effects.significance_level(config.confidence) / max(len(settings) - 1, 1)
     between = {metric: spread(done, metric) for metric in metrics}
+    others = {metric: baseline_differences.decided_by(metric, sweep.grid) for metric in metrics}
     arms = []
     for k, setting in enumerate(settings):
         found = {metric: change(done[k], metric, config) for metric in metrics}
         less = {
             metric: against(done[k], done[first], metric, config, level, between[metric])
             for metric in metrics
-            if k != first
+            if k != first and not others[metric]
         }
         arms.append(
             {
@@ -66,6 +68,7 @@ def summary(
         "confidence_together": level,
         "prompts": len(stories),
         "stories": len(set(stories.values())),
+        "other_measures": {metric: keys for metric, keys in others.items() if keys},
         "metric_order": [metric for metric in metrics if any(metric in arm["change"] for arm in arms)],
         "arms": arms,
     }

@@ -30,9 +30,14 @@ def copy(source: Path, target: Path) -> None:
     nothing is left out.
 
     Raises:
-        UserError: If git is missing or fails.
+        UserError: If `target` is no earlier copy and not empty, or holds `source`; if git is
+            missing or fails.
     """
     written = [*OF_EACH_COPY, *_outputs(source / GRAPH)]
+    if source.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{target}: holds the folder that is copied; name another one")
+    if target.is_dir() and not (target / GRAPH).is_file() and {old.name for old in target.iterdir()} - {"work"}:
+        raise UserError(f"{target}: is no earlier copy, and what is in it would be deleted; name a new folder")
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         if old.name != "work":

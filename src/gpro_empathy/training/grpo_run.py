@@ -166,6 +166,8 @@ def sample_responses(run: Run, step: int, trainer: GRPOTrainer | None = None) ->
     They are drawn from the same random numbers at every step.
     """
     chosen = list(run.sample_prompts[:SAMPLE_PROMPTS])
+    if not chosen:
+        return []
     texts = _respond(run, chosen, np.random.default_rng([run.seed, 2]), trainer)
     return [{"step": step, "prompt": prompt, "text": text} for prompt, text in zip(chosen, texts, strict=True)]
 

@@ -232,10 +232,21 @@ class GroupTrainer(EngineTrainer):
         completions = _unpadded(input_ids[:, boundary:], attention_mask[:, boundary:])
         unwrapped = self.accelerator.unwrap_model(model)
         causal_model = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-        with self.accelerator.autocast():
-            logps_BC, entropy_BC = packed_logprobs.log_probabilities(
-                causal_model, prompts, completions, columns=logits_to_keep, temperature=self.temperature
-            )
+        # Under the starting policy TRL asks for a whole step at once, in parts of batch_size.
+        size, parts = batch_size or len(prompts), []
+        for start in range(0, len(prompts), size):
+            rows = slice(start, start + size)
+            with self.accelerator.autocast():
+                parts.append(
+                    packed_logprobs.log_probabilities(
+                        causal_model,
+                        prompts[rows],
+                        completions[rows],
+                        columns=logits_to_keep,
+                        temperature=self.temperature,
+                    )
+                )
+        logps_BC, entropy_BC = (torch.cat(of) for of in zip(*parts, strict=True))
         return logps_BC, entropy_BC if compute_entropy else None, None
 
 
