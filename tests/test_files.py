@@ -1,7 +1,9 @@
 import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -106,6 +108,23 @@ def test_folder_is_replaced_as_a_whole(tmp_path):
             (temporary / name).write_text("")
     assert entries(path) == ["new"]
     assert entries(tmp_path) == ["model"]
+
+
+def test_folder_that_cannot_be_put_in_its_place_keeps_the_old_one(tmp_path, monkeypatch):
+    path, replace = tmp_path / "model", os.replace
+    path.mkdir()
+    (path / "weights").write_text("old")
+
+    def busy(source, target):
+        if Path(target) == path and Path(source).name == path.name:
+            raise OSError("busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    with pytest.raises(OSError, match="busy"), files.atomic_path(path) as temporary:
+        temporary.mkdir()
+    assert entries(tmp_path) == ["model"]
+    assert (path / "weights").read_text() == "old"
 
 
 def test_block_that_makes_nothing_keeps_the_old_folder(tmp_path):

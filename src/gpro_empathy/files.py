@@ -35,15 +35,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     workspace, held = _workspace(path)
     try:
         yield workspace / path.name
-        if path.is_dir() and not path.is_symlink() and (workspace / path.name).exists():
-            shutil.rmtree(path)
-        os.replace(workspace / path.name, path)
+        _replace(workspace, path)
     except OSError as error:
         name_place(error, str(path))
         raise
     finally:
         shutil.rmtree(workspace)
         os.close(held)
+
+
+def _replace(workspace: Path, path: Path) -> None:
+    """Put what was made in the workspace in the place of `path`."""
+    made, old = workspace / path.name, workspace / ".old"
+    # A folder cannot be replaced by another: it is moved aside first, and back if that fails.
+    aside = path.is_dir() and not path.is_symlink() and made.exists()
+    if aside:
+        os.replace(path, old)
+    try:
+        os.replace(made, path)
+    except OSError:
+        if aside:
+            os.replace(old, path)
+        raise
 
 
 def _workspace(path: Path) -> tuple[Path, int]:

@@ -30,6 +30,28 @@ def test_template_that_refuses_is_a_users_error(tmp_path, policy_folder):
         prompt_length.counter(tmp_path)(response_format.messages("Hello"))
 
 
+def test_templates_of_hub_models_may_name_any_special_token_and_what_a_model_says(tmp_path, policy_folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((policy_folder / name).read_bytes())
+    turn = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(turn)
+    messages = [{"role": "user", "content": "Hello"}]
+    plain = prompt_length.counter(tmp_path)(messages)
+    (tmp_path / "chat_template.jinja").write_text(turn + "{{ eos_token }}")
+    assert prompt_length.counter(tmp_path)(messages) == plain + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{% if %}", "not a template"), ("{{ 1 + nothing.at.all }}", "cannot be filled in")]
+)
+def test_template_that_is_none_is_one_line_that_names_it(tmp_path, policy_folder, text, message):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((policy_folder / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(text)
+    with pytest.raises(UserError, match=rf"chat_template\.jinja: {message}"):
+        prompt_length.counter(tmp_path)([{"role": "user", "content": "Hello"}])
+
+
 def test_missing_or_damaged_tokenizer_is_one_line_that_names_it(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer\.json: .*`make reproduce`"):
         prompt_length.counter(tmp_path)

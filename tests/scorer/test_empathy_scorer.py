@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from gpro_empathy.data.dialogue import Turn
@@ -148,6 +149,20 @@ def test_missing_labels_do_not_count_in_the_loss(config):
     assert moved["all"].abs().max() > 0.005
     assert torch.allclose(moved["all"][1], moved["known"][1], atol=1e-3)
     assert not torch.allclose(moved["all"][2], moved["known"][2], atol=1e-3)
+
+
+def test_longer_texts_than_the_encoder_takes_are_refused(config):
+    with pytest.raises(UserError, match=r"train_scorer\.max_tokens is 513, and random takes 512"):
+        empathy_scorer.build(quick(config, max_tokens=513))
+
+
+def test_an_encoder_of_another_kind_is_refused(config, tmp_path):
+    transformers.DistilBertModel(
+        transformers.DistilBertConfig(vocab_size=30, dim=8, hidden_dim=8, n_layers=1, n_heads=1)
+    ).save_pretrained(tmp_path)
+    scorer_encoder.load("random", None, None)[1].save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is of the kind distilbert; only bert, "):
+        empathy_scorer.build(quick(config, encoder=str(tmp_path)))
 
 
 def test_turns_without_any_label_change_nothing(config):

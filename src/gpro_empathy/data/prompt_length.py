@@ -8,7 +8,12 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
+import jinja2
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -27,15 +32,25 @@ def counter(folder: Path) -> Callable[[list[dict[str, str]]], int]:
     """
     # Read by our own code first, for its messages: those of tokenizers name no file.
     tokenizer = Tokenizer.from_str(json.dumps(files.read_json(folder / "tokenizer.json")))
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
     # What templates of hub models may call.
     environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    template = environment.from_string(files.read_text(folder / "chat_template.jinja"))
-    special = files.read_json(folder / "tokenizer_config.json")
+    place = folder / "chat_template.jinja"
+    text = files.read_text(place, "policy.model has no chat template; choose an instruct model")
+    settings = files.read_json(folder / "tokenizer_config.json")
+    special = {key: value for key, value in settings.items() if key.endswith("_token") and isinstance(value, str)}
+    try:
+        template = environment.from_string(text)
+    except jinja2.TemplateError as error:
+        raise UserError(f"{place}: not a template that is understood ({error})") from None
 
     def render(messages: prompt_tokens.Messages) -> str:
-        bos = special.get("bos_token") or ""
-        return template.render(messages=messages, add_generation_prompt=True, bos_token=bos)
+        try:
+            return template.render(messages=messages, add_generation_prompt=True, **special)
+        except jinja2.TemplateError as error:
+            raise UserError(f"{place}: cannot be filled in ({error})") from None
 
     def count(messages: prompt_tokens.Messages) -> int:
         if prompt_tokens.spell_control_tokens(tokenizer, messages):
@@ -43,6 +58,17 @@ def counter(folder: Path) -> Callable[[list[dict[str, str]]], int]:
         return len(tokenizer.encode(render(messages), add_special_tokens=False).ids)
 
     return count
+
+
+class _Generation(Extension):
+    """The tag {% generation %}, which marks what a model says, and changes no text."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return what stands between the tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _refuse(message: str) -> None:

@@ -31,7 +31,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def weights(folder: Path) -> Path:
     """Return a folder with the weights of a converted policy.
 
-    Those of a hub model are fetched at their revision.
+    Those of a hub model are fetched at their revision; a folder of the user's is taken as it is.
 
     Raises:
         UserError: If a hub model cannot be fetched.
@@ -39,6 +39,8 @@ def weights(folder: Path) -> Path:
     source = files.read_json(folder / adapters.SOURCE)
     if source["model"] is None:
         return folder
+    if Path(source["model"]).is_dir():
+        return Path(source["model"])
     from huggingface_hub import snapshot_download
 
     try:

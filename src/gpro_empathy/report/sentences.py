@@ -182,7 +182,6 @@ NEW_TRAINING = {
 }
 # By `estimates.side` of the interval for the mean over the trainings of a study, and 0.
 MEAN_CHANGE = {
-    None: "has too few stories for an interval",
     -1: "lies below zero",
     0: "is not told from zero",
     1: "lies above zero",

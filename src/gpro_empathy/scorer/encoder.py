@@ -17,6 +17,8 @@ from gpro_empathy.policy import adapters
 # What is adapted of a block: query, key, value and both dense layers, by the names of BERT and
 # RoBERTa, and by those of MPNet.
 LORA_TARGETS = ("query", "key", "value", "q", "k", "v", "o", "dense")
+# What encoders from the hub may be: those whose layers, masks and names are BERT's or MPNet's.
+KINDS = ("bert", "electra", "mpnet", "roberta", "xlm-roberta")
 ATTENTION = "sdpa"  # torch's attention in one piece, which transformers takes by itself where an encoder can
 # What configurations of encoders call the dropout of attention weights.
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
@@ -42,7 +44,7 @@ def load(
             random one).
 
     Raises:
-        UserError: If it cannot be loaded, or has fewer layers.
+        UserError: If it cannot be loaded, is of another kind than KINDS, or has fewer layers.
     """
     if name == "random":
         tokenizer = AutoTokenizer.from_pretrained(packaged_models.find(packaged_models.MINILM).parent)
@@ -69,6 +71,10 @@ def load(
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"train_scorer.encoder {name!r}: cannot load it ({reason})") from None
+    if config.model_type not in KINDS:
+        raise UserError(
+            f"train_scorer.encoder {name!r} is of the kind {config.model_type}; only {', '.join(KINDS)} are known here"
+        )
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(

@@ -5,6 +5,7 @@ It is made from the run's settings and measured numbers alone.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
@@ -21,9 +22,11 @@ _LLAMA_3 = re.compile(r"\bLlama-(3\.[1-3])\b")
 def hub_base(trained: adapters.Tuned) -> str | None:
     """Return the id of the base on the hub.
 
-    None for the random model of the tests, which is not there.
+    None for the random model of the tests and for a folder of the user's, which are not there.
     """
-    return HUB_SMOLLM2 if trained.base == packaged_models.SMOLLM2 else trained.hub_model
+    if trained.base == packaged_models.SMOLLM2:
+        return HUB_SMOLLM2
+    return None if trained.hub_model is None or Path(trained.hub_model).is_dir() else trained.hub_model
 
 
 def llama_version(base: str) -> str | None:
