@@ -1,5 +1,7 @@
 """Made-up runs in the form of the baseline, whose true difference is known."""
 
+import json
+
 import numpy as np
 
 import made_up
@@ -54,7 +56,7 @@ def run(rows=None, *, files=FILES, machine="a processor", packages=None, **secti
 
 def study(of, *, sd=0.1, trainings=5):
     """Make a study of several trainings under a run's conditions, of one spread in each metric."""
-    conditions = {"rewards.calibration_temperature": str(of.settings["rewards"]["calibration_temperature"])}
+    conditions = {f"rewards.{key}": json.dumps(value, sort_keys=True) for key, value in of.settings["rewards"].items()}
     return {
         "training_seeds": list(range(trainings)),
         "metrics": {metric: {"between_training_sd": sd} for metric in DECLARED},

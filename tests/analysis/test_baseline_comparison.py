@@ -83,6 +83,9 @@ def test_a_study_under_other_conditions_than_both_runs_is_not_used():
     found = compare(moved(0.5), study=other)
     assert found["spread"] == {"runs": False, "study": 0, "other_conditions": ["rewards.calibration_temperature"]}
     assert found["metrics"]["empathy_raw"]["verdict"] == baseline_results.SPREAD_UNKNOWN
+    other["conditions"] = made_up_runs.study(BASE)["conditions"]
+    other["conditions"]["settings"].pop("rewards.similarity_model")
+    assert compare(moved(0.5), study=other)["spread"]["other_conditions"] == ["rewards.similarity_model"]
     # One of the run at hand serves as well as one of the baseline.
     assert compare(moved(0.5), study=made_up_runs.study(moved(0)))["spread"]["study"] == 5
 

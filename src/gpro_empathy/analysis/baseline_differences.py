@@ -149,12 +149,14 @@ def study_conditions(study: Analysis, runs: Sequence[Run]) -> list[str]:
 
 def _other_conditions(study: Analysis, run: Run) -> list[str]:
     theirs = study["conditions"]["settings"]
+    sections = {key.partition(".")[0] for key in theirs}
     mine = {
         f"{section}.{key}": json.dumps(value, sort_keys=True)
         for section, values in run.settings.items()
         for key, value in values.items()
+        if section in sections and f"{section}.{key}" not in trainings.LEFT_OUT
     }
-    other = sorted(key for key, value in theirs.items() if mine.get(key) != value)
+    other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     prompts = study["conditions"]["prompts_sha256"] == run.provenance["prompts_sha256"]
     return other if prompts else [*other, "test prompts"]
 
