@@ -20,7 +20,7 @@ if [ "$1" = repro ] && [ -n "${WAIT:-}" ]; then touch "$WAIT.started"; while [ !
 """
 PYTHON = """#!/bin/bash
 echo python "$@" >> "$CALLS"
-case "$*" in *reproduction*) exit 1;; *tree_copy*) mkdir -p "${@: -1}"; touch "${@: -1}/params.yaml";; esac
+case "$*" in *reproduction*) exit 1;; *tree_copy*) mkdir -p "${@: -1}"; cp params.yaml "${@: -1}/params.yaml";; esac
 """
 
 
@@ -32,6 +32,7 @@ def folder(tmp_path):
     for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-cpu.lock"):
         shutil.copy2(ROOT / name, tmp_path / "run" / name)
     (tmp_path / "run/.venv/ready").touch()
+    (tmp_path / "run/params.yaml").write_text("train_grpo:\n  seeds: [23]\n")
     programs = {"dvc": DVC, "python": PYTHON, "latexmk": "#!/bin/bash\n", "kpsewhich": "#!/bin/bash\n"}
     for name, text in programs.items():
         (tmp_path / "run/.venv/bin" / name).write_text(text)
@@ -142,6 +143,14 @@ def test_fewer_than_two_seeds_are_no_study(folder, seeds):
     done = make(folder, "seeds", f"SEEDS={seeds}")
     assert done.returncode != 0
     assert "error: SEEDS takes two seeds or more" in done.stderr
+
+
+def test_seeds_that_cannot_be_put_into_params_are_said_and_nothing_runs(folder):
+    (folder / "params.yaml").write_text("train_grpo:\n  seeds:\n  - 23\n")
+    done = make(folder, "seeds")
+    assert done.returncode != 0
+    assert "error: params.yaml: train_grpo.seeds must stand in one line" in done.stderr
+    assert "dvc repro" not in calls(folder)
 
 
 @pytest.mark.parametrize("target", ["tiny", "seeds"])

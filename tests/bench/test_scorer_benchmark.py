@@ -88,8 +88,8 @@ def test_difference_is_of_the_two_recipes_and_its_interval_tells_them_apart(benc
 
 
 def test_intervals_resample_stories(bench):
-    """Ten turns stand ten times each, which tells nothing more where copies are of one story."""
-    turns, _, _, worse = made_up(conversations=10, size=1)
+    """Forty turns stand ten times each, which tells nothing more where copies are of one story."""
+    turns, _, _, worse = made_up(conversations=40, size=1)
     many = [
         replace(turn, conversation=f"{turn.conversation}-{i}", story=turn.story) for turn in turns for i in range(10)
     ]

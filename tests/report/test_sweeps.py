@@ -74,8 +74,8 @@ def test_verdict_of_one_training_each_or_of_one_setting_claims_nothing(summarise
 
 def test_verdict_says_which_setting_makes_a_score_another_measure(summarise):
     summary = summarise({0.6: 0.3, 1.0: 0.8}) | {"other_measures": {"empathy_raw": ["train_scorer.layers"]}}
-    text = sweeps.verdict(summary, latex.LATEX)
-    assert r"settings are not compared, as train\_scorer.layers makes it another measure." in text
+    text = sweeps.verdict(summary, PAGE)
+    assert "settings are not compared, as train_scorer.layers makes it another measure." in text
     assert text.count("not compared") == 1
 
 

@@ -266,10 +266,10 @@ def test_examples_hold_typical_prompts_and_responses_and_then_the_extremes(tmp_p
     levels = {int(r["emotion"] + 0.5) for r in made_up.rollouts()}
     assert re.findall(r"Intensity (\d)", text) == [str(level) for level in sorted(levels)]
     assert text.count("Largest gain (") == 1
-    assert text.count("Largest loss (") + text.count("Smallest gain (") == 2
+    assert re.findall(r"(?:Loss|Gain|No change), number (\d) from below \(", text) == ["1", "2"]
     typical, extremes = text.split("Extremes}")
     assert typical.count("Median of 120 tuned responses") == 1
-    assert not re.findall("Largest|Smallest|Lowest", typical)
+    assert not re.findall("Largest|Smallest|Lowest|from below", typical)
     assert "median" not in extremes.lower()
     lowest = sorted(r["empathy_raw"] for r in made_up.rollouts() if r["model"] == "tuned")[:2]
     assert re.findall(r"Lowest empathy.*?empathy ([\d.]+)", text, re.DOTALL) == [f"{value:.2f}" for value in lowest]
