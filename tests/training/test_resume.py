@@ -168,12 +168,12 @@ def test_uninterrupted_run_leaves_every_file_that_is_compared(expected):
     assert names <= {name.rpartition("/")[2] for name in expected}
 
 
-# Where a run dies, and the checkpoint that the next one goes on from. A step makes three forward
-# passes: one for the KL divergence and one for each half of the loss.
+# Where a run dies, and the checkpoint that the next one goes on from. A step makes four forward
+# passes: for each half of it one for the KL divergence and one for the loss.
 DEATHS = {
-    "in_the_middle_of_a_step": (Kill(FORWARD, count=9), 2),
+    "in_the_middle_of_a_step": (Kill(FORWARD, count=11), 2),
     "before_a_checkpoint_has_its_last_file": (Kill("os.rename", r"checkpoint-4/run\.json"), 2),
-    "right_after_a_checkpoint": (Kill(FORWARD, count=13), 4),
+    "right_after_a_checkpoint": (Kill(FORWARD, count=17), 4),
     "as_an_old_checkpoint_is_deleted": (Kill("shutil.rmtree", "checkpoint-2 "), 4),
     "while_the_reports_are_written": (Kill("os.rename", r"groups\.csv"), 5),
     # The first of its name is deleted with checkpoint 2.
