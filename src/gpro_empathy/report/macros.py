@@ -35,8 +35,8 @@ class Inputs:
 
     These are the parsed files of reports/, bench/scorer.json and bench/best_of.json, and the
     sections of params.yaml.
-    `study` is the analysis of several trainings, `gpus` are the rehearsals on GPUs, in reports/gpu,
-    `protocol` is the record of what was fixed when, `baseline` the comparison with the baseline.
+    `responses` are the run's, one row each, `study` is the analysis of several trainings, `gpus`
+    are the rehearsals on GPUs, in reports/gpu, `protocol` is the record of what was fixed when, `baseline` the comparison with the baseline.
     """
 
     data: dict
@@ -46,6 +46,7 @@ class Inputs:
     best_of: dict
     warm_start: dict
     analysis: Analysis
+    responses: pd.DataFrame
     ratings: RunRatings
     study: Analysis | None
     settings: dict
@@ -71,6 +72,12 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_temperature(inputs.analysis),
         **_ratings(inputs.ratings),
         **baseline_section.macros(inputs.baseline),
+        "RunUndeclaredTerms": sentences.undeclared_terms(
+            inputs.responses,
+            inputs.sections["rewards"].weights,
+            inputs.analysis["metric_order"],
+            inputs.analysis["starting_policy"],
+        ),
         "RunGainsSentence": sentences.gains(inputs.analysis, inputs.ratings),
         "RunBestOfSentence": sentences.best_of(inputs.best_of, inputs.sections),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),

@@ -32,7 +32,6 @@ from gpro_empathy.report import (
     latex_tables,
     protocol,
     scorer_section,
-    sentences,
     sweeps,
 )
 from gpro_empathy.report import macros as report_macros
@@ -76,14 +75,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
     """
     try:
         inputs = read_inputs(sections, root)
-        table = response_table.responses(files.read_jsonl(root / ROLLOUTS))
         macros = report_macros.macros(inputs)
-        macros["RunUndeclaredTerms"] = sentences.undeclared_terms(
-            table,
-            inputs.sections["rewards"].weights,
-            inputs.analysis["metric_order"],
-            inputs.analysis["starting_policy"],
-        )
         texts = {
             "numbers": latex.definitions(macros),
             "setup_table": latex_tables.setup_table(sections),
@@ -101,7 +93,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "templates_table": latex_tables.templates_table(inputs.analysis),
             "prompts_table": latex_tables.prompts_table(inputs.analysis),
             "sweeps": sweeps.latex_section(sweeps.read(root)),
-            "examples": latex_examples.examples(table),
+            "examples": latex_examples.examples(inputs.responses),
             **baseline_tables.latex_tables(inputs.baseline),
         }
         texts |= changed_words(inputs.baseline, macros, texts, root / BASELINE)
@@ -131,6 +123,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         best_of=files.read_json(root / BEST_OF),
         warm_start=files.read_json(root / REPORTS / "warm_start.json"),
         analysis=analysis,
+        responses=response_table.responses(files.read_jsonl(root / ROLLOUTS)),
         ratings=files.read_json(root / REPORTS / "ratings.json"),
         study=trainings.of_report(analysis, root / STUDY),
         settings=files.read_json(root / TRAINING / "settings.json"),

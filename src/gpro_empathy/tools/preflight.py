@@ -107,18 +107,17 @@ def need(config: params.Params) -> Need:
         "train_scorer.encoder": config.train_scorer.encoder,
     }
     encoders = {setting: encoder for setting, name in names.items() if (encoder := gpu_memory.architecture(name))}
-    # What the hub sends: the encoders in float32, and the policy in bfloat16, which is loaded
-    # through memory.
-    downloads = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
+    # The encoders in float32, and the policy in bfloat16, which is loaded through memory.
+    sizes = {setting: gpu_memory.encoders([encoder]) for setting, encoder in encoders.items()}
     if policy is not None:
-        downloads["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
-    sent = {one.setting for one in hub}  # a model in a local folder is not sent
-    downloads = {setting: size for setting, size in downloads.items() if setting in sent}
+        sizes["policy.model"] = gpu_memory.weights(policy, load_in_4bit=False)
+    # What the hub sends; a model in a folder of the user's is not sent.
+    downloads = {one.setting: sizes[one.setting] for one in hub if one.setting in sizes}
     if policy is None:
         return Need(DISK, downloads, MEMORY, gpu, (), hub)
     spread = _spread(config.train_grpo.launcher)
     # Each process that is to hold a shard makes room for the whole first.
-    loaded = gpu_memory.weights(policy, load_in_4bit=False) * (spread.per_machine if spread.sharded else 1)
+    loaded = sizes["policy.model"] * (spread.per_machine if spread.sharded else 1)
     return Need(DISK, downloads, MEMORY + loaded, gpu, _shares(config, policy, encoders, spread), hub)
 
 
