@@ -36,7 +36,8 @@ class Inputs:
     These are the parsed files of reports/, bench/scorer.json and bench/best_of.json, and the
     sections of params.yaml.
     `responses` are the run's, one row each, `study` is the analysis of several trainings, `gpus`
-    are the rehearsals on GPUs, in reports/gpu, `protocol` is the record of what was fixed when, `baseline` the comparison with the baseline.
+    are the rehearsals on GPUs, in reports/gpu, `protocol` is the record of what was fixed
+    when, `baseline` the comparison with the baseline.
     """
 
     data: dict
