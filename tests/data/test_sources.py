@@ -49,10 +49,21 @@ def test_marked_stories_are_the_test_split_and_nothing_of_them_is_elsewhere(embe
     assert sources.test_split(config) == "marked"
 
 
+def test_stories_marked_for_validation_stand_beside_those_drawn_and_move_no_other(embedded):
+    folder = Path(embedded.embedded_folder)
+    write_stories(folder, ["corpus", "test", "corpus", "corpus", "test", *["corpus"] * 5])
+    before = stories(sources.load(embedded))
+    write_turns(folder / "turns.csv", 24, article=lambda conversation: 100 + conversation // 2)
+    write_stories(folder, ["corpus", "test", "corpus", "corpus", "test", *["corpus"] * 5, "validation", "validation"])
+    after = stories(sources.load(embedded))
+    assert after == before | {"validation": before["validation"] | {"110", "111"}}
+    assert len(before["validation"]) == 1
+
+
 @pytest.mark.parametrize(
     ("marks", "message"),
     [
-        (["corpus", "Test"], r"stories\.jsonl, line 2: part\b.*'Test'.*\bcorpus\b.*\btest\b"),
+        (["corpus", "Test"], r"stories\.jsonl, line 2: part\b.*'Test'.*\bcorpus, validation\b.*\btest\b"),
         ([None] * 10 + ["test"], r"stories\.jsonl, line 11: .*turns\.csv.*'110'.*article_id"),
         (["test"] * 10, r"by_story: .*stories\b.*\b0\b.*\btrain and validation"),
     ],
@@ -186,4 +197,5 @@ def test_default_split_of_the_corpus_shares_no_story_and_tests_the_marked_ones(s
     assert config.split == "by_story"
     rows = [json.loads(line) for line in (ROOT / "data/embedded/stories.jsonl").read_text().splitlines()]
     assert parts["test"] == {str(row["article_id"]) for row in rows if row["part"] == "test"}
+    assert parts["validation"] > {str(row["article_id"]) for row in rows if row["part"] == "validation"}
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == len(rows)

@@ -21,7 +21,7 @@ def load(config: params.Prepare) -> dict[str, list[Turn]]:
 
     Raises:
         UserError: If the source cannot be read, it names no conversations and config.split does not
-            accept that, or the marks of the embedded test stories do not fit; names file and line.
+            accept that, or a mark of an embedded story does not fit; names file and line.
             If half of the test split stands elsewhere too, as where one file is given twice.
     """
     parts = _load(config)
@@ -77,7 +77,8 @@ def test_split(config: params.Prepare) -> Literal["marked", "dev_file", "drawn"]
     """
     if config.source == "wassa_csv" and config.wassa_dev_csv is not None:
         return "dev_file"
-    return "marked" if config.source == "embedded" and _test_stories(config) else "drawn"
+    is_marked = config.source == "embedded" and any(part == "test" for part, _ in _marked_stories(config).values())
+    return "marked" if is_marked else "drawn"
 
 
 def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
@@ -122,36 +123,38 @@ def describe(config: params.Prepare) -> str:
 
 
 def _embedded(config: params.Prepare, rng: np.random.Generator) -> dict[str, list[Turn]]:
-    """Split the corpus; the marked stories are the test split.
+    """Split the corpus; the stories that are marked for validation or test stand there.
 
-    They were written for that. Where none is marked, config.test_fraction is drawn.
+    The others are split by config: what is marked for test is the whole test split, and what is
+    marked for validation stands beside what is drawn.
     """
     turns = wassa.read_labelled(Path(config.embedded_folder) / "turns.csv")
-    marked, known = _test_stories(config), {turn.story for turn in turns}
-    for story, place in marked.items():
+    marked, known = _marked_stories(config), {turn.story for turn in turns}
+    for story, (_, place) in marked.items():
         if story not in known:
             raise UserError(f"{place}: turns.csv has no turn on story {story!r}; mend article_id, or write its turns")
-    if not marked:
-        shares = {"validation": config.validation_fraction, "test": config.test_fraction}
-        return dialogue.split(turns, **shares, by=config.split, rng=rng)
-    rest = [turn for turn in turns if turn.story not in marked]
-    parts = dialogue.split(rest, validation=config.validation_fraction, test=0.0, by=config.split, rng=rng)
-    return parts | {"test": [turn for turn in turns if turn.story in marked]}
+    test = 0.0 if any(part == "test" for part, _ in marked.values()) else config.test_fraction
+    others = [turn for turn in turns if turn.story not in marked]
+    parts = dialogue.split(others, validation=config.validation_fraction, test=test, by=config.split, rng=rng)
+    for turn in turns:
+        if turn.story in marked:
+            parts[marked[turn.story][0]].append(turn)
+    return parts
 
 
-def _test_stories(config: params.Prepare) -> dict[str, str]:
-    """Return the stories that stories.jsonl marks by `"part": "test"`, each with its file and line.
+def _marked_stories(config: params.Prepare) -> dict[str, tuple[str, str]]:
+    """Return the split that stories.jsonl marks a story for, with its file and line, by story.
 
-    A story without `part` belongs to the corpus, as one with `"part": "corpus"`.
+    `part` is `validation`, `test` or `corpus`, which is no mark, as no `part` is.
     """
     path = Path(config.embedded_folder) / "stories.jsonl"
     marked = {}
     for number, row in enumerate(files.read_jsonl(path), start=1):
         place, part = f"{path}, line {number}", row.get("part", "corpus")
-        if part not in ("corpus", "test"):
-            raise UserError(f"{place}: part is {part!r}; it must be corpus or test")
-        if part == "test":
-            marked[str(row.get("article_id", ""))] = place
+        if part not in ("corpus", "validation", "test"):
+            raise UserError(f"{place}: part is {part!r}; it must be corpus, validation or test")
+        if part != "corpus":
+            marked[str(row.get("article_id", ""))] = part, place
     return marked
 
 
