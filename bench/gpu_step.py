@@ -158,7 +158,7 @@ def _benches(plan: Plan):
         def raw(self, utterances, responses):
             return rewards.load(self.config, trained, start).raw(utterances, responses)
 
-    trained = rewards.Folders(plan.folder / "models/scorer", plan.folder / "models/reader")
+    trained = plan.folder / "models"
     folder = plan.folder / "models/policy"
     config = plan.config.policy.model_copy(update={"backend": "transformers"})
     start = rewards.StartingPolicy(config, folder, None)

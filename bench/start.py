@@ -16,11 +16,12 @@ from gpro_empathy import calibration, files, labels, params, response_format, re
 from gpro_empathy.data import sources
 from gpro_empathy.policy import adapters, conversion, loading
 from gpro_empathy.report import provenance
-from gpro_empathy.scorer import empathy_scorer, reader
+from gpro_empathy.scorer import approach, empathy_scorer, reader
+from rehearsal import models
 from timed_step import Bench
 
-POLICY, WARM_START, SCORER = Path("models/policy"), Path("models/warm_start"), Path("models/scorer")
-READER = Path("models/reader")
+MODELS = Path("models")
+POLICY, WARM_START = MODELS / "policy", MODELS / "warm_start"
 SEED = 41
 
 
@@ -34,16 +35,17 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
             conversion.convert(config, folder)
     adapter = adapters.adapter_in(WARM_START) if folder == POLICY else None
     model = loading.add_lora(loading.load_base(config, folder), config, adapter)
-    folders = rewards.Folders(SCORER, READER)
-    if quick or not (SCORER.is_dir() and READER.is_dir()):
-        folders = rewards.Folders(scratch / "scorer", scratch / "reader")
+    folder_of_rewards = MODELS
+    if quick or not all((MODELS / name).is_dir() for name in rewards.MODELS):
+        folder_of_rewards = scratch
         stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
         torch.manual_seed(SEED)
         kept = {"encoder": stated.encoder, "revision": stated.revision, "max_tokens": stated.max_tokens}
-        empathy_scorer.save(empathy_scorer.build(stated), folders.scorer, kept)
+        empathy_scorer.save(empathy_scorer.build(stated), scratch / "scorer", kept)
         untrained = reader.settings(settings.train_reader, stated)
-        empathy_scorer.save(empathy_scorer.build(untrained, labels.MARKS), folders.reader, kept)
-    terms = rewards.load(settings.rewards, folders, rewards.StartingPolicy(config, folder, adapter))
+        empathy_scorer.save(empathy_scorer.build(untrained, labels.MARKS), scratch / "reader", kept)
+        approach.save(models.untrained_approach(), scratch / "approach", "Not trained.\n")
+    terms = rewards.load(settings.rewards, folder_of_rewards, rewards.StartingPolicy(config, folder, adapter))
     # What the scores are calibrated with takes no part in the time that it takes.
     terms = rewards.with_reference(terms, {name: {"mean": 0.0, "sd": 1.0} for name in calibration.CALIBRATED})
     tokenizer = loading.load_tokenizer(folder)

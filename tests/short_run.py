@@ -52,7 +52,7 @@ def reward_model(reward_config, settings, tmp_path_factory):
     empathy_scorer.save(
         empathy_scorer.build(settings.train_scorer.model_copy(update={"encoder": "random"})), folder, stated
     )
-    return rewards.load(reward_config, rewards.Folders(folder, folder))
+    return rewards.load(reward_config, folder.parent)
 
 
 @pytest.fixture

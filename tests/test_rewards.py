@@ -13,7 +13,7 @@ WELL_FORMED = (
     "</reasoning>\n<answer>\n{}\n</answer>"
 )
 
-FOLDERS = rewards.Folders(Path("nowhere"), Path("nowhere"))
+FOLDERS = Path("nowhere")
 
 
 def replies(*answers):

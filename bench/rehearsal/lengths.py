@@ -54,9 +54,7 @@ def timed(model, policy: params.Policy, grpo: params.TrainGrpo, work: Path) -> d
 
     tokenizer = loading.load_tokenizer(Path("models/policy"))
     start = rewards.StartingPolicy(policy, Path("models/policy"), None)
-    terms = rewards.load(
-        params.load(params.Rewards), rewards.Folders(Path("models/scorer"), Path("models/reader")), start
-    )
+    terms = rewards.load(params.load(params.Rewards), Path("models"), start)
     grpo = grpo.model_copy(update={"kl_beta": 0.0, "save_steps": grpo.steps + 1})
     turns = models.longest_turns(tokenizer, max(8, grpo.prompts_per_step), policy.max_prompt_tokens)
     texts = [turn.text for turn in turns]

@@ -23,7 +23,7 @@ from transformers import (
 from gpro_empathy import files, labels, params, response_format
 from gpro_empathy.data import dialogue
 from gpro_empathy.policy import adapters, conversion, loading, random_model
-from gpro_empathy.scorer import empathy_scorer, lexical_fitting, lexical_scorer, reader
+from gpro_empathy.scorer import approach, empathy_scorer, lexical_features, lexical_fitting, lexical_scorer, reader
 
 WORDS = "I feel so alone since my old friend moved away and nobody calls me any more at night when it rains".split()
 
@@ -45,6 +45,7 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
     empathy_scorer.save(empathy_scorer.build(encoder), folder / "models/scorer", stated)
     of_replies = reader.settings(settings.train_reader, encoder)
     empathy_scorer.save(empathy_scorer.build(of_replies, labels.MARKS), folder / "models/reader", stated)
+    approach.save(untrained_approach(), folder / "models/approach", "No card in a rehearsal.\n")
     held_out, stated = lexical_fitting.train(rated_turns(8))
     lexical_scorer.save(held_out, folder / "models/audit_scorer", stated, "No card in a rehearsal.\n")
     files.write_text(folder / "models/warm_start/README.md", "No warm start in a rehearsal.\n")
@@ -53,6 +54,13 @@ def build(settings: params.Params, architectures: dict[str, dict], folder: Path)
     turns = longest_turns(tokenizer, count, settings.policy.max_prompt_tokens)
     for split in ("train", "validation", "test"):
         dialogue.write_turns(folder / f"data/prepared/prompts_{split}.jsonl", turns)
+
+
+def untrained_approach() -> approach.ApproachModel:
+    """Return an approach model of two approaches that says the same of every text."""
+    features = lexical_features.Features.learn([" ".join(WORDS)] * 2)
+    nothing = lexical_features.Linear(np.zeros((2, features.of([""]).shape[1])), np.zeros(2))
+    return approach.ApproachModel(features, ("first", "second"), nothing, nothing)
 
 
 def build_policy(architecture: dict, name: str, folder: Path) -> None:

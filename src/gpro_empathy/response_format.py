@@ -76,6 +76,12 @@ def parse_response(text: str) -> Response:
     )
 
 
+def approach(text: str) -> str | None:
+    """Return the response approach that a reply states; None if it is not in the format."""
+    match = _FORMAT.fullmatch(text)
+    return match[4].strip() if match else None
+
+
 def count_sentences(text: str) -> int:
     """Count the sentences of `text`, a closing fragment without a full stop included."""
     ends = list(_SENTENCE_END.finditer(text.strip()))

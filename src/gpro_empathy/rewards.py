@@ -17,6 +17,9 @@ from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHETIC, EMPATHY, HIGHEST, MARKS, POLARITY, SENSE
 from gpro_empathy.response_format import Response
 
+# The folders of the models that terms need, in the folder that `load` is given.
+MODELS = ("scorer", "reader", "approach")
+
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
 
 
@@ -119,6 +122,16 @@ class Read:
 
 
 @dataclass(frozen=True)
+class ApproachMatch:
+    """Log probability (nats) that message and answer are of one approach, by the approach model."""
+
+    model: object
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        return self.model.match(utterances, [response.answer for response in responses])
+
+
+@dataclass(frozen=True)
 class SemanticSimilarity:
     """Similarity of the answer to the user's message, clipped to [0, 1].
 
@@ -161,33 +174,31 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
         raise UserError(f"rewards.similarity_model {config.similarity_model!r}: cannot load it ({reason})") from None
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the models of the reward are: the empathy scorer and the reader model."""
-
-    scorer: Path
-    reader: Path
-
-
 class _Models:
     """The models of the reward, each loaded once, by the first term that asks for it."""
 
-    def __init__(self, folders: Folders) -> None:
-        self._folders = folders
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     @cached_property
     def scorer(self) -> object:
         from gpro_empathy.scorer import empathy_scorer
 
-        return empathy_scorer.load(self._folders.scorer)
+        return empathy_scorer.load(self._folder / "scorer")
 
     @cached_property
     def reader(self) -> ReaderMarks:
         from gpro_empathy.scorer import empathy_scorer
 
-        reader = empathy_scorer.load(self._folders.reader, MARKS)
+        reader = empathy_scorer.load(self._folder / "reader", MARKS)
         reader.merge_adapter()
         return ReaderMarks(reader)
+
+    @cached_property
+    def approach(self) -> object:
+        from gpro_empathy.scorer import approach
+
+        return approach.load(self._folder / "approach")
 
 
 class StartingPolicy(NamedTuple):
@@ -212,6 +223,7 @@ TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term
     "polarity_match": lambda config, models, start: PolarityMatch(models.scorer),
     "reader_sense": lambda config, models, start: Read(models.reader, SENSE),
     "reader_empathy": lambda config, models, start: Read(models.reader, EMPATHETIC),
+    "approach_match": lambda config, models, start: ApproachMatch(models.approach),
     "likelihood": _load_likelihood,
     "well_formed": lambda config, models, start: well_formed,
     "length": lambda config, models, start: Length(config.free_words, config.limit_words),
@@ -268,10 +280,11 @@ class RewardModel:
         )
 
 
-def load(config: params.Rewards, folders: Folders, start: StartingPolicy | None = None) -> RewardModel:
+def load(config: params.Rewards, models: Path, start: StartingPolicy | None = None) -> RewardModel:
     """Load the configured terms, without reference statistics.
 
     Args:
+        models: Folder of the models that terms need: scorer, reader and approach.
         start: What the term `likelihood` is taken under; no other term needs it.
 
     Raises:
@@ -280,8 +293,8 @@ def load(config: params.Rewards, folders: Folders, start: StartingPolicy | None 
     """
     terms = load_user_terms(config)  # first, as what is wrong with one shows before models are loaded
     names = {*config.weights, *calibration.ALWAYS_SCORED} & TERMS.keys()
-    models = _Models(folders)
-    terms |= {name: TERMS[name](config, models, start) for name in sorted(names)}
+    loaded = _Models(models)
+    terms |= {name: TERMS[name](config, loaded, start) for name in sorted(names)}
     return RewardModel(config, {name: terms[name] for name in sorted(terms)})
 
 

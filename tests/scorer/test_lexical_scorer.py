@@ -13,7 +13,15 @@ from gpro_empathy import __main__ as command_line
 from gpro_empathy.data.dialogue import COLUMNS, Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHY
-from gpro_empathy.scorer import empathy_scorer, fitting, kinds, lexical_fitting, lexical_scorer, scorer_card
+from gpro_empathy.scorer import (
+    empathy_scorer,
+    fitting,
+    kinds,
+    lexical_features,
+    lexical_fitting,
+    lexical_scorer,
+    scorer_card,
+)
 
 FILLERS = ("river", "dam", "council", "street", "winter", "letter", "garden", "school", "market", "bridge")
 
@@ -134,8 +142,8 @@ def test_score_of_a_text_depends_on_no_other_text_and_on_no_context(scorer):
 
 
 def test_style_is_the_valence_of_words_persons_length_and_marks():
-    (row,) = lexical_scorer._style(["i love you, but they hate us!"])
-    love, hate = lexical_scorer._valence()["love"], -lexical_scorer._valence()["hate"]
+    (row,) = lexical_features._style(["i love you, but they hate us!"])
+    love, hate = lexical_features._valence()["love"], -lexical_features._valence()["hate"]
     shares = [love / 7, hate / 7, 1 / 7, 1 / 7, *[1 / 7] * 4]
     np.testing.assert_allclose(row, [*shares, *np.log1p([love, hate, 7]), 0, 1])
 
@@ -190,7 +198,7 @@ def test_encoder_scorer_is_loaded_as_one(settings, tmp_path):
 
 
 def test_reward_does_not_take_the_held_out_scorer(folder):
-    with pytest.raises(UserError, match=r"scorer\.json: format.*'lexical-1'.*5.*train"):
+    with pytest.raises(UserError, match=r"scorer\.json: format.*'lexical-2'.*5.*train"):
         empathy_scorer.load(folder)
 
 
@@ -198,7 +206,7 @@ def test_reward_does_not_take_the_held_out_scorer(folder):
     ("change", "message"),
     [
         ({"kind": "forest"}, r"scorer\.json: kind.*'forest'.*'lexical'.*train"),
-        ({"format": 0}, r"scorer\.json: format.*0.*'lexical-1'.*train"),
+        ({"format": 0}, r"scorer\.json: format.*0.*'lexical-2'.*train"),
         ({"normalisation": "lower"}, r"scorer\.json: normalisation.*'lower'"),
         ({"labels": ["empathy"]}, r"scorer\.json: labels.*\['empathy'\].*\['emotion'"),
     ],
@@ -235,7 +243,7 @@ def test_refuses_a_vocabulary_that_lost_a_term(folder):
 def test_refuses_weights_that_are_missing_damaged_or_of_another_scorer(folder):
     path = folder / "weights.safetensors"
     stored = load_file(path)
-    save_file({name: value for name, value in stored.items() if name != "intercept"}, path)
+    save_file({name: value for name, value in stored.items() if name != "labels_intercept"}, path)
     with pytest.raises(UserError, match=r"weights\.safetensors: .*delete"):
         kinds.load(folder)
     path.write_bytes(path.read_bytes()[:40])

@@ -23,10 +23,11 @@ REMEDY = "To compare, go back to those of the baseline, or freeze a run with the
 # By metric, the settings that decide what it measures, beside the text that it is a measure of.
 _SCORER = ("train_scorer.",)
 _READER = ("train_reader.", "data/prepared/readings_train.")
+_APPROACH = ("data/prepared/demonstrations_train.",)
 # "rewards" is also the folder of the user's own terms. The reference statistics are of responses
 # that are sampled as in training.
 _COMBINED = (
-    "policy.", "rewards", *_SCORER, *_READER, "warm_start.", "train_grpo.temperature", "train_grpo.top_p",
+    "policy.", "rewards", *_SCORER, *_READER, *_APPROACH, "warm_start.", "train_grpo.temperature", "train_grpo.top_p",
 )  # fmt: skip
 _MEASURES = {
     "empathy_raw": _SCORER,
@@ -34,6 +35,7 @@ _MEASURES = {
     "polarity_match_raw": _SCORER,
     "reader_sense_raw": (*_SCORER, *_READER),
     "reader_empathy_raw": (*_SCORER, *_READER),
+    "approach_match_raw": _APPROACH,
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),
     "length_raw": ("rewards.free_words", "rewards.limit_words"),

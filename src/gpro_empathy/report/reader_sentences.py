@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gpro_empathy.report import latex
 
 TERMS = ("reader_sense", "reader_empathy")
+APPROACH = "approach_match"
 # Whether a score asks for sense, by whether the reward has the reader model's term of sense.
 SCORED = {
     True: r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
@@ -32,19 +33,42 @@ def sees_sense(weights: Mapping[str, float]) -> bool:
 def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
     """Say what the reader model is, and how well it tells answers apart; "" without its terms.
 
+    After it comes the same of the approach model, where the reward has its term.
+
     Args:
         report: reports/reader.json.
         encoder: How the encoder is called.
     """
     used = [_NAMES[term] for term in TERMS if term in weights]
-    if not used:
-        return ""
+    return " ".join(
+        ([_reader(used, report, encoder)] if used else []) + ([_approach(report)] if APPROACH in weights else [])
+    )
+
+
+def _reader(used: list[str], report: Mapping, encoder: str) -> str:
     return (
         f"The \\emph{{reader model}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
         f"trained on {latex.integer(report['trained_on'])} answers of warm-started and tuned policies to messages of the training stories, which a language model "
         r"had read and marked by the rules of \autoref{sec:sense}."
         f"{_accuracy(report['validation'])}"
     )
+
+
+def _approach(report: Mapping) -> str:
+    model, found, read = report["approach"], report["approach"]["validation"], report["validation"]
+    text = (
+        r"The \emph{approach model} gives $r_{\mathrm{app}}=\log\sum_k p(k\mid x)\,p(k\mid a)$, the log probability that message $x$ and answer $a$ are of "
+        f"one approach $k$: two multinomial logistic regressions on words and their pieces, trained on {latex.integer(model['trained_on'])} "
+        f"demonstrations, each of which names one of {latex.integer(model['approaches'])} approaches, such as ``share the sadness''."
+    )
+    if found is not None:
+        text += (
+            f" Of {latex.integer(found['demonstrations'])} demonstrations of the validation split it finds the approach from the message alone in "
+            f"{latex.percent(found['message'], 0)}, and from the answer alone in {latex.percent(found['answer'], 0)}."
+        )
+    if read is not None and read["sensible"]["approach_auc"] is not None:
+        text += f" It tells a sensible answer from another with an AUC of {latex.number(read['sensible']['approach_auc'], 2)}."
+    return text
 
 
 def _accuracy(found: Mapping | None) -> str:

@@ -112,6 +112,7 @@ NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
 RULES = (
     Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
     Rule("reader model: AUC", "0.03", r"reader\.json$", r"auc$", _absolute(0.03)),
+    Rule("approach model: shares", "0.03", r"reader\.json$", r"^approach\.validation\.(message|answer)$", _absolute(0.03)),
     Rule("reader model: counts and shares", "exactly equal", r"reader\.json$", r"", _exact),
     # What policy.dtype: auto stands for depends on the processor.
     Rule("number format and device", "any", r"settings\.json$", r"^(dtype|device)$", anything),

@@ -10,7 +10,8 @@ from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS
 from gpro_empathy.scorer import fitting
-from gpro_empathy.scorer.lexical_scorer import Features, LexicalScorer
+from gpro_empathy.scorer.lexical_features import FEWEST_TEXTS, Features, Linear
+from gpro_empathy.scorer.lexical_scorer import LexicalScorer
 
 # Candidates, on features whose vectors have about length 1, and the parts of the cross-validation.
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -29,7 +30,7 @@ def train(turns: Sequence[Turn], progress: Callable[[str], None] = print) -> tup
     turns, targets_B3 = fitting.labelled(turns)
     texts, stories_B = [turn.text for turn in turns], np.array([turn.story for turn in turns])
     errors_P3 = _errors(texts, targets_B3, stories_B)
-    features = Features.learn(texts)
+    features = _features(texts)
     features_BN = features.of(texts)
     weights_3N, intercept_3 = np.zeros((len(LABELS), features_BN.shape[1])), np.full(len(LABELS), np.nan)
     penalties = {}
@@ -53,7 +54,7 @@ def train(turns: Sequence[Turn], progress: Callable[[str], None] = print) -> tup
         "features": features_BN.shape[1],
         "penalties": penalties,
     }
-    return LexicalScorer(features, weights_3N, intercept_3), {"training": training}
+    return LexicalScorer(features, Linear(weights_3N, intercept_3)), {"training": training}
 
 
 def _errors(texts: Sequence[str], targets_B3: np.ndarray, stories_B: np.ndarray) -> np.ndarray:
@@ -71,7 +72,7 @@ def _errors(texts: Sequence[str], targets_B3: np.ndarray, stories_B: np.ndarray)
         if count < 2:
             continue
         for kept, left in GroupKFold(count).split(rows, groups=stories_B[rows]):
-            features = Features.learn([texts[i] for i in rows[kept]])
+            features = _features([texts[i] for i in rows[kept]])
             kept_BN, left_BN = (features.of([texts[i] for i in part]) for part in (rows[kept], rows[left]))
             for label in same_labels:
                 wanted_B = targets_B3[rows[left], label]
@@ -79,6 +80,16 @@ def _errors(texts: Sequence[str], targets_B3: np.ndarray, stories_B: np.ndarray)
                     model = _ridge(penalty).fit(kept_BN, targets_B3[rows[kept], label])
                     errors_P3[row, label] += ((model.predict(left_BN) - wanted_B) ** 2).sum()
     return errors_P3
+
+
+def _features(texts: Sequence[str]) -> Features:
+    try:
+        return Features.learn(texts)
+    except ValueError:  # after pruning, no terms remain
+        raise UserError(
+            f"train_scorer: no word stands in {FEWEST_TEXTS} of {len(texts)} training turns of the held-out scorer; "
+            "raise train_scorer.audit_fraction, or give more turns"
+        ) from None
 
 
 def _ridge(penalty: float) -> Ridge:

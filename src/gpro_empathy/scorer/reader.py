@@ -13,6 +13,7 @@ from gpro_empathy import params
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import EMPATHETIC, HIGHEST, MARKS, SENSE
 from gpro_empathy.scorer import empathy_scorer, fitting
+from gpro_empathy.scorer.approach import ApproachModel
 from gpro_empathy.scorer.empathy_scorer import Scorer
 
 Reading = Mapping[str, object]
@@ -69,24 +70,30 @@ def marks(readings: Sequence[Reading]) -> np.ndarray:
     return np.array([[reading[name] for name in MARKS] for reading in readings], float).reshape(-1, len(MARKS))
 
 
-def accuracy(reader: Scorer, readings: Sequence[Reading]) -> dict | None:
-    """Return how well the reader model tells apart what readers told apart; None without readings.
+def accuracy(reader: Scorer, approach: ApproachModel, readings: Sequence[Reading]) -> dict | None:
+    """Return how well both models tell apart what readers told apart; None without readings.
 
-    Of a sensible (empathetic) answer and another one, the AUC is the probability that the reader
-    model puts it higher; None where all or none are.
+    Of a sensible (empathetic) answer and another one, the AUC is the probability that a model puts
+    it higher: the reader model by that mark, the approach model by its match. It is None where all
+    or none are.
     """
-    from sklearn.metrics import roc_auc_score
-
     if not readings:
         return None
-    predicted_B2, read_B2 = reader.score(*_texts(readings)), marks(readings)
+    answers, contexts = _texts(readings)
+    predicted_B2, read_B2 = reader.score(answers, contexts), marks(readings)
+    match_B = approach.match([reading["utterance"] for reading in readings], answers)
     found = {"readings": len(readings)}
     for name, mark in (("sensible", SENSE), ("empathetic", EMPATHETIC)):
         positive_B = read_B2[:, mark] == HIGHEST[MARKS[mark]]
-        known = 0 < positive_B.sum() < len(positive_B)
-        auc = float(roc_auc_score(positive_B, predicted_B2[:, mark])) if known else None
-        found[name] = {"share": float(positive_B.mean()), "auc": auc}
+        aucs = {"auc": _auc(positive_B, predicted_B2[:, mark]), "approach_auc": _auc(positive_B, match_B)}
+        found[name] = {"share": float(positive_B.mean()), **aucs}
     return found
+
+
+def _auc(positive_B: np.ndarray, score_B: np.ndarray) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive_B, score_B)) if 0 < positive_B.sum() < len(positive_B) else None
 
 
 def _texts(readings: Sequence[Reading]) -> tuple[list[str], list[tuple[str]]]:

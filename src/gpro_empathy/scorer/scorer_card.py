@@ -3,7 +3,7 @@
 How accurate it is stands in reports/scorer.json, which is measured once it is trained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gpro_empathy import model_card
 from gpro_empathy.data.dialogue import COLUMNS, RANGES
@@ -77,6 +77,27 @@ def write_reader(settings: Mapping) -> str:
         "How well it tells answers apart that were read stands in reports/reader.json of the run that trained it.",
         "A mark says how that reader would have marked the answer, and shares the reader's blind spots. It is not empathy, "
         "and not for use with people in distress.",
+    )
+
+
+def write_approach(demonstrations: int, names: Sequence[str]) -> str:
+    """Return the card of the approach model as Markdown.
+
+    Args:
+        names: The approaches that it knows.
+    """
+    return model_card.render(
+        "Approach model",
+        'Says how likely it is that a message and an answer are of one approach, such as "share the sadness". It rewards '
+        "the responses of a policy in training.",
+        "Two linear models, of the message and of the answer, on TF-IDF weights of words, pairs of words and pieces of words, "
+        "valence by the lexicon of VADER (package vaderSentiment, MIT licence), and a few measures of style.",
+        f"Trained on {demonstrations} demonstrations by multinomial logistic regression. It knows {len(names)} approaches: "
+        f"{', '.join(names)}.",
+        "How often it finds the approach of a demonstration that it did not see, and how well it tells apart answers that were "
+        "read, stands in reports/reader.json of the run that trained it.",
+        "It knows words, and no message: an answer of the right kind that says something wrong has a high score. It is not "
+        "for use with people in distress.",
     )
 
 

@@ -1,11 +1,12 @@
 """Measure how good scorers and reader model are, and what a split by turn would have pretended.
 
-Reads   data/prepared/{train,validation,test}.jsonl, data/prepared/readings_{train,validation}.jsonl
+Reads   data/prepared/{train,validation,test}.jsonl
+        data/prepared/{readings,demonstrations}_{train,validation}.jsonl
         models/scorer/, models/audit_scorer/   the reward's scorer, and the one that only audits
-        models/reader/                         the reader model
+        models/reader/, models/approach/       the reader model and the approach model
 Writes  reports/scorer.json                    accuracy, calibration, stock phrases, leak of a split
         reports/scorer_predictions.csv         label and both predictions of every test turn
-        reports/reader.json                    how well the reader model tells apart answers
+        reports/reader.json                    how well reader and approach model tell apart answers
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,13 @@ from gpro_empathy.analysis.scorer_accuracy import EMPATHY, Predictions
 from gpro_empathy.data import dialogue
 from gpro_empathy.data.dialogue import Turn
 from gpro_empathy.labels import MARKS
-from gpro_empathy.scorer import empathy_scorer, fitting, kinds, reader
+from gpro_empathy.scorer import approach, empathy_scorer, fitting, kinds, reader
 
 PREPARED = Path("data/prepared")
 FOLDERS = {"reward": Path("models/scorer"), "audit": Path("models/audit_scorer")}
 REPORT = Path("reports/scorer.json")
 PREDICTIONS = Path("reports/scorer_predictions.csv")
-READER, READER_REPORT = Path("models/reader"), Path("reports/reader.json")
+READER, APPROACH, READER_REPORT = Path("models/reader"), Path("models/approach"), Path("reports/reader.json")
 
 
 def main() -> None:
@@ -62,11 +63,22 @@ def predict(scorer: empathy_scorer.Rater, splits: Mapping[str, Sequence[Turn]]) 
 
 
 def measure_reader() -> dict:
-    """Return how many readings the reader model learned from, and its accuracy on validation."""
-    readings = {split: files.read_jsonl(PREPARED / f"readings_{split}.jsonl") for split in ("train", "validation")}
-    model = empathy_scorer.load(READER, MARKS)
+    """Return what reader and approach model learned from, and their accuracy on validation."""
+    rows = {
+        what: {split: files.read_jsonl(PREPARED / f"{what}_{split}.jsonl") for split in ("train", "validation")}
+        for what in ("readings", "demonstrations")
+    }
+    model, of_approaches = empathy_scorer.load(READER, MARKS), approach.load(APPROACH)
     model.merge_adapter()
-    return {"trained_on": len(readings["train"]), "validation": reader.accuracy(model, readings["validation"])}
+    return {
+        "trained_on": len(rows["readings"]["train"]),
+        "validation": reader.accuracy(model, of_approaches, rows["readings"]["validation"]),
+        "approach": {
+            "trained_on": len(rows["demonstrations"]["train"]),
+            "approaches": len(of_approaches.names),
+            "validation": approach.accuracy(of_approaches, rows["demonstrations"]["validation"]),
+        },
+    }
 
 
 def measure_leak(

@@ -1,7 +1,7 @@
 """Sample responses of every policy to the test prompts, and score them.
 
 Reads   models/policy/, models/warm_start/, models/tuned/    the policies
-        models/scorer/, models/reader/, models/audit_scorer/  reward and audit
+        models/scorer/, models/reader/, models/approach/, models/audit_scorer/  reward and audit
         rewards/                                             reward terms of the user's own
         reports/training/reference.json                      statistics of the reference calibration
         reports/training/settings.json                       training seeds
@@ -18,7 +18,7 @@ from gpro_empathy.training import rollouts
 
 POLICY = Path("models/policy")
 WARM_START, TUNED = Path("models/warm_start"), Path("models/tuned")
-REWARD = rewards.Folders(Path("models/scorer"), Path("models/reader"))
+MODELS = Path("models")
 AUDIT_SCORER = Path("models/audit_scorer")
 REFERENCE, SETTINGS = Path("reports/training/reference.json"), Path("reports/training/settings.json")
 PROMPTS = Path("data/prepared/prompts_test.jsonl")
@@ -33,7 +33,7 @@ def main() -> None:
         folders[("tuned", seed)] = TUNED / f"seed-{seed}"
     adapters.check_adapters(list(folders.values()), POLICY)
     start = rewards.StartingPolicy(policy_config, POLICY, adapters.adapter_in(WARM_START))
-    model, audit = rollouts.load_scorers(params.load(params.Rewards), REWARD, AUDIT_SCORER, REFERENCE, start)
+    model, audit = rollouts.load_scorers(params.load(params.Rewards), MODELS, AUDIT_SCORER, REFERENCE, start)
     turns = rollouts.choose_prompts(dialogue.read_turns(PROMPTS), config)
     tokenizer = loading.load_tokenizer(POLICY)
     if config.engine == "vllm":

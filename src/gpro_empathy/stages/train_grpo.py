@@ -2,6 +2,7 @@
 
 Reads   models/policy/, models/warm_start/    the starting policy
         models/scorer/, models/reader/         the empathy reward, and the reader model
+        models/approach/                       the approach model
         rewards/                              reward terms of the user's own
         data/prepared/prompts_{train,validation}.jsonl
 Writes  models/tuned/seed-<seed>/             the adapter of each training seed, with a model card
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 POLICY = Path("models/policy")
 WARM_START = Path("models/warm_start")
-SCORER, READER = Path("models/scorer"), Path("models/reader")
+MODELS = Path("models")
 PROMPTS = Path("data/prepared")
 INPUTS = Path("data/inputs")
 ADAPTERS = Path("models/tuned")
@@ -60,7 +61,7 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
     tokenizer = loading.load_tokenizer(POLICY)
     with distributed.whole_models():
         start = rewards.StartingPolicy(policy_config, POLICY, adapters.adapter_in(WARM_START))
-        reward_model = rewards.load(rewards_config, rewards.Folders(SCORER, READER), start)
+        reward_model = rewards.load(rewards_config, MODELS, start)
     train_prompts, sample_prompts = (
         [turn.text for turn in dialogue.read_turns(PROMPTS / f"prompts_{split}.jsonl")]
         for split in ("train", "validation")
@@ -77,7 +78,14 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
             )
             # The starting policy is the same for every seed, and so are its statistics.
             reference = results[0].reference if results else None
-            inputs = [POLICY, WARM_START, SCORER, READER, PROMPTS, INPUTS, user_rewards.FOLDER]
+            inputs = [
+                POLICY,
+                WARM_START,
+                *(MODELS / name for name in rewards.MODELS),
+                PROMPTS,
+                INPUTS,
+                user_rewards.FOLDER,
+            ]
             results.append(grpo_run.train(run, CHECKPOINTS / f"seed-{seed}", inputs, reference))
             if distributed.is_main():
                 if on_trained is not None:

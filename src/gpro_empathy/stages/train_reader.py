@@ -1,25 +1,29 @@
-"""Train the reader model on readings of answers.
+"""Train the models that say what answers suit a message: from readings and from demonstrations.
 
-Reads   data/prepared/readings_train.jsonl
-Writes  models/reader/                      the reader model, with a model card
+Reads   data/prepared/readings_train.jsonl, data/prepared/demonstrations_train.jsonl
+Writes  models/reader/      the reader model, which learns from readings, with a model card
+        models/approach/    the approach model, which learns from demonstrations, with a model card
 """
 
 from pathlib import Path
 
 from gpro_empathy import entry_point, files, params
-from gpro_empathy.scorer import empathy_scorer, reader, scorer_card
+from gpro_empathy.scorer import approach, empathy_scorer, reader, scorer_card
 
 READINGS = Path("data/prepared/readings_train.jsonl")
-READER = Path("models/reader")
+DEMONSTRATIONS = Path("data/prepared/demonstrations_train.jsonl")
+READER, APPROACH = Path("models/reader"), Path("models/approach")
 
 
 def main() -> None:
     """Run the stage."""
     config, encoder = params.load(params.TrainReader), params.load(params.TrainScorer)
-    readings = files.read_jsonl(READINGS)
+    readings, demonstrations = files.read_jsonl(READINGS), files.read_jsonl(DEMONSTRATIONS)
     print(f"reader: {len(readings)} readings to learn from")
     settings = reader.describe(readings, config, encoder)
     empathy_scorer.save(reader.train(readings, config, encoder), READER, settings, scorer_card.write_reader(settings))
+    model = approach.train(demonstrations)
+    approach.save(model, APPROACH, scorer_card.write_approach(len(demonstrations), model.names))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.training import rollouts
 
 WARM_START = Path("models/warm_start")
-REWARD = rewards.Folders(Path("models/scorer"), Path("models/reader"))
+MODELS = Path("models")
 AUDIT_SCORER = Path("models/audit_scorer")
 REFERENCE = Path("reports/training/reference.json")
 
@@ -40,7 +40,7 @@ class Policies:
         self._config, self._messages = config, 0
         self._tokenizer = loading.load_tokenizer(adapters.POLICY)
         start = rewards.StartingPolicy(config.policy, adapters.POLICY, adapters.adapter_in(WARM_START))
-        self._rewards, self._audit = rollouts.load_scorers(config.rewards, REWARD, AUDIT_SCORER, REFERENCE, start)
+        self._rewards, self._audit = rollouts.load_scorers(config.rewards, MODELS, AUDIT_SCORER, REFERENCE, start)
         base = loading.load_base(config.policy, adapters.POLICY)
         self._tuned = ("tuned", trained.seed)
         self._model = PeftModel.from_pretrained(base, str(trained.adapter), adapter_name=rollouts.label(*self._tuned))
