@@ -13,7 +13,7 @@ WELL_FORMED = (
     "</reasoning>\n<answer>\n{}\n</answer>"
 )
 
-FOLDERS = Path("nowhere")
+MODELS = Path("nowhere")
 
 
 def replies(*answers):
@@ -272,20 +272,20 @@ def without_models(monkeypatch):
 def test_function_of_the_users_own_is_scored_beside_the_others(settings, tmp_path, without_models, monkeypatch):
     monkeypatch.setattr(user_rewards, "FOLDER", Path(__file__).parent)
     config = settings.rewards.model_copy(update={"weights": {"made_up_terms:question": 2.0, "length": 1.0}})
-    raw = rewards.load(config, FOLDERS).raw(["u"] * 2, replies("Are you safe?", "Bye."))
+    raw = rewards.load(config, MODELS).raw(["u"] * 2, replies("Are you safe?", "Bye."))
     assert raw["made_up_terms:question"].tolist() == [1.0, 0.0]
     assert raw["length"].tolist() == [1.0, 1.0]
 
 
 def test_likelihood_is_loaded_where_it_has_a_weight_and_needs_the_starting_policy(settings, tmp_path, without_models):
     weighed = settings.rewards.model_copy(update={"weights": {"likelihood": 1.0}})
-    assert set(rewards.load(weighed, FOLDERS).terms) == {"empathy", "likelihood", "semantic_similarity"}
+    assert set(rewards.load(weighed, MODELS).terms) == {"empathy", "likelihood", "semantic_similarity"}
     other = settings.rewards.model_copy(update={"weights": {"length": 1.0}})
-    assert "likelihood" not in rewards.load(other, FOLDERS).terms
+    assert "likelihood" not in rewards.load(other, MODELS).terms
     with pytest.raises(ValueError, match="starting policy"):
-        rewards._load_likelihood(weighed, FOLDERS, None)
+        rewards._load_likelihood(weighed, MODELS, None)
 
 
 def test_limits_of_the_length_term_come_from_the_settings(settings, tmp_path, without_models):
     config = settings.rewards.model_copy(update={"weights": {"length": 1.0}, "free_words": 1, "limit_words": 3})
-    assert rewards.load(config, FOLDERS).raw(["u"], replies("one two"))["length"].tolist() == [0.5]
+    assert rewards.load(config, MODELS).raw(["u"], replies("one two"))["length"].tolist() == [0.5]

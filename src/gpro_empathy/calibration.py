@@ -12,7 +12,16 @@ import pandas as pd
 
 # Terms whose raw unit is not [0, 1] on a scale of its own meaning: they are calibrated before they
 # are combined.
-CALIBRATED = ("semantic_similarity", "empathy", "approach_match", "likelihood", "reader_sense", "reader_empathy")
+CALIBRATED = (
+    "semantic_similarity",
+    "empathy",
+    "relative_empathy",
+    "approach_match",
+    "likelihood",
+    "reader_sense",
+    "reader_empathy",
+    "relative_reader_empathy",
+)
 # Those among them that are always scored, so that runs that leave one out can be compared.
 ALWAYS_SCORED = ("semantic_similarity", "empathy")
 # A standard deviation below this is no spread: the scores then carry no signal and all map to 0.5.

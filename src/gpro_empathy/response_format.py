@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 FIELDS = ("User's main concern", "Emotional content", "Intensity level (0-5)", "Response approach")
 MAX_SENTENCES = 2
+ANSWER_TAG = "<answer>"
 
 SYSTEM_PROMPT = (
     "Answer the user with empathy. First reason in this form:\n<reasoning>\n"

@@ -123,12 +123,28 @@ class Read:
 
 @dataclass(frozen=True)
 class ApproachMatch:
-    """Log probability (nats) that message and answer are of one approach, by the approach model."""
+    """How much more often than by chance (log, nats) a message gets an answer of this approach."""
 
     model: object
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
         return self.model.match(utterances, [response.answer for response in responses])
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Another term, less what is usual for answers of this approach; in the term's unit.
+
+    What an approach looks like then counts for nothing, and how the answer is worded for all.
+    """
+
+    term: Term
+    name: str
+    model: object
+
+    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
+        answers = [response.answer for response in responses]
+        return self.term(utterances, responses) - self.model.usual_score(self.name, answers)
 
 
 @dataclass(frozen=True)
@@ -224,6 +240,10 @@ TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term
     "reader_sense": lambda config, models, start: Read(models.reader, SENSE),
     "reader_empathy": lambda config, models, start: Read(models.reader, EMPATHETIC),
     "approach_match": lambda config, models, start: ApproachMatch(models.approach),
+    "relative_empathy": lambda config, models, start: Relative(Empathy(models.scorer), "empathy", models.approach),
+    "relative_reader_empathy": lambda config, models, start: Relative(
+        Read(models.reader, EMPATHETIC), "reader_empathy", models.approach
+    ),
     "likelihood": _load_likelihood,
     "well_formed": lambda config, models, start: well_formed,
     "length": lambda config, models, start: Length(config.free_words, config.limit_words),

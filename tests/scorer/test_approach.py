@@ -41,11 +41,11 @@ def test_answer_of_the_kind_of_the_message_matches_it_better_than_any_other(mode
     for i, (message, _) in enumerate(KINDS.values()):
         match_B = model.match([message.format("x")] * len(answers), answers)
         assert match_B.argmax() == i
-        assert (match_B < 0).all()
-        assert match_B[i] > np.log(0.5)
+        assert match_B[i] > np.log(1.5)
+        assert (np.delete(match_B, i) < 0).all()
 
 
-def test_match_is_the_sum_over_approaches_of_both_probabilities(model):
+def test_match_is_the_sum_over_approaches_of_both_probabilities_by_their_share(model):
     messages, answers = ["the goose is lost", "hello"], ["Ha, so sad.", "Hello."]
     texts = [row["utterance"] for row in DEMONSTRATIONS]
     features = model.features.of
@@ -56,7 +56,34 @@ def test_match_is_the_sum_over_approaches_of_both_probabilities(model):
             features(learned), names
         )
         expected.append(oracle.predict_proba(features(of_each)))
-    np.testing.assert_allclose(model.match(messages, answers), np.log((expected[0] * expected[1]).sum(1)), atol=1e-4)
+    shares = [names.count(name) / len(names) for name in model.names]
+    wanted_B = np.log((expected[0] * expected[1] / shares).sum(1))
+    np.testing.assert_allclose(model.match(messages, answers), wanted_B, atol=1e-4)
+
+
+class Smiles:
+    """Rates a text by whether it smiles, and its message by its last digit, on every label."""
+
+    def score(self, texts, contexts):
+        return np.array(
+            [[float(message[-1])] * 2 + ["smile" in text] for text, (message,) in zip(texts, contexts, strict=True)]
+        )
+
+
+def test_usual_score_is_the_mean_over_demonstrations_of_the_approach(model, monkeypatch):
+    monkeypatch.setattr(approach, "MOST_DEMONSTRATIONS", 4)
+    known = approach.with_usual(model, DEMONSTRATIONS, Smiles(), Smiles())
+    assert known.usual["reader_empathy"] == pytest.approx(np.full(3, 1.5))  # of the numbers 0 to 3
+    assert known.usual["empathy"] == pytest.approx([0.0, 0.0, 1.0])
+    assert known.usual_score("reader_empathy", ["Ha.", "Hello."]) == pytest.approx([1.5, 1.5])
+
+
+def test_usual_score_of_an_answer_is_that_of_its_approach(model):
+    known = approach.with_usual(model, DEMONSTRATIONS, Smiles(), Smiles())
+    smile, sad = known.usual_score("empathy", ["Ha, that made me smile, x.", "That is so sad for them, x."])
+    probability = np.exp(known.log_probabilities("answer", ["Ha, that made me smile, x."]))[0]
+    assert smile == pytest.approx(probability[known.names.index("share the smile")])
+    assert smile > 2 * sad
 
 
 def kind_answer(row):
@@ -118,13 +145,16 @@ def test_refuses_demonstrations_of_fewer_than_two_approaches(demonstrations, mes
 
 @pytest.fixture
 def folder(model, tmp_path):
-    approach.save(model, tmp_path / "approach", scorer_card.write_approach(24, model.names))
+    known = approach.with_usual(model, DEMONSTRATIONS, Smiles(), Smiles())
+    approach.save(known, tmp_path / "approach", scorer_card.write_approach(24, model.names))
     return tmp_path / "approach"
 
 
 def test_saved_model_gives_equal_matches(model, folder):
     pairs = ["hello", "they lost it", ""], ["Ha.", "So sad.", "unheard-of"]
-    assert (approach.load(folder).match(*pairs) == model.match(*pairs)).all()
+    loaded = approach.load(folder)
+    assert (loaded.match(*pairs) == model.match(*pairs)).all()
+    assert loaded.usual["empathy"].tolist() == [0.0, 0.0, 1.0]  # in the order of the names
     card = (folder / "README.md").read_text()
     assert "24 demonstrations" in card
     assert "3 approaches: greet back, share the sadness, share the smile" in card

@@ -331,18 +331,16 @@ def test_kept_samples_vary_as_much_as_any_subset(size):
     assert float(values[grpo_trainer.widest_subset(values, size)].var(correction=0)) == pytest.approx(best)
 
 
-def test_down_sampled_batch_keeps_whole_rows_and_counts_their_tokens():
+def test_down_sampled_batch_keeps_whole_rows():
     batch = {
         "advantages": torch.tensor([0.0, 2.0, -2.0, 5.0, 0.0, -5.0]),
         "completion_ids": torch.arange(12).reshape(6, 2),
         "completion_mask": torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 0]]),
-        "num_items_in_batch": torch.tensor(9),
         "ref_per_token_logps": None,
     }
     found = grpo_trainer.down_sampled(batch, group_size=3, kept=2)
     assert found["advantages"].tolist() == [2.0, -2.0, 5.0, -5.0]
     assert found["completion_ids"].tolist() == [[2, 3], [4, 5], [6, 7], [10, 11]]
-    assert int(found["num_items_in_batch"]) == 5
     assert found["ref_per_token_logps"] is None
 
 

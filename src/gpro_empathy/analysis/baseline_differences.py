@@ -36,6 +36,8 @@ _MEASURES = {
     "reader_sense_raw": (*_SCORER, *_READER),
     "reader_empathy_raw": (*_SCORER, *_READER),
     "approach_match_raw": _APPROACH,
+    "relative_empathy_raw": (*_SCORER, *_APPROACH),
+    "relative_reader_empathy_raw": (*_SCORER, *_READER, *_APPROACH),
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),
     "length_raw": ("rewards.free_words", "rewards.limit_words"),

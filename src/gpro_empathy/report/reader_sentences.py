@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from gpro_empathy.report import latex
 
-TERMS = ("reader_sense", "reader_empathy")
 APPROACH = "approach_match"
 # Whether a score asks for sense, by whether the reward has the reader model's term of sense.
 SCORED = {
@@ -24,6 +23,9 @@ _NAMES = {
     "reader_empathy": r"$r_{\mathrm{read}}$, the predicted mark (0 to 1) of whether a reader finds the answer empathetic",
 }
 
+# Scores that may enter against what is usual for the answer's approach.
+_SYMBOLS = {"empathy": r"$r_{\mathrm{emp}}$", "reader_empathy": r"$r_{\mathrm{read}}$"}
+
 
 def sees_sense(weights: Mapping[str, float]) -> bool:
     """Say whether the reward has the reader model's term of sense."""
@@ -31,18 +33,22 @@ def sees_sense(weights: Mapping[str, float]) -> bool:
 
 
 def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
-    """Say what the reader model is, and how well it tells answers apart; "" without its terms.
+    """Say what reader model and approach model are, and how well they tell answers apart.
 
-    After it comes the same of the approach model, where the reward has its term.
+    Of a model that no term of the reward needs nothing is said.
 
     Args:
         report: reports/reader.json.
         encoder: How the encoder is called.
     """
-    used = [_NAMES[term] for term in TERMS if term in weights]
-    return " ".join(
-        ([_reader(used, report, encoder)] if used else []) + ([_approach(report)] if APPROACH in weights else [])
-    )
+    used = [_NAMES[term] for term in _NAMES if term in weights or f"relative_{term}" in weights]
+    relative = [_SYMBOLS[term] for term in _SYMBOLS if f"relative_{term}" in weights]
+    sentences = [_reader(used, report, encoder)] if used else []
+    if APPROACH in weights or relative:
+        sentences.append(_approach(report))
+    if relative:
+        sentences.append(_relative(relative))
+    return " ".join(sentences)
 
 
 def _reader(used: list[str], report: Mapping, encoder: str) -> str:
@@ -57,18 +63,26 @@ def _reader(used: list[str], report: Mapping, encoder: str) -> str:
 def _approach(report: Mapping) -> str:
     model, found, read = report["approach"], report["approach"]["validation"], report["validation"]
     text = (
-        r"The \emph{approach model} gives $r_{\mathrm{app}}=\log\sum_k p(k\mid x)\,p(k\mid a)$, the log probability that message $x$ and answer $a$ are of "
-        f"one approach $k$: two multinomial logistic regressions on words and their pieces, trained on {latex.integer(model['trained_on'])} "
+        r"The \emph{approach model} gives $r_{\mathrm{app}}(u,a)=\log\sum_k p(k\mid u)\,p(k\mid a)/p(k)$, how much more often than by chance utterance and answer are "
+        f"of one approach $k$: two multinomial logistic regressions on words and their pieces, trained on {latex.integer(model['trained_on'])} "
         f"demonstrations, each of which names one of {latex.integer(model['approaches'])} approaches, such as ``share the sadness''."
     )
     if found is not None:
         text += (
             f" Of {latex.integer(found['demonstrations'])} demonstrations of the validation split it finds the approach from the message alone in "
-            f"{latex.percent(found['message'], 0)}, and from the answer alone in {latex.percent(found['answer'], 0)}."
+            f"{latex.percent(found['message'])}, and from the answer alone in {latex.percent(found['answer'])}."
         )
     if read is not None and read["sensible"]["approach_auc"] is not None:
         text += f" It tells a sensible answer from another with an AUC of {latex.number(read['sensible']['approach_auc'], 2)}."
     return text
+
+
+def _relative(symbols: list[str]) -> str:
+    return (
+        f"The reward takes {' and '.join(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where $\\mu_k$ is the mean score of "
+        "demonstrations of approach $k$. Answers to grief have higher scores than answers to a joke, and a policy that is paid by the score "
+        "itself learns to answer jokes as if they were grief."
+    )
 
 
 def _accuracy(found: Mapping | None) -> str:

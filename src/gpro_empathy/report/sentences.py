@@ -192,7 +192,9 @@ SCORED = {
     "empathy": "the score of a learned empathy regressor",
     "reader_sense": "a prediction of the sense that a language model finds in the answer",
     "reader_empathy": "a prediction of whether a language model finds it empathetic",
-    "approach_match": "the probability that message and answer are of one kind",
+    "relative_empathy": "the score of a learned empathy regressor, against what is usual for the approach of the answer",
+    "relative_reader_empathy": "a prediction of whether a language model finds it empathetic, against the same",
+    "approach_match": "whether message and answer are of one kind",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
 # The terms of the reward of the reported design.

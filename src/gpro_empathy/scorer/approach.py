@@ -4,11 +4,15 @@ A demonstration names the approach of its answer, such as "share the sadness". T
 multinomial logistic regressions, learn from the demonstrations which approach a message gets, and
 which one an answer takes. An answer that would suit another kind of message, such as sorrow at a
 joke, then shows. Shapes: _B messages or answers, _K approaches.
+
+The model also knows what other scores are by approach. An answer to grief looks more empathetic
+than one to a joke, so that who is paid by such a score alone answers every message as if it were
+grief; against what is usual for its approach, an answer gains by how it is worded.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,9 @@ from sklearn.linear_model import LogisticRegression
 
 from gpro_empathy import files, response_format
 from gpro_empathy.files import UserError
+from gpro_empathy.labels import EMPATHETIC, EMPATHY
 from gpro_empathy.scorer import empathy_scorer, lexical_features, windows
+from gpro_empathy.scorer.empathy_scorer import Rater
 from gpro_empathy.scorer.lexical_features import Features, Linear
 
 KIND, FORMAT = "approach", "approach-1"
@@ -25,6 +31,8 @@ EXPECTED = {"kind": KIND, "format": FORMAT, "normalisation": windows.NORMALISATI
 SETTINGS = empathy_scorer.SETTINGS
 # An approach of fewer demonstrations is not learned.
 FEWEST_DEMONSTRATIONS = 5
+# Demonstrations of an approach, the first ones, over which other scores are averaged.
+MOST_DEMONSTRATIONS = 100
 # Inverse of the L2 penalty (scikit-learn's C), on features whose vectors have about length 1.
 # Between 1 and 8 it makes no difference to validation demonstrations and readings.
 INVERSE_PENALTY = 2.0
@@ -33,22 +41,33 @@ _ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class ApproachModel:
-    """Log-odds of each approach, of a message and of an answer."""
+    """Log-odds of each approach, of a message and of an answer.
+
+    `shares_K` are the shares of the approaches in the demonstrations. `usual` has the mean of other
+    scores over demonstrations of each approach, shape (K,), by the score's name.
+    """
 
     features: Features
     names: tuple[str, ...]
     message: Linear
     answer: Linear
+    shares_K: np.ndarray
+    usual: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def match(self, utterances: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """Return the log probability that message and answer are of one approach, shape (B,), nats.
+        """Return how much more often than by chance a message gets such an answer, shape (B,).
 
-        It is log sum_k p(k | message) p(k | answer), and at most 0.
+        It is log sum_k p(k | message) p(k | answer) / p(k), in nats: 0 is chance, which keeps a
+        common approach from being worth more than a rare one.
         """
         messages = list(dict.fromkeys(utterances))  # a message once, however many answers it has
         of_message = dict(zip(messages, self.log_probabilities("message", messages), strict=True))
         message_BK = np.array([of_message[utterance] for utterance in utterances])
-        return logsumexp(message_BK + self.log_probabilities("answer", answers), axis=1)
+        return logsumexp(message_BK + self.log_probabilities("answer", answers) - np.log(self.shares_K), axis=1)
+
+    def usual_score(self, name: str, answers: Sequence[str]) -> np.ndarray:
+        """Return what a score usually is for answers of these approaches, shape (B,), its unit."""
+        return np.exp(self.log_probabilities("answer", answers)) @ self.usual[name]
 
     def log_probabilities(self, what: str, texts: Sequence[str]) -> np.ndarray:
         """Return the log probability of each approach (nats), shape (B, K).
@@ -91,7 +110,30 @@ def train(demonstrations: Sequence[Mapping[str, str]], progress: Callable[[str],
     names, approach_B = np.unique([approaches[i] for i in used], return_inverse=True)
     message, answer = (_fitted(features.of(texts), approach_B) for texts in (messages, answers))
     progress(f"approach model: {len(names)} approaches from {len(used)} demonstrations")
-    return ApproachModel(features, tuple(map(str, names)), message, answer)
+    return ApproachModel(features, tuple(map(str, names)), message, answer, np.bincount(approach_B) / len(approach_B))
+
+
+def with_usual(
+    model: ApproachModel, demonstrations: Sequence[Mapping[str, str]], scorer: Rater, reader: Rater
+) -> ApproachModel:
+    """Return the model with the mean scores of demonstrations of each approach.
+
+    Args:
+        scorer: The reward's empathy scorer.
+        reader: The reader model.
+    """
+    approaches = np.array([response_format.approach(row["response"]) for row in demonstrations])
+    sampled = [np.flatnonzero(approaches == name)[:MOST_DEMONSTRATIONS] for name in model.names]
+    rows = [demonstrations[i] for i in np.concatenate(sampled)]
+    answers = [response_format.parse_response(row["response"]).answer for row in rows]
+    messages = [(row["utterance"],) for row in rows]
+    scores = {
+        "empathy": scorer.score(answers, messages)[:, EMPATHY],
+        "reader_empathy": reader.score(answers, messages)[:, EMPATHETIC],
+    }
+    ends = np.cumsum([len(of_approach) for of_approach in sampled])[:-1]
+    usual = {name: np.array([part.mean() for part in np.split(score_B, ends)]) for name, score_B in scores.items()}
+    return replace(model, usual=usual)
 
 
 def _fitted(features_BN, approach_B: np.ndarray) -> Linear:
@@ -128,9 +170,14 @@ def save(model: ApproachModel, folder: Path, card: str) -> None:
     """Save a model and its card to `folder`, atomically."""
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()
-        files.write_json(temporary / SETTINGS, EXPECTED | {"approaches": list(model.names)})
+        files.write_json(temporary / SETTINGS, EXPECTED | _stated(model))
         lexical_features.store(temporary, model.features, {"message": model.message, "answer": model.answer})
         files.write_text(temporary / "README.md", card)
+
+
+def _stated(model: ApproachModel) -> dict:
+    usual = {name: list(map(float, value_K)) for name, value_K in model.usual.items()}
+    return {"approaches": list(model.names), "shares": list(map(float, model.shares_K)), "usual": usual}
 
 
 def load(folder: Path) -> ApproachModel:
@@ -146,4 +193,5 @@ def load(folder: Path) -> ApproachModel:
         raise UserError(f"{folder / SETTINGS}: approaches is no list of two or more names; {remedy}")
     sizes = dict.fromkeys(("message", "answer"), len(names))
     features, models = lexical_features.restore(folder, sizes, remedy)
-    return ApproachModel(features, tuple(names), **models)
+    usual = {name: np.array(value_K) for name, value_K in stored["usual"].items()}
+    return ApproachModel(features, tuple(names), **models, shares_K=np.array(stored["shares"]), usual=usual)

@@ -1,6 +1,7 @@
 """Train the models that say what answers suit a message: from readings and from demonstrations.
 
 Reads   data/prepared/readings_train.jsonl, data/prepared/demonstrations_train.jsonl
+        models/scorer/      whose empathy the approach model learns to expect
 Writes  models/reader/      the reader model, which learns from readings, with a model card
         models/approach/    the approach model, which learns from demonstrations, with a model card
 """
@@ -12,7 +13,7 @@ from gpro_empathy.scorer import approach, empathy_scorer, reader, scorer_card
 
 READINGS = Path("data/prepared/readings_train.jsonl")
 DEMONSTRATIONS = Path("data/prepared/demonstrations_train.jsonl")
-READER, APPROACH = Path("models/reader"), Path("models/approach")
+SCORER, READER, APPROACH = Path("models/scorer"), Path("models/reader"), Path("models/approach")
 
 
 def main() -> None:
@@ -21,8 +22,10 @@ def main() -> None:
     readings, demonstrations = files.read_jsonl(READINGS), files.read_jsonl(DEMONSTRATIONS)
     print(f"reader: {len(readings)} readings to learn from")
     settings = reader.describe(readings, config, encoder)
-    empathy_scorer.save(reader.train(readings, config, encoder), READER, settings, scorer_card.write_reader(settings))
+    of_readings = reader.train(readings, config, encoder)
+    empathy_scorer.save(of_readings, READER, settings, scorer_card.write_reader(settings))
     model = approach.train(demonstrations)
+    model = approach.with_usual(model, demonstrations, empathy_scorer.load(SCORER), of_readings)
     approach.save(model, APPROACH, scorer_card.write_approach(len(demonstrations), model.names))
 
 

@@ -71,7 +71,10 @@ class Transformers:
         """Return the trainer of this package, or TRL's where vLLM samples."""
         launch.check_whole_groups(config, "transformers")
         if config.vllm_mode == "none":
-            return grpo_trainer.GroupTrainer, {"trained_generations": config.trained_generations}
+            return grpo_trainer.GroupTrainer, {
+                "trained_generations": config.trained_generations,
+                "trained_tokens": config.trained_tokens,
+            }
         return grpo_trainer.EngineTrainer, {}
 
 

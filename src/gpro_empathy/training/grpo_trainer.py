@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from gpro_empathy import distributed, params
+from gpro_empathy import distributed, params, response_format
 from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading, packed_logprobs
 from gpro_empathy.policy.decoding import DecoderSampler
@@ -177,9 +178,10 @@ class GroupTrainer(EngineTrainer):
     would have, and several processes together what one would have.
     """
 
-    def __init__(self, *args, trained_generations: int, **kwargs) -> None:
+    def __init__(self, *args, trained_generations: int, trained_tokens: str, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.trained_generations = trained_generations
+        self.trained_tokens = trained_tokens
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         started = time.perf_counter()
@@ -205,7 +207,11 @@ class GroupTrainer(EngineTrainer):
             batch = self._generate_and_score_completions(generation_batch)
             if self.trained_generations < self.num_generations:
                 batch = down_sampled(batch, self.num_generations, self.trained_generations)
-                batch["num_items_in_batch"] = self.accelerator.gather(batch["num_items_in_batch"]).sum()
+            if self.trained_tokens == "answer":
+                # What TRL takes out of the loss as the output of a tool is here the reasoning.
+                batch["tool_mask"] = answer_mask(batch["completion_ids"], batch["completion_mask"], self._tokenizer)
+            trained = batch["completion_mask"] * batch.get("tool_mask", 1)
+            batch["num_items_in_batch"] = self.accelerator.gather(trained.sum()).sum()
             self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
@@ -266,12 +272,38 @@ def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
     ]
     keep = torch.tensor(rows, device=groups_PK.device)
     size = batch["advantages"].shape[0]
-    result = {
+    return {
         name: value[keep] if isinstance(value, torch.Tensor) and value.dim() and len(value) == size else value
         for name, value in batch.items()
     }
-    result["num_items_in_batch"] = result["completion_mask"].sum()
-    return result
+
+
+def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Return 1 for the tokens after the tag that opens the answer, and 0 elsewhere, shape (B, T).
+
+    A response without the tag is trained on whole, as it is scored whole.
+
+    Args:
+        mask_BT: 1 for the tokens of the response, which padding follows.
+    """
+    kept_BT = torch.zeros_like(mask_BT)
+    for row, (ids, length) in enumerate(zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)):
+        kept_BT[row, _tokens_to_answer(ids[:length], tokenizer) : length] = 1
+    return kept_BT
+
+
+def _tokens_to_answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens it takes until the answer's opening tag is complete; 0 without one."""
+    if response_format.ANSWER_TAG not in tokenizer.decode(ids):
+        return 0
+    few, enough = 0, len(ids)
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if response_format.ANSWER_TAG in tokenizer.decode(ids[:middle]):
+            enough = middle
+        else:
+            few = middle
+    return enough
 
 
 def widest_subset(values_K: torch.Tensor, size: int) -> list[int]:

@@ -60,9 +60,9 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
 
 
 def check_whole_groups(grpo: params.TrainGrpo, backend: str) -> None:
-    """Check that whole groups are trained on where this package's own trainer does not run.
+    """Check that whole groups and responses are trained on where other trainers run.
 
-    That trainer takes less than whole groups.
+    This package's own takes less: some responses of a group, and their answers alone.
 
     Raises:
         UserError: If not.
@@ -74,6 +74,10 @@ def check_whole_groups(grpo: params.TrainGrpo, backend: str) -> None:
         raise UserError(
             f"train_grpo.trained_generations is {grpo.trained_generations}, but {engine} trains on whole groups; set it "
             f"to num_generations, {grpo.num_generations}"
+        )
+    if grpo.trained_tokens != "response":
+        raise UserError(
+            f"train_grpo.trained_tokens is {grpo.trained_tokens}, but {engine} trains on whole responses; set it to response"
         )
 
 

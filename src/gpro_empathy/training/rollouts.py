@@ -121,7 +121,7 @@ def label(name: str, seed: int | None) -> str:
 
 
 def load_scorers(
-    config: params.Rewards, folders: rewards.Folders, audit: Path, reference: Path, start: rewards.StartingPolicy
+    config: params.Rewards, folder: Path, audit: Path, reference: Path, start: rewards.StartingPolicy
 ) -> tuple[rewards.RewardModel, empathy_scorer.Rater]:
     """Load the reward model, and the scorer that audits it.
 
@@ -130,7 +130,7 @@ def load_scorers(
     Raises:
         UserError: If one of them is missing or cannot be loaded.
     """
-    model = rewards.with_reference(rewards.load(config, folders, start), files.read_json(reference))
+    model = rewards.with_reference(rewards.load(config, folder, start), files.read_json(reference))
     return model, kinds.load(audit)
 
 
