@@ -25,7 +25,7 @@ def config(settings):
     return settings.train_grpo.model_copy(
         update={
             "steps": 2, "prompts_per_step": 2, "num_generations": GROUP, "trained_generations": GROUP,
-            "completions_per_forward": 3, "save_steps": 1,
+            "completions_per_forward": 3, "save_steps": 1, "advantage_on": "response",
             "learning_rate": 1e-2, "lr_scheduler": "constant", "warmup_ratio": 0.0, "optimizer": "adamw_torch",
             "kl_beta": 0.0, "clip_epsilon": 0.2, "loss_type": "dapo", "scale_rewards": "group", "temperature": 1.0,
             "top_p": 1.0, "max_grad_norm": 0.5, "weight_decay": 0.0,

@@ -148,7 +148,7 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
         built = empathy_scorer.build(encoder, of)
         empathy_scorer.save(built, here / name, {"encoder": "random", "revision": None, "max_tokens": 32})
     changes = {
-        "steps": 2, "prompts_per_step": 4, "num_generations": 3, "trained_generations": 2, "completions_per_forward": 3,
+        "steps": 2, "prompts_per_step": 4, "num_generations": 3, "trained_generations": 2, "advantage_on": "response", "completions_per_forward": 3,
         "save_steps": 1, "learning_rate": 1e-2, "lr_scheduler": "linear", "kl_beta": 0.05, "loss_type": "dapo",
         "scale_rewards": "group", "temperature": 1.0, "top_p": 1.0, "seeds": [23],
     }  # fmt: skip

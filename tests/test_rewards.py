@@ -76,6 +76,26 @@ def test_read_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected
     assert rewards.Read(marks, mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
 
 
+class Approaches:
+    """Knows that an answer usually scores its length over ten, and matches by the first letter."""
+
+    def match(self, utterances, answers):
+        return np.array([float(u[0] == a[0]) for u, a in zip(utterances, answers, strict=True)])
+
+    def usual_score(self, name, answers):
+        assert name == "empathy"
+        return np.array([len(answer) / 10 for answer in answers])
+
+
+def test_approach_match_is_that_of_message_and_answer():
+    assert rewards.ApproachMatch(Approaches())(["hm", "oh"], replies("hello", "hello")).tolist() == [1.0, 0.0]
+
+
+def test_relative_score_is_the_score_less_what_is_usual_for_the_approach_of_the_answer():
+    relative = rewards.Relative(lambda utterances, responses: np.array([2.0, 3.0]), "empathy", Approaches())
+    assert relative(["u"] * 2, replies("abcde", "hi")) == pytest.approx([1.5, 2.8])
+
+
 def test_reader_model_reads_answers_once_for_both_terms():
     read = []
 

@@ -19,6 +19,7 @@ CALIBRATED = (
     "approach_match",
     "likelihood",
     "reader_sense",
+    "relative_reader_sense",
     "reader_empathy",
     "relative_reader_empathy",
 )

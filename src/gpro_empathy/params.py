@@ -164,7 +164,7 @@ class TrainGrpo(Section):
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
     trained_generations: Annotated[int, Field(ge=2)]
-    trained_tokens: Literal["response", "answer"]
+    advantage_on: Literal["response", "answer"]
     completions_per_forward: Count
     learning_rate: Positive
     lr_scheduler: Literal["constant", "linear", "cosine"]

@@ -6,7 +6,7 @@ raw score each, in its own unit. Functions of the user's own become terms by `us
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,6 +233,10 @@ def _load_likelihood(config: params.Rewards, models: _Models, start: StartingPol
     return likelihood.load(*start)
 
 
+def _load_relative(name: str, config: params.Rewards, models: _Models, start: StartingPolicy | None) -> Term:
+    return Relative(TERMS[name](config, models, start), name, models.approach)
+
+
 TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term]] = {
     "semantic_similarity": lambda config, models, start: load_similarity(config),
     "empathy": lambda config, models, start: Empathy(models.scorer),
@@ -240,16 +244,14 @@ TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term
     "reader_sense": lambda config, models, start: Read(models.reader, SENSE),
     "reader_empathy": lambda config, models, start: Read(models.reader, EMPATHETIC),
     "approach_match": lambda config, models, start: ApproachMatch(models.approach),
-    "relative_empathy": lambda config, models, start: Relative(Empathy(models.scorer), "empathy", models.approach),
-    "relative_reader_empathy": lambda config, models, start: Relative(
-        Read(models.reader, EMPATHETIC), "reader_empathy", models.approach
-    ),
     "likelihood": _load_likelihood,
     "well_formed": lambda config, models, start: well_formed,
     "length": lambda config, models, start: Length(config.free_words, config.limit_words),
     "repetition": lambda config, models, start: repetition,
     "overlap": lambda config, models, start: overlap,
 }
+# The scores that the approach model knows for each approach, and that may enter against it.
+TERMS |= {f"relative_{name}": partial(_load_relative, name) for name in ("empathy", "reader_sense", "reader_empathy")}
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def test_grpo_has_vllm_sample_from_the_weights_of_each_step(config, folder, tmp_
         lambda layer, remove_weight: setattr(layer, "cpu_linear", functional.linear),
     )
     steps = {
-        "steps": 3, "prompts_per_step": 2, "num_generations": 4, "trained_generations": 4, "completions_per_forward": 8,
+        "steps": 3, "prompts_per_step": 2, "num_generations": 4, "trained_generations": 4, "advantage_on": "response", "completions_per_forward": 8,
         "save_steps": 3, "learning_rate": 1e-2, "optimizer": "adamw_torch", "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": 0.1,
     }  # fmt: skip

@@ -6,10 +6,13 @@ REPORT = {
     "trained_on": 3600,
     "validation": {
         "readings": 558,
-        "sensible": {"share": 0.4, "auc": 0.714},
-        "empathetic": {"share": 0.5, "auc": 0.766},
+        "sensible": {"share": 0.4, "auc": 0.714, "approach_auc": 0.733},
+        "empathetic": {"share": 0.5, "auc": 0.766, "approach_auc": 0.6},
     },
-}
+    "approach": {
+        "trained_on": 6364, "approaches": 18, "validation": {"demonstrations": 187, "message": 0.476, "answer": 0.909}
+    },
+}  # fmt: skip
 
 
 def test_reader_model_is_told_where_the_reward_has_its_terms():
@@ -28,6 +31,24 @@ def test_reader_model_that_was_measured_on_nothing_says_no_accuracy():
         assert "empathetic" not in text
 
 
+def test_approach_model_is_told_where_the_reward_has_its_term():
+    text = reader_sentences.reader({"approach_match": 1.0}, REPORT, "MiniLM")
+    assert "reader model" not in text
+    assert r"\num{6364} demonstrations" in text
+    assert latex.percent(0.476) in text
+    assert latex.percent(0.909) in text
+    assert f"AUC of {latex.number(0.733, 2)}" in text
+    assert "is usual for" not in text
+
+
+def test_scores_against_the_approach_are_told_with_both_models():
+    text = reader_sentences.reader({"relative_empathy": 1.0, "relative_reader_empathy": 1.0}, REPORT, "MiniLM")
+    assert r"$r_{\mathrm{emp}}$ and $r_{\mathrm{read}}$ against what is usual" in text
+    assert "reader model" in text
+    assert "approach model" in text
+
+
 def test_sense_is_seen_by_the_reward_only_with_the_term():
     assert reader_sentences.sees_sense({"reader_sense": 1.0})
+    assert reader_sentences.sees_sense({"relative_reader_sense": 1.0})
     assert not reader_sentences.sees_sense({"reader_empathy": 1.0})

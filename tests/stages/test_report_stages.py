@@ -306,7 +306,17 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
         r"the \num{4} responses whose advantages together have the largest variance are kept"
         in sentences.trained_share(some)
     )
-    assert sentences.trained_share(every) == "All of them are kept for the update."
+    assert sentences.trained_share(every.model_copy(update={"advantage_on": "response"})) == (
+        "All of them are kept for the update."
+    )
+
+
+@pytest.mark.parametrize(("kl_beta", "holds"), [(0.0, False), (0.3, True)])
+def test_report_says_on_which_tokens_the_advantage_acts(kl_beta, holds):
+    grpo = PARAMS.train_grpo.model_copy(update={"advantage_on": "answer", "kl_beta": kl_beta})
+    text = sentences.trained_share(grpo)
+    assert "acts on the tokens of the answer alone" in text
+    assert ("divergence below holds it" in text) == holds
 
 
 @pytest.mark.parametrize(

@@ -331,17 +331,69 @@ def test_kept_samples_vary_as_much_as_any_subset(size):
     assert float(values[grpo_trainer.widest_subset(values, size)].var(correction=0)) == pytest.approx(best)
 
 
-def test_down_sampled_batch_keeps_whole_rows():
+def test_down_sampled_batch_keeps_whole_rows_and_counts_their_tokens():
     batch = {
         "advantages": torch.tensor([0.0, 2.0, -2.0, 5.0, 0.0, -5.0]),
         "completion_ids": torch.arange(12).reshape(6, 2),
         "completion_mask": torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 0]]),
+        "num_items_in_batch": torch.tensor(9),
         "ref_per_token_logps": None,
     }
     found = grpo_trainer.down_sampled(batch, group_size=3, kept=2)
     assert found["advantages"].tolist() == [2.0, -2.0, 5.0, -5.0]
     assert found["completion_ids"].tolist() == [[2, 3], [4, 5], [6, 7], [10, 11]]
+    assert int(found["num_items_in_batch"]) == 5
     assert found["ref_per_token_logps"] is None
+
+
+REASONED = "<reasoning>\nUser's main concern: rain\n</reasoning>\n<answer>\nIt rains on you.\n</answer>"
+
+
+def test_answer_mask_begins_after_the_opening_tag(tokenizer):
+    ids = tokenizer(REASONED)["input_ids"]
+    ids_BT = torch.tensor([[*ids, 0, 0], [*ids, 0, 0]])
+    mask_BT = torch.ones_like(ids_BT)
+    mask_BT[:, len(ids) :] = 0
+    kept_BT = grpo_trainer.answer_mask(ids_BT, mask_BT, tokenizer)
+    kept = [token for token, one in zip(ids_BT[0].tolist(), kept_BT[0].tolist(), strict=True) if one]
+    before = ids[: len(ids) - len(kept)]
+    assert tokenizer.decode(kept).strip() == "It rains on you.\n</answer>"
+    assert "<answer>" in tokenizer.decode(before)
+    assert (kept_BT[0] == kept_BT[1]).all()
+    assert int(kept_BT[0, len(ids) :].sum()) == 0
+
+
+def test_answer_mask_of_a_response_without_an_answer_is_all_of_it(tokenizer):
+    ids_BT = torch.tensor([tokenizer("no tag at all")["input_ids"]])
+    mask_BT = torch.ones_like(ids_BT)
+    assert (grpo_trainer.answer_mask(ids_BT, mask_BT, tokenizer) == mask_BT).all()
+
+
+@pytest.mark.parametrize("trained", [2, GROUP])
+def test_advantage_acts_on_the_answer_alone(make_run, tmp_path, monkeypatch, trained):
+    seen = []
+
+    def mask(ids_BT, mask_BT, tokenizer):
+        half = torch.zeros_like(mask_BT)
+        half[:, 2:] = mask_BT[:, 2:]
+        return half
+
+    class Watched(grpo_trainer.GroupTrainer):
+        def _compute_loss(self, model, inputs):
+            seen.append(inputs["advantages"])
+            return super()._compute_loss(model, inputs)
+
+    monkeypatch.setattr(grpo_trainer, "answer_mask", mask)
+    monkeypatch.setattr(grpo_trainer, "GroupTrainer", Watched)
+    grpo_run.train(make_run(advantage_on="answer", trained_generations=trained), tmp_path, inputs=[])
+    assert all(float(advantages_BT[:, :2].abs().sum()) == 0 for advantages_BT in seen)
+    assert any(float(advantages_BT[:, 2:].abs().sum()) > 0 for advantages_BT in seen)
+
+
+def test_refuses_an_advantage_on_the_answer_by_an_engine_that_takes_whole_responses(make_run, reward_model, tmp_path):
+    run = make_run(advantage_on="answer", vllm_mode="server")
+    with pytest.raises(UserError, match=r"advantage_on is answer, but train_grpo\.vllm_mode: server .*response"):
+        grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
 
 
 def test_run_trains_on_the_kept_samples_alone_and_logs_all(make_run, tmp_path):
@@ -544,7 +596,7 @@ def test_run_changes_every_adapted_projection(result, finished):
 def test_run_tells_its_effective_settings(result):
     expected = {
         "completions_per_step": 6, "completions_per_forward": 3, "accumulation_steps": 2, "num_generations": GROUP,
-        "prompts": 6, "trained_generations": GROUP, "loss_type": "dapo", "scale_rewards": "group", "model": "random", "device": "cpu",
+        "prompts": 6, "trained_generations": GROUP, "advantage_on": "response", "loss_type": "dapo", "scale_rewards": "group", "model": "random", "device": "cpu",
         "backend": "transformers", "load_in_4bit": False, "trained_completions_per_forward": 3,
     }  # fmt: skip
     assert {name: result.settings[name] for name in expected} == expected

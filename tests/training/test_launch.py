@@ -29,7 +29,13 @@ PATIENCE = 600.0  # seconds: a busy machine may take long to import torch
 @pytest.fixture
 def grpo(settings):
     return settings.train_grpo.model_copy(
-        update={"prompts_per_step": 8, "num_generations": 4, "trained_generations": 4, "completions_per_forward": 4}
+        update={
+            "prompts_per_step": 8,
+            "num_generations": 4,
+            "trained_generations": 4,
+            "advantage_on": "response",
+            "completions_per_forward": 4,
+        }
     )
 
 
@@ -314,8 +320,9 @@ def test_refuses_parts_of_groups_where_whole_ones_are_trained_on(grpo, policy, b
     )
 
 
-def test_own_trainer_takes_parts_of_groups(grpo, policy):
-    assert launch.check(grpo.model_copy(update={"trained_generations": 2}), policy) is None
+def test_own_trainer_takes_parts_of_groups_and_of_responses(grpo, policy):
+    parts = grpo.model_copy(update={"trained_generations": 2, "advantage_on": "answer"})
+    assert launch.check(parts, policy) is None
 
 
 def test_documented_server_has_the_options_that_trl_demands():

@@ -37,6 +37,7 @@ _MEASURES = {
     "reader_empathy_raw": (*_SCORER, *_READER),
     "approach_match_raw": _APPROACH,
     "relative_empathy_raw": (*_SCORER, *_APPROACH),
+    "relative_reader_sense_raw": (*_SCORER, *_READER, *_APPROACH),
     "relative_reader_empathy_raw": (*_SCORER, *_READER, *_APPROACH),
     "semantic_similarity_raw": ("rewards.similarity",),
     "likelihood_raw": ("policy.", "warm_start."),

@@ -21,6 +21,7 @@ _KNOWN = {
     "relative_empathy_raw": ("empathy against the approach's usual", "label units", 2),
     "approach_match_raw": ("approach fits the message", "nats", 2),
     "reader_sense_raw": ("sense, reader model", "", 2),
+    "relative_reader_sense_raw": ("sense, against the approach's usual", "", 2),
     "reader_empathy_raw": ("empathetic, reader model", "", 2),
     "relative_reader_empathy_raw": ("empathetic, against the approach's usual", "", 2),
     "length_raw": ("term: short answers", "", 2),
@@ -40,8 +41,9 @@ _SHORT = {
     "relative_empathy_raw": "relative empathy",
     "approach_match_raw": "approach fits",
     "reader_sense_raw": "reader: sense",
+    "relative_reader_sense_raw": "reader: relative sense",
     "reader_empathy_raw": "reader: empathetic",
-    "relative_reader_empathy_raw": "reader: relative",
+    "relative_reader_empathy_raw": "reader: relative empathy",
     "overlap_raw": "term: other words",
     "intensity_agreement": "intensity agrees",
 }

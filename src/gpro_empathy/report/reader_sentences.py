@@ -24,12 +24,16 @@ _NAMES = {
 }
 
 # Scores that may enter against what is usual for the answer's approach.
-_SYMBOLS = {"empathy": r"$r_{\mathrm{emp}}$", "reader_empathy": r"$r_{\mathrm{read}}$"}
+_SYMBOLS = {
+    "empathy": r"$r_{\mathrm{emp}}$",
+    "reader_sense": r"$r_{\mathrm{sense}}$",
+    "reader_empathy": r"$r_{\mathrm{read}}$",
+}
 
 
 def sees_sense(weights: Mapping[str, float]) -> bool:
     """Say whether the reward has the reader model's term of sense."""
-    return "reader_sense" in weights
+    return not {"reader_sense", "relative_reader_sense"}.isdisjoint(weights)
 
 
 def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
@@ -79,7 +83,7 @@ def _approach(report: Mapping) -> str:
 
 def _relative(symbols: list[str]) -> str:
     return (
-        f"The reward takes {' and '.join(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where $\\mu_k$ is the mean score of "
+        f"The reward takes {latex.listed(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where $\\mu_k$ is the mean score of "
         "demonstrations of approach $k$. Answers to grief have higher scores than answers to a joke, and a policy that is paid by the score "
         "itself learns to answer jokes as if they were grief."
     )

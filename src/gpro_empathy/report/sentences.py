@@ -193,6 +193,7 @@ SCORED = {
     "reader_sense": "a prediction of the sense that a language model finds in the answer",
     "reader_empathy": "a prediction of whether a language model finds it empathetic",
     "relative_empathy": "the score of a learned empathy regressor, against what is usual for the approach of the answer",
+    "relative_reader_sense": "a prediction of the sense that a language model finds in the answer, against the same",
     "relative_reader_empathy": "a prediction of whether a language model finds it empathetic, against the same",
     "approach_match": "whether message and answer are of one kind",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
@@ -294,15 +295,15 @@ def scored_terms(weights: Mapping[str, float]) -> str:
         return "No term of the reward is a calibrated score."
     if len(named) == 1:
         return f"The reward holds {named[0]}, calibrated to the unit interval with a temperature."
-    return f"The reward combines {_listed(named)}, each calibrated to the unit interval with a temperature."
+    return f"The reward combines {latex.listed(named)}, each calibrated to the unit interval with a temperature."
 
 
 def reward_departure(weights: Mapping[str, float]) -> str:
     """Say which terms the reward has in place of those of the reported design, or beside them."""
     left_out = [what for term, what in REPORTED.items() if term not in weights]
     added = [latex.escape(term.replace("_", " ")) for term in weights if term not in REPORTED]
-    changes = [f"leaves out {_listed(left_out)}"] if left_out else []
-    changes += [f"adds {_listed(added)}"] if added else []
+    changes = [f"leaves out {latex.listed(left_out)}"] if left_out else []
+    changes += [f"adds {latex.listed(added)}"] if added else []
     return f"The reward here {' and '.join(changes)}." if changes else "The reward here has the same two terms."
 
 
@@ -351,11 +352,7 @@ def further_terms(weights: Mapping[str, float]) -> str:
     ]
     if not asked:
         return ""
-    return f"Further terms of the reward ask for {_listed(asked)}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+    return f"Further terms of the reward ask for {latex.listed(asked)}."
 
 
 def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
@@ -365,7 +362,21 @@ def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
 
 
 def trained_share(grpo: params.TrainGrpo) -> str:
-    """Say which responses of a group are trained on."""
+    """Say which responses of a group are trained on, and on which of their tokens."""
+    return " ".join(filter(None, [_kept_responses(grpo), _advantage_on(grpo)]))
+
+
+def _advantage_on(grpo: params.TrainGrpo) -> str:
+    if grpo.advantage_on == "response":
+        return ""
+    held = ", and the divergence below holds it" if grpo.kl_beta else ""
+    return (
+        "The advantage acts on the tokens of the answer alone, and is 0 on those of the reasoning, in which the policy says what kind of message "
+        f"it has before it: the reasoning moves only by way of the weights that it shares with the answer{held}."
+    )
+
+
+def _kept_responses(grpo: params.TrainGrpo) -> str:
     if grpo.trained_generations == grpo.num_generations:
         return "All of them are kept for the update."
     return (
@@ -390,7 +401,7 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
     """
     if len(numbers) > 1:
         caution = "; over two seeds such intervals were too short in simulation" if len(numbers) == 2 else ""
-        listed = _listed([str(number) for number in numbers])
+        listed = latex.listed([str(number) for number in numbers])
         return (
             f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
             "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
@@ -479,7 +490,7 @@ def study_seeds(found: Analysis | None, run: Analysis) -> str:
     """
     if found is None:
         return ""
-    listed = _listed([str(number) for number in found["training_seeds"]])
+    listed = latex.listed([str(number) for number in found["training_seeds"]])
     within = (
         " The run of this report is one of these trainings, so that the two are no independent evidence."
         if _is_one_of(found, run)
@@ -528,7 +539,7 @@ def seed_results(comparison: Comparison) -> str:
     if len(by_seed) == 1:
         return ""
     changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
-    return f"By training seed, the change is {_listed(changes)}."
+    return f"By training seed, the change is {latex.listed(changes)}."
 
 
 def trend(tuned: Trend, change: Trend, confidence: float) -> str:

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from gpro_empathy import files, response_format
 from gpro_empathy.files import UserError
-from gpro_empathy.labels import EMPATHETIC, EMPATHY
+from gpro_empathy.labels import EMPATHETIC, EMPATHY, HIGHEST, SENSE
 from gpro_empathy.scorer import empathy_scorer, lexical_features, windows
 from gpro_empathy.scorer.empathy_scorer import Rater
 from gpro_empathy.scorer.lexical_features import Features, Linear
@@ -127,9 +127,11 @@ def with_usual(
     rows = [demonstrations[i] for i in np.concatenate(sampled)]
     answers = [response_format.parse_response(row["response"]).answer for row in rows]
     messages = [(row["utterance"],) for row in rows]
+    marks_B2 = reader.score(answers, messages)
     scores = {
         "empathy": scorer.score(answers, messages)[:, EMPATHY],
-        "reader_empathy": reader.score(answers, messages)[:, EMPATHETIC],
+        "reader_sense": marks_B2[:, SENSE] / HIGHEST["sense"],
+        "reader_empathy": marks_B2[:, EMPATHETIC],
     }
     ends = np.cumsum([len(of_approach) for of_approach in sampled])[:-1]
     usual = {name: np.array([part.mean() for part in np.split(score_B, ends)]) for name, score_B in scores.items()}

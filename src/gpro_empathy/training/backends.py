@@ -73,7 +73,7 @@ class Transformers:
         if config.vllm_mode == "none":
             return grpo_trainer.GroupTrainer, {
                 "trained_generations": config.trained_generations,
-                "trained_tokens": config.trained_tokens,
+                "advantage_on": config.advantage_on,
             }
         return grpo_trainer.EngineTrainer, {}
 

@@ -193,7 +193,7 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "accumulation_steps": args.gradient_accumulation_steps,
         "num_generations": args.num_generations,
         "trained_generations": run.config.trained_generations,
-        "trained_tokens": run.config.trained_tokens,
+        "advantage_on": run.config.advantage_on,
         "loss_type": args.loss_type,
         "scale_rewards": args.scale_rewards,
         "prompts": len(run.train_prompts),

@@ -178,10 +178,10 @@ class GroupTrainer(EngineTrainer):
     would have, and several processes together what one would have.
     """
 
-    def __init__(self, *args, trained_generations: int, trained_tokens: str, **kwargs) -> None:
+    def __init__(self, *args, trained_generations: int, advantage_on: str, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.trained_generations = trained_generations
-        self.trained_tokens = trained_tokens
+        self.advantage_on = advantage_on
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         started = time.perf_counter()
@@ -207,11 +207,10 @@ class GroupTrainer(EngineTrainer):
             batch = self._generate_and_score_completions(generation_batch)
             if self.trained_generations < self.num_generations:
                 batch = down_sampled(batch, self.num_generations, self.trained_generations)
-            if self.trained_tokens == "answer":
-                # What TRL takes out of the loss as the output of a tool is here the reasoning.
-                batch["tool_mask"] = answer_mask(batch["completion_ids"], batch["completion_mask"], self._tokenizer)
-            trained = batch["completion_mask"] * batch.get("tool_mask", 1)
-            batch["num_items_in_batch"] = self.accelerator.gather(trained.sum()).sum()
+                batch["num_items_in_batch"] = self.accelerator.gather(batch["num_items_in_batch"]).sum()
+            if self.advantage_on == "answer":
+                in_answer_BT = answer_mask(batch["completion_ids"], batch["completion_mask"], self._tokenizer)
+                batch["advantages"] = batch["advantages"][:, None] * in_answer_BT
             self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
@@ -272,16 +271,18 @@ def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
     ]
     keep = torch.tensor(rows, device=groups_PK.device)
     size = batch["advantages"].shape[0]
-    return {
+    result = {
         name: value[keep] if isinstance(value, torch.Tensor) and value.dim() and len(value) == size else value
         for name, value in batch.items()
     }
+    result["num_items_in_batch"] = result["completion_mask"].sum()
+    return result
 
 
 def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Return 1 for the tokens after the tag that opens the answer, and 0 elsewhere, shape (B, T).
 
-    A response without the tag is trained on whole, as it is scored whole.
+    A response without the tag counts as an answer, as it does where it is scored.
 
     Args:
         mask_BT: 1 for the tokens of the response, which padding follows.
@@ -293,7 +294,7 @@ def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrain
 
 
 def _tokens_to_answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many tokens it takes until the answer's opening tag is complete; 0 without one."""
+    """Return after how many tokens the answer's opening tag is complete; 0 without one."""
     if response_format.ANSWER_TAG not in tokenizer.decode(ids):
         return 0
     few, enough = 0, len(ids)

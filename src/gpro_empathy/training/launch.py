@@ -75,9 +75,9 @@ def check_whole_groups(grpo: params.TrainGrpo, backend: str) -> None:
             f"train_grpo.trained_generations is {grpo.trained_generations}, but {engine} trains on whole groups; set it "
             f"to num_generations, {grpo.num_generations}"
         )
-    if grpo.trained_tokens != "response":
+    if grpo.advantage_on != "response":
         raise UserError(
-            f"train_grpo.trained_tokens is {grpo.trained_tokens}, but {engine} trains on whole responses; set it to response"
+            f"train_grpo.advantage_on is {grpo.advantage_on}, but {engine} takes whole responses; set it to response"
         )
 
 
