@@ -27,7 +27,7 @@ REMEDY = (
 KEY = ("prompt_id", "story", "model", "seed")
 # Stages whose code and data decide the responses and their scores.
 _DECIDING = ("prepare_policy", "prepare", "train_scorer", "train_reader", "warm_start", "train_grpo", "rollout")
-_DECIDING_FILES = ("data/inputs", "data/prepared/", "rewards", "src/")
+_DECIDING_FILES = ("data/embedded/warm_start", "data/inputs", "data/prepared/", "rewards", "src/")
 _RECORDED = frozenset({"commit", "files", "machine", "packages", "prompts_sha256"})
 
 

@@ -11,7 +11,7 @@ from gpro_empathy.files import UserError
 # A demonstration answers a turn of the corpus, or a message that was written for it alone.
 KEYS = {"concern", "emotion", "intensity", "approach", "answer"}
 TURN_KEYS = {"conversation", "turn"}
-TEXTS = {"text", "concern", "emotion", "approach", "answer"}
+TEXTS = KEYS - {"intensity"} | {"text"}
 
 
 def load(config: params.Prepare, splits: Mapping[str, Sequence[Turn]]) -> dict[str, list[dict]]:
