@@ -91,6 +91,7 @@ def _response(rng: np.random.Generator, model: str, sample: int, difficulty: flo
         "answer": answer,
         "well_formed": formed,
         "stated_intensity": int(rng.integers(1, 5)) if formed else None,
+        "stated_approach": "share the sadness" if formed else None,
         "answer_words": len(answer.split()),
         "overlap": float(rng.uniform(0, 0.5)),
         "distinct_2": float(rng.uniform(0.9, 1)),

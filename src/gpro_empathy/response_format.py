@@ -38,6 +38,7 @@ class Response:
     answer: str
     well_formed: bool
     stated_intensity: int | None
+    stated_approach: str | None
 
 
 def messages(utterance: str) -> list[dict[str, str]]:
@@ -74,13 +75,8 @@ def parse_response(text: str) -> Response:
         answer=answers[0] if has_answer else text.strip(),
         well_formed=well_formed,
         stated_intensity=intensity,
+        stated_approach=match[4].strip() if match else None,
     )
-
-
-def approach(text: str) -> str | None:
-    """Return the response approach that a reply states; None if it is not in the format."""
-    match = _FORMAT.fullmatch(text)
-    return match[4].strip() if match else None
 
 
 def count_sentences(text: str) -> int:

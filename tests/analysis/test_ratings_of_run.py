@@ -14,7 +14,7 @@ def response(model, prompt="1.1", sample=0, **changes):
     row = {
         "model": model, "prompt_id": prompt, "sample": sample, "seed": 23 if model == "tuned" else None,
         "story": story, "conversation": story, "prompt": f"message {prompt}", "answer": f"{model} {prompt} {sample}",
-        "emotion": 2.0, "stated_intensity": 2, "empathy_raw": 1.0, "answer_words": 3,
+        "emotion": 2.0, "stated_intensity": 2, "stated_approach": "listen", "empathy_raw": 1.0, "answer_words": 3,
     }  # fmt: skip
     return row | changes
 

@@ -43,6 +43,13 @@ def varied_to_all(answers=None, levels=None, seeds=(23,)):
     return templates.audit(table, seed=1)
 
 
+def test_approaches_of_responses_that_state_one_are_counted():
+    rows = pd.DataFrame({"stated_approach": ["listen", "listen", "ask", "ask", None]})
+    assert templates.approaches(rows) == {"bits": 1.0, "largest_share": 0.5}
+    assert templates.approaches(rows[:2]) == {"bits": 0.0, "largest_share": 1.0}
+    assert templates.approaches(rows[4:]) == {"bits": None, "largest_share": None}
+
+
 def test_policy_that_always_says_the_same_is_told_so():
     found = varied_to_all({("tuned", 23): SAME}, {("tuned", 23): 1})
     tuned = found["policies"]["tuned"]

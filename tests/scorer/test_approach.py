@@ -49,7 +49,7 @@ def test_match_is_the_sum_over_approaches_of_both_probabilities_by_their_share(m
     messages, answers = ["the goose is lost", "hello"], ["Ha, so sad.", "Hello."]
     texts = [row["utterance"] for row in DEMONSTRATIONS]
     features = model.features.of
-    names = [response_format.approach(row["response"]) for row in DEMONSTRATIONS]
+    names = [response_format.parse_response(row["response"]).stated_approach for row in DEMONSTRATIONS]
     expected = []
     for of_each, learned in ((messages, texts), (answers, [kind_answer(row) for row in DEMONSTRATIONS])):
         oracle = LogisticRegression(C=approach.INVERSE_PENALTY, solver="newton-cg", tol=1e-8).fit(

@@ -363,7 +363,7 @@ def test_without_rollouts_the_answers_are_those_of_the_results_page(server, rate
     table = TABLE.read_bytes()
     for path in (rating_page.ROLLOUTS, REPLIES, TABLE):
         path.unlink()
-    whole = {"emotion": 2.0, "reasoning": "", "well_formed": True, "stated_intensity": None}
+    whole = {"emotion": 2.0, "reasoning": "", "well_formed": True, "stated_intensity": None, "stated_approach": None}
     data = web_page.embedded_json(web_page.browser_data([one | whole for one in ROWS], ["empathy_raw"], "warm_start"))
     files.write_text(rating_page.RESULTS, f'<script type="application/json" id="data">{data}</script>')
     assert rate() == told

@@ -181,7 +181,7 @@ def test_rows_hold_what_the_contract_names(scored):
     row = rows[2]
     stated = {
         "conversation": "c0", "story": "conversation c0", "turn": 0, "prompt": TURNS[0].text, "emotion": 0.0, "polarity": 1.0, "empathy": None,
-        "seed": 23, "text": REPLY, "answer": "So sorry about your dog.", "well_formed": True, "stated_intensity": 4,
+        "seed": 23, "text": REPLY, "answer": "So sorry about your dog.", "well_formed": True, "stated_intensity": 4, "stated_approach": "c",
         "answer_words": 5, "prompt_tokens": 20, "completion_tokens": 8, "finish_reason": "stop",
         "distinct_2": 1.0, "overlap": text_measures.overlap(TURNS[0].text, "So sorry about your dog."),
     }  # fmt: skip

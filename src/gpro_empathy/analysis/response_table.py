@@ -30,7 +30,18 @@ STOCK_PHRASES = (
 LABELLED_ONLY = "intensity_agreement"
 # Stands for the training seed of responses that depend on none: those of the policies before GRPO.
 NO_SEED = -1
-_NEEDED = {"prompt_id", "story", "conversation", "model", "sample", "seed", "emotion", "answer", "stated_intensity"}
+_NEEDED = {
+    "prompt_id",
+    "story",
+    "conversation",
+    "model",
+    "sample",
+    "seed",
+    "emotion",
+    "answer",
+    "stated_intensity",
+    "stated_approach",
+}
 
 
 def responses(rows: Sequence[dict]) -> pd.DataFrame:

@@ -139,6 +139,13 @@ class StatedSpread(TypedDict):
     spearman: float | None
 
 
+class ApproachSpread(TypedDict):
+    """How the approaches that responses state spread: `templates.approaches`."""
+
+    bits: float | None
+    largest_share: float | None
+
+
 class TemplateMeasures(TypedDict):
     """How varied a policy's answers are over all prompts: `templates.measure`."""
 
@@ -148,6 +155,7 @@ class TemplateMeasures(TypedDict):
     self_bleu: float | None
     modal_advice: float
     stated: StatedSpread
+    approaches: ApproachSpread
 
 
 class Explained(TypedDict):

@@ -14,7 +14,7 @@ from sacrebleu.metrics import BLEU
 
 from gpro_empathy import text_measures
 from gpro_empathy.analysis import explained_gain, response_table, stated_levels
-from gpro_empathy.analysis.results import ExplainedGain, TemplateCriteria, TemplateMeasures, Templates
+from gpro_empathy.analysis.results import ApproachSpread, ExplainedGain, TemplateCriteria, TemplateMeasures, Templates
 
 # Advice, as words in a row. "You might" may guess at a feeling as well as advise; it is counted in
 # either case, since it is the form that a template repeats. "You can" is left out: it allows more
@@ -131,7 +131,21 @@ def measure(rows: pd.DataFrame, answers: int, seed: int) -> TemplateMeasures:
         "self_bleu": self_bleu(texts[:SELF_BLEU_ANSWERS]),
         "modal_advice": modal_advice(rows["answer"]),
         "stated": stated_levels.spread(rows),
+        "approaches": approaches(rows),
     }
+
+
+def approaches(rows: pd.DataFrame) -> ApproachSpread:
+    """Return the entropy of the stated approaches in `bits`, and the `largest_share` of one.
+
+    Both are of the responses that state one, and None of none. A policy that answers every message
+    as if it were of one kind states one approach.
+    """
+    stated = rows["stated_approach"].dropna()
+    if stated.empty:
+        return {"bits": None, "largest_share": None}
+    shares = stated.value_counts(normalize=True).sort_index()
+    return {"bits": stated_levels.entropy_bits(shares.to_numpy()), "largest_share": float(shares.max())}
 
 
 def distinct_n(answers: Sequence[Sequence[str]], n: int) -> float | None:

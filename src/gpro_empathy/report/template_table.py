@@ -16,6 +16,8 @@ _MEASURES: tuple[tuple[str, int, Callable[[TemplateMeasures], float | None]], ..
     ("stated levels used", 1, lambda one: one["stated"]["levels"]),
     ("entropy of stated levels (bits)", 2, lambda one: one["stated"]["bits"]),
     ("share of the commonest stated level", 2, lambda one: one["stated"]["largest_share"]),
+    ("entropy of stated approaches (bits)", 2, lambda one: one["approaches"]["bits"]),
+    ("share of the commonest stated approach", 2, lambda one: one["approaches"]["largest_share"]),
     ("stated level and label, Spearman", 2, lambda one: one["stated"]["spearman"]),
 )
 _EXPLAINED = {

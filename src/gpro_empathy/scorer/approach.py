@@ -88,7 +88,8 @@ def train(demonstrations: Sequence[Mapping[str, str]], progress: Callable[[str],
         UserError: If fewer than two approaches have enough demonstrations, or no word stands in two
             of them.
     """
-    approaches = [response_format.approach(row["response"]) for row in demonstrations]
+    responses = [response_format.parse_response(row["response"]) for row in demonstrations]
+    approaches = [response.stated_approach for response in responses]
     counts = Counter(approaches)
     used = [i for i, name in enumerate(approaches) if counts[name] >= FEWEST_DEMONSTRATIONS]
     remedy = "give more demonstrations of each approach in demonstrations.jsonl of prepare.embedded_folder"
@@ -102,7 +103,7 @@ def train(demonstrations: Sequence[Mapping[str, str]], progress: Callable[[str],
             f"approach model: {len(demonstrations) - len(used)} demonstrations have an approach of their own, not learned"
         )
     messages = [demonstrations[i]["utterance"] for i in used]
-    answers = [response_format.parse_response(demonstrations[i]["response"]).answer for i in used]
+    answers = [responses[i].answer for i in used]
     try:
         features = Features.learn([*messages, *answers])
     except ValueError:  # no term is left
@@ -122,11 +123,11 @@ def with_usual(
         scorer: The reward's empathy scorer.
         reader: The reader model.
     """
-    approaches = np.array([response_format.approach(row["response"]) for row in demonstrations])
+    responses = [response_format.parse_response(row["response"]) for row in demonstrations]
+    approaches = np.array([response.stated_approach for response in responses])
     sampled = [np.flatnonzero(approaches == name)[:MOST_DEMONSTRATIONS] for name in model.names]
-    rows = [demonstrations[i] for i in np.concatenate(sampled)]
-    answers = [response_format.parse_response(row["response"]).answer for row in rows]
-    messages = [(row["utterance"],) for row in rows]
+    answers = [responses[i].answer for i in np.concatenate(sampled)]
+    messages = [(demonstrations[i]["utterance"],) for i in np.concatenate(sampled)]
     marks_B2 = reader.score(answers, messages)
     scores = {
         "empathy": scorer.score(answers, messages)[:, EMPATHY],
@@ -155,10 +156,11 @@ def accuracy(model: ApproachModel, demonstrations: Sequence[Mapping[str, str]]) 
     """
     if not demonstrations:
         return None
-    approach_B = np.array([response_format.approach(row["response"]) for row in demonstrations])
+    responses = [response_format.parse_response(row["response"]) for row in demonstrations]
+    approach_B = np.array([response.stated_approach for response in responses])
     texts = {
         "message": [row["utterance"] for row in demonstrations],
-        "answer": [response_format.parse_response(row["response"]).answer for row in demonstrations],
+        "answer": [response.answer for response in responses],
     }
     found = {
         what: np.array(model.names)[model.log_probabilities(what, of_each).argmax(1)] for what, of_each in texts.items()

@@ -174,6 +174,7 @@ def _describe(sample: Sample, response: response_format.Response) -> dict:
         "answer": response.answer,
         "well_formed": response.well_formed,
         "stated_intensity": response.stated_intensity,
+        "stated_approach": response.stated_approach,
         "answer_words": len(response.answer.split()),
         "overlap": text_measures.overlap(turn.text, response.answer),
         "distinct_2": text_measures.distinct_n(response.answer, 2),
