@@ -70,7 +70,7 @@ def sampled(split: str) -> list[dict]:
     policy, grpo_rewards, config = (params.load(one) for one in (params.Policy, params.Rewards, params.Rollout))
     config = config.model_copy(update={"samples_per_prompt": DRAWS, "batch_size": 24})
     start = rewards.StartingPolicy(policy, rollout.POLICY, adapters.adapter_in(rollout.WARM_START))
-    model, audit = rollouts.load_scorers(grpo_rewards, rollout.REWARD, rollout.AUDIT_SCORER, rollout.REFERENCE, start)
+    model, audit = rollouts.load_scorers(grpo_rewards, rollout.MODELS, rollout.AUDIT_SCORER, rollout.REFERENCE, start)
     turns = rollouts.choose_prompts(dialogue.read_turns(train_grpo.PROMPTS / f"prompts_{split}.jsonl"), config)
     samples = rollouts.sample_policies(
         rollouts.LocalPolicies(loading.load_base(policy, rollout.POLICY), config),

@@ -2,10 +2,10 @@
 
     make reward-terms
 
-Reads the readings of data/ratings/validation/validation.csv, and scores those answers by every term
-of the project's and the measures beside them. Writes bench/reward_terms.md. Of a sensible and
-another answer, the AUC is the probability that the term puts the sensible one higher, ties counted
-half.
+Reads the readings of data/ratings/validation/candidates.csv whose set begins with SET, and scores
+those answers by every term of the project's and the measures beside them. Writes
+bench/reward_terms.md. Of a sensible and another answer, the AUC is the probability that the term
+puts the sensible one higher, ties counted half.
 """
 
 import csv
@@ -21,7 +21,8 @@ from gpro_empathy.policy import adapters
 from gpro_empathy.scorer import kinds
 from gpro_empathy.stages import rollout, train_grpo
 
-READINGS = Path("data/ratings/validation/validation.csv")
+READINGS = Path("data/ratings/validation/candidates.csv")
+SET = "kinds_"
 TURNS = Path("data/prepared/prompts_validation.jsonl")
 RESULT = Path(__file__).with_suffix(".md")
 RESAMPLES = 2000
@@ -47,13 +48,14 @@ def main() -> None:
 
 
 def read(path: Path) -> dict[tuple[str, str], tuple[bool, bool]]:
-    """Return by (prompt, text) whether every reader found the answer sensible, and empathetic."""
+    """Return by (prompt, text) whether most readings found it sensible, and empathetic."""
     marks: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            mark = row["sense"] == "2", row["empathetic"] == "1"
-            marks.setdefault((row["prompt_id"], row["text"]), []).append(mark)
-    return {item: tuple(map(all, zip(*found, strict=True))) for item, found in marks.items()}
+            if row["set"].startswith(SET):
+                mark = row["sense"] == "2", row["empathetic"] == "1"
+                marks.setdefault((row["prompt_id"], row["text"]), []).append(mark)
+    return {item: tuple(2 * sum(one) > len(one) for one in zip(*found, strict=True)) for item, found in marks.items()}
 
 
 def score(utterances: list[str], responses: list[response_format.Response]) -> dict[str, np.ndarray]:
@@ -62,7 +64,7 @@ def score(utterances: list[str], responses: list[response_format.Response]) -> d
     start = rewards.StartingPolicy(
         params.load(params.Policy), train_grpo.POLICY, adapters.adapter_in(train_grpo.WARM_START)
     )
-    found = rewards.load(config, rollout.REWARD, start).raw(utterances, responses)
+    found = rewards.load(config, rollout.MODELS, start).raw(utterances, responses)
     held_out = kinds.load(rollout.AUDIT_SCORER)
     answers = [response.answer for response in responses]
     found["held-out scorer"] = held_out.score(answers, [(text,) for text in utterances])[:, EMPATHY]
@@ -75,7 +77,7 @@ def report(scores: dict[str, np.ndarray], sensible: np.ndarray, empathetic: np.n
     lines = [
         "# What reward terms tell apart",
         "",
-        f"{len(sensible)} answers to validation prompts, {sensible.sum()} of them sensible and {empathetic.sum()} empathetic in both",
+        f"{len(sensible)} answers to validation prompts, {sensible.sum()} of them sensible and {empathetic.sum()} empathetic in most",
         "readings by a language model, blind to policy and scores ([rules](../data/ratings/README.md)). AUC, with a 95 % interval from",
         f"{RESAMPLES} resamples of whole stories, of which there are {len(set(story))}.",
         "",

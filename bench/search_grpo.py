@@ -70,7 +70,7 @@ def measure(name: str, config: params.Params) -> dict:
     run = grpo_run.Run(
         model=loading.add_lora(base, config.policy, adapters.adapter_in(train_grpo.WARM_START)),
         tokenizer=tokenizer,
-        rewards=rewards.load(config.rewards, rollout.REWARD, start),
+        rewards=rewards.load(config.rewards, rollout.MODELS, start),
         train_prompts=[turn.text for turn in dialogue.read_turns(train_grpo.PROMPTS / "prompts_train.jsonl")],
         sample_prompts=[turn.text for turn in dialogue.read_turns(VALIDATION)],
         config=config.train_grpo,
@@ -100,7 +100,7 @@ def sampled(config: params.Params, run: grpo_run.Run, tuned: Path, reference: di
         config.rollout,
     )
     # The held-out scorer is kept out of the search: what audits the result must not choose it.
-    return rollouts.score(samples, model, kinds.load(train_grpo.SCORER))
+    return rollouts.score(samples, model, kinds.load(rollout.MODELS / "scorer"))
 
 
 def comparison(rows: list[dict]) -> dict:

@@ -35,7 +35,12 @@ def test_example_in_the_prompt_is_itself_in_the_right_order():
 
 def test_response_is_taken_apart():
     assert response_format.parse_response(GOOD) == response_format.Response(
-        text=GOOD, reasoning=REASONING, answer="That sounds hard. Are you safe?", well_formed=True, stated_intensity=3
+        text=GOOD,
+        reasoning=REASONING,
+        answer="That sounds hard. Are you safe?",
+        well_formed=True,
+        stated_intensity=3,
+        stated_approach="Listen first",
     )
 
 
