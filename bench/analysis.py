@@ -37,6 +37,7 @@ def responses(metrics: list[str], rng: np.random.Generator) -> list[dict]:
                         "sample": sample,
                         "emotion": float(level),
                         "stated_intensity": int(level),
+                        "stated_approach": "listen",
                         "answer": "That must be hard.",
                         **dict(zip(metrics, map(float, scores[p, sample]), strict=True)),
                     }

@@ -36,7 +36,7 @@ def load(settings: params.Params, scratch: Path, quick: bool) -> tuple[Bench, st
     adapter = adapters.adapter_in(WARM_START) if folder == POLICY else None
     model = loading.add_lora(loading.load_base(config, folder), config, adapter)
     folder_of_rewards = MODELS
-    if quick or not all((MODELS / name).is_dir() for name in rewards.MODELS):
+    if quick or not all((MODELS / name).is_dir() for name in rewards.NEEDED):
         folder_of_rewards = scratch
         stated = settings.train_scorer.model_copy(update={"encoder": "random"} if quick else {})
         torch.manual_seed(SEED)

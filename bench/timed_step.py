@@ -199,9 +199,10 @@ def make_trainer(kind: str, bench: Bench, setting: Setting, seed: int, meter: Me
     policy = bench.policy.model_copy(update={"max_completion_tokens": setting.max_tokens})
     args = grpo_trainer.trl_config(config, bench.rewards.config, policy, seed, bench.folder)
     args.save_strategy = "no"
-    # Both train on whole groups: how many of a group are trained on is a choice of its own, which
+    # Both train on whole groups and responses: to take a part of them is a choice of its own, which
     # stock has not.
-    extra = {"trained_generations": setting.num_generations} if kind == "ours" else {}
+    whole = {"trained_generations": setting.num_generations, "advantage_on": "response"}
+    extra = whole if kind == "ours" else {}
     trainer = KINDS[kind](
         model=bench.model,
         reward_funcs=training_log.Recorder(bench.rewards, setting.num_generations).functions(),

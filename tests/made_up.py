@@ -238,7 +238,13 @@ def write_reports(
         "loss_validation": 1.4,
     }
     read = {name: {"share": 0.4, "auc": 0.7, "approach_auc": 0.6} for name in ("sensible", "empathetic")}
-    approach = {"trained_on": 600, "approaches": 9, "validation": {"demonstrations": 60, "message": 0.4, "answer": 0.9}}
+    approach = {
+        "trained_on": 600,
+        "approaches": 9,
+        "averaged": 100,
+        "commonest": "share the sadness",
+        "validation": {"demonstrations": 60, "message": 0.4, "answer": 0.9},
+    }
     reader = {"trained_on": 900, "validation": {"readings": 90, **read}, "approach": approach}
     _json(root / "reports/reader.json", reader)
     _json(root / "reports/warm_start.json", enabled if warm_start else {"enabled": False})

@@ -130,6 +130,16 @@ def test_stage_loads_rewards_whole_and_the_policy_by_the_engine(
     assert policy == 0.0
 
 
+def untrained_approach():
+    from gpro_empathy.scorer import approach
+    from gpro_empathy.scorer.lexical_features import Features, Linear
+
+    features = Features.learn(UTTERANCES * 2)
+    nothing = Linear(np.zeros((2, features.of([""]).shape[1])), np.zeros(2))
+    usual = {name: np.zeros(2) for name in approach.USUAL}
+    return approach.ApproachModel(features, ("first", "second"), nothing, nothing, np.ones(2, int), usual)
+
+
 @pytest.fixture(scope="module")
 def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
     """Run the stage of two steps in one process, and in two by its launcher; return both folders.
@@ -139,7 +149,7 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
     """
     import torch
 
-    from gpro_empathy.scorer import empathy_scorer
+    from gpro_empathy.scorer import approach, empathy_scorer
 
     torch.manual_seed(0)
     here = tmp_path_factory.mktemp("runs")
@@ -147,8 +157,10 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
     for name, of in (("scorer", LABELS), ("reader", MARKS)):
         built = empathy_scorer.build(encoder, of)
         empathy_scorer.save(built, here / name, {"encoder": "random", "revision": None, "max_tokens": 32})
+    approach.save(untrained_approach(), here / "approach", "Made up.\n")
     changes = {
-        "steps": 2, "prompts_per_step": 4, "num_generations": 3, "trained_generations": 2, "advantage_on": "response", "completions_per_forward": 3,
+        "steps": 2, "prompts_per_step": 4, "num_generations": 3, "trained_generations": 2, "advantage_on": "answer",
+        "completions_per_forward": 3,
         "save_steps": 1, "learning_rate": 1e-2, "lr_scheduler": "linear", "kl_beta": 0.05, "loss_type": "dapo",
         "scale_rewards": "group", "temperature": 1.0, "top_p": 1.0, "seeds": [23],
     }  # fmt: skip
@@ -158,7 +170,7 @@ def folders(settings, tiny_policy, policy_folder, tmp_path_factory):
         folder = here / launcher
         (folder / "models").mkdir(parents=True)
         (folder / "models/policy").symlink_to(policy_folder)
-        for name in ("scorer", "reader"):
+        for name in ("scorer", "reader", "approach"):
             (folder / "models" / name).symlink_to(here / name)
         (folder / "accelerate").symlink_to(ROOT / "accelerate")
         grpo = settings.train_grpo.model_copy(update=changes | {"launcher": launcher})

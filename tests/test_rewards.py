@@ -72,8 +72,7 @@ def test_read_mark_is_a_share_of_the_highest_and_sees_the_message(mark, expected
             assert contexts == [("u",), ("v",)]
             return np.array([[1.0, 0.25], [2.0, 0.75]])
 
-    marks = rewards.ReaderMarks(Reader())
-    assert rewards.Read(marks, mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
+    assert rewards.Read(Reader(), mark)(["u", "v"], replies("abc", "hello")).tolist() == expected
 
 
 class Approaches:
@@ -96,7 +95,7 @@ def test_relative_score_is_the_score_less_what_is_usual_for_the_approach_of_the_
     assert relative(["u"] * 2, replies("abcde", "hi")) == pytest.approx([1.5, 2.8])
 
 
-def test_reader_model_reads_answers_once_for_both_terms():
+def test_model_scores_answers_once_for_all_terms_that_ask():
     read = []
 
     class Reader:
@@ -104,14 +103,14 @@ def test_reader_model_reads_answers_once_for_both_terms():
             read.append((texts, contexts))
             return np.array([[float(len(text)), 1.0] for text in texts])
 
-    marks = rewards.ReaderMarks(Reader())
-    sense, empathy = rewards.Read(marks, labels.SENSE), rewards.Read(marks, labels.EMPATHETIC)
+    reader = rewards.Remembering(Reader())
+    sense, empathy = rewards.Read(reader, labels.SENSE), rewards.Read(reader, labels.EMPATHETIC)
     assert sense(["u"], replies("abc")).tolist() == [1.5]
     assert empathy(["u"], replies("abc")).tolist() == [1.0]
-    assert len(read) == 1
-    assert sense(["u"], replies("hello")).tolist() == [2.5]
-    assert sense(["v"], replies("hello")).tolist() == [2.5]
-    assert read[1:] == [(["hello"], [("u",)]), (["hello"], [("v",)])]
+    assert read == [(["abc"], [("u",)])]
+    assert sense(["v"], replies("abcd")).tolist() == [2.0]
+    assert empathy(["w"], replies("abcd")).tolist() == [1.0]
+    assert len(read) == 3
 
 
 def test_polarity_match_falls_with_the_distance_of_answer_and_message():

@@ -60,7 +60,8 @@ def untrained_approach() -> approach.ApproachModel:
     """Return an approach model of two approaches that says the same of every text."""
     features = lexical_features.Features.learn([" ".join(WORDS)] * 2)
     nothing = lexical_features.Linear(np.zeros((2, features.of([""]).shape[1])), np.zeros(2))
-    return approach.ApproachModel(features, ("first", "second"), nothing, nothing)
+    usual = {name: np.zeros(2) for name in approach.USUAL}
+    return approach.ApproachModel(features, ("first", "second"), nothing, nothing, np.ones(2, int), usual)
 
 
 def build_policy(architecture: dict, name: str, folder: Path) -> None:

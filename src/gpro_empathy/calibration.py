@@ -23,6 +23,8 @@ CALIBRATED = (
     "reader_empathy",
     "relative_reader_empathy",
 )
+# Before the name of a score that enters against what is usual for the answer's approach.
+RELATIVE = "relative_"
 # Those among them that are always scored, so that runs that leave one out can be compared.
 ALWAYS_SCORED = ("semantic_similarity", "empathy")
 # A standard deviation below this is no spread: the scores then carry no signal and all map to 0.5.

@@ -63,20 +63,25 @@ def parse_response(text: str) -> Response:
     then one answer block of one or two sentences, and nothing else.
     """
     reasoning = _REASONING.search(text)
-    answers = [block.strip() for block in _ANSWER.findall(text)]
-    has_answer = len(answers) == 1 and bool(answers[0]) and not _TAG.search(answers[0])
+    answer = answer_block(text)
     match = _FORMAT.fullmatch(text)
     intensity = int(match[3]) if match and re.fullmatch(r"[0-5]", match[3].strip()) else None
     tags_once = len(_TAG.findall(text)) == 4  # none inside a line of the reasoning
-    well_formed = has_answer and tags_once and intensity is not None and count_sentences(answers[0]) <= MAX_SENTENCES
+    formed = answer is not None and tags_once and intensity is not None
     return Response(
         text=text,
         reasoning=reasoning[1].strip() if reasoning else "",
-        answer=answers[0] if has_answer else text.strip(),
-        well_formed=well_formed,
+        answer=text.strip() if answer is None else answer,
+        well_formed=formed and count_sentences(answer) <= MAX_SENTENCES,
         stated_intensity=intensity,
         stated_approach=match[4].strip() if match else None,
     )
+
+
+def answer_block(text: str) -> str | None:
+    """Return what the one answer block of a reply holds; None unless there is one, closed and not empty."""
+    answers = [block.strip() for block in _ANSWER.findall(text)]
+    return answers[0] if len(answers) == 1 and answers[0] and not _TAG.search(answers[0]) else None
 
 
 def count_sentences(text: str) -> int:

@@ -18,7 +18,7 @@ from gpro_empathy.labels import EMPATHETIC, EMPATHY, HIGHEST, MARKS, POLARITY, S
 from gpro_empathy.response_format import Response
 
 # The folders of the models that terms need, in the folder that `load` is given.
-MODELS = ("scorer", "reader", "approach")
+NEEDED = ("scorer", "reader", "approach")
 
 Term = Callable[[Sequence[str], Sequence[Response]], np.ndarray]
 
@@ -86,26 +86,6 @@ class PolarityMatch:
         return 1.0 - np.clip(np.abs(answer_B - message_B) / 2, 0.0, 1.0)
 
 
-class ReaderMarks:
-    """The marks that a reader would give answers, by the reader model, shape (B, 2).
-
-    The model reads the message first. Both terms ask for the marks of the same answers, one after
-    the other, so those of the last answers are kept.
-    """
-
-    def __init__(self, reader: object) -> None:
-        self._reader = reader
-        self._last: tuple[tuple, np.ndarray] | None = None
-
-    def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        """Return the marks of answers, each to an utterance."""
-        asked = (tuple(utterances), tuple(response.answer for response in responses))
-        if self._last is None or self._last[0] != asked:
-            contexts = [(utterance,) for utterance in utterances]
-            self._last = asked, self._reader.score(list(asked[1]), contexts)
-        return self._last[1]
-
-
 @dataclass(frozen=True)
 class Read:
     """One mark that a reader would give the answer, as a share of the highest.
@@ -114,11 +94,13 @@ class Read:
     bound.
     """
 
-    marks: ReaderMarks
+    reader: object
     mark: int
 
     def __call__(self, utterances: Sequence[str], responses: Sequence[Response]) -> np.ndarray:
-        return self.marks(utterances, responses)[:, self.mark] / HIGHEST[MARKS[self.mark]]
+        contexts = [(utterance,) for utterance in utterances]
+        marks_B2 = self.reader.score([response.answer for response in responses], contexts)
+        return marks_B2[:, self.mark] / HIGHEST[MARKS[self.mark]]
 
 
 @dataclass(frozen=True)
@@ -190,6 +172,21 @@ def load_similarity(config: params.Rewards) -> SemanticSimilarity:
         raise UserError(f"rewards.similarity_model {config.similarity_model!r}: cannot load it ({reason})") from None
 
 
+class Remembering:
+    """A scorer that keeps what it said last, as several terms ask for the same answers in turn."""
+
+    def __init__(self, scorer: object) -> None:
+        self._scorer = scorer
+        self._last: tuple[tuple, np.ndarray] | None = None
+
+    def score(self, texts: Sequence[str], contexts: Sequence[Sequence[str]]) -> np.ndarray:
+        """Return the scorer's labels of texts, each after its context."""
+        asked = (tuple(texts), tuple(map(tuple, contexts)))
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._scorer.score(texts, contexts)
+        return self._last[1]
+
+
 class _Models:
     """The models of the reward, each loaded once, by the first term that asks for it."""
 
@@ -200,15 +197,15 @@ class _Models:
     def scorer(self) -> object:
         from gpro_empathy.scorer import empathy_scorer
 
-        return empathy_scorer.load(self._folder / "scorer")
+        return Remembering(empathy_scorer.load(self._folder / "scorer"))
 
     @cached_property
-    def reader(self) -> ReaderMarks:
+    def reader(self) -> object:
         from gpro_empathy.scorer import empathy_scorer
 
         reader = empathy_scorer.load(self._folder / "reader", MARKS)
         reader.merge_adapter()
-        return ReaderMarks(reader)
+        return Remembering(reader)
 
     @cached_property
     def approach(self) -> object:
@@ -251,7 +248,10 @@ TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term
     "overlap": lambda config, models, start: overlap,
 }
 # The scores that the approach model knows for each approach, and that may enter against it.
-TERMS |= {f"relative_{name}": partial(_load_relative, name) for name in ("empathy", "reader_sense", "reader_empathy")}
+TERMS |= {
+    f"{calibration.RELATIVE}{name}": partial(_load_relative, name)
+    for name in ("empathy", "reader_sense", "reader_empathy")
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ REPORT = {
         "empathetic": {"share": 0.5, "auc": 0.766, "approach_auc": 0.6},
     },
     "approach": {
-        "trained_on": 6364, "approaches": 18, "validation": {"demonstrations": 187, "message": 0.476, "answer": 0.909}
+        "trained_on": 6364, "approaches": 18, "averaged": 100, "commonest": "share the sadness", "validation": {"demonstrations": 187, "message": 0.476, "answer": 0.909}
     },
 }  # fmt: skip
 
@@ -49,6 +49,7 @@ def test_scores_against_the_approach_are_told_with_both_models():
 
 
 def test_sense_is_seen_by_the_reward_only_with_the_term():
-    assert reader_sentences.sees_sense({"reader_sense": 1.0})
-    assert reader_sentences.sees_sense({"relative_reader_sense": 1.0})
-    assert not reader_sentences.sees_sense({"reader_empathy": 1.0})
+    assert reader_sentences.sees({"reader_sense": 1.0, "approach_match": 1.0}) == "sense"
+    assert reader_sentences.sees({"relative_reader_sense": 1.0}) == "sense"
+    assert reader_sentences.sees({"approach_match": 1.0}) == "kind"
+    assert reader_sentences.sees({"reader_empathy": 1.0}) == "nothing"

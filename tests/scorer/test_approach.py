@@ -73,9 +73,10 @@ class Smiles:
 def test_usual_score_is_the_mean_over_demonstrations_of_the_approach(model, monkeypatch):
     monkeypatch.setattr(approach, "MOST_DEMONSTRATIONS", 4)
     known = approach.with_usual(model, DEMONSTRATIONS, Smiles(), Smiles())
-    assert known.usual["reader_empathy"] == pytest.approx(np.full(3, 1.5))  # of the numbers 0 to 3
+    assert known.usual["reader_empathy"] == pytest.approx(np.full(3, 3.5))  # of the numbers 0, 2, 5 and 7
+    assert known.usual["reader_sense"] == pytest.approx(np.full(3, 1.75))  # a mark of 2 is the highest
     assert known.usual["empathy"] == pytest.approx([0.0, 0.0, 1.0])
-    assert known.usual_score("reader_empathy", ["Ha.", "Hello."]) == pytest.approx([1.5, 1.5])
+    assert known.usual_score("reader_empathy", ["Ha.", "Hello."]) == pytest.approx([3.5, 3.5])
 
 
 def test_usual_score_of_an_answer_is_that_of_its_approach(model):
@@ -146,7 +147,7 @@ def test_refuses_demonstrations_of_fewer_than_two_approaches(demonstrations, mes
 @pytest.fixture
 def folder(model, tmp_path):
     known = approach.with_usual(model, DEMONSTRATIONS, Smiles(), Smiles())
-    approach.save(known, tmp_path / "approach", scorer_card.write_approach(24, model.names))
+    approach.save(known, tmp_path / "approach", scorer_card.write_approach(model.names, 24))
     return tmp_path / "approach"
 
 
@@ -164,9 +165,13 @@ def test_saved_model_gives_equal_matches(model, folder):
     ("change", "message"),
     [
         ({"kind": "lexical"}, r"scorer\.json: kind.*'lexical'.*'approach'"),
-        ({"approaches": ["one"]}, r"scorer\.json: approaches .*delete"),
-        ({"approaches": ["one", "one", "two"]}, r"scorer\.json: approaches .*delete"),
-        ({"approaches": ["one", "two"]}, r"weights\.safetensors: does not fit .*delete"),
+        ({"approaches": ["one"]}, r"scorer\.json: has not empathy, .*approaches; delete"),
+        ({"approaches": {"one": 5}}, r"scorer\.json: has not empathy, .*approaches; delete"),
+        ({"usual": {"empathy": [1.0, 2.0, 3.0]}}, r"scorer\.json: has not empathy, .*approaches; delete"),
+        (
+            {"approaches": {"one": 5, "two": 5}, "usual": dict.fromkeys(approach.USUAL, [0.0, 0.0])},
+            r"weights\.safetensors: does not fit .*delete",
+        ),
     ],
 )
 def test_refuses_another_model_and_a_damaged_one(folder, change, message):

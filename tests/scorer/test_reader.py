@@ -39,10 +39,19 @@ def test_learns_that_the_same_answer_fits_one_message_and_not_another(trained):
     assert empathetic_B == pytest.approx([1.0, 1.0, 0.0, 0.0], abs=0.25)
 
 
+class Letters:
+    """Matches an answer with a message by the number of letters of the answer."""
+
+    def match(self, utterances, answers):
+        return np.array([float(len(answer)) for answer in answers])
+
+
 def test_accuracy_is_the_area_under_the_curve_of_each_mark(trained):
-    found = reader.accuracy(trained, READINGS)
+    found = reader.accuracy(trained, Letters(), READINGS)
     assert found == {
-        "readings": 8, "sensible": {"share": 0.5, "auc": 1.0}, "empathetic": {"share": 0.5, "auc": 1.0}
+        "readings": 8,
+        "sensible": {"share": 0.5, "auc": 1.0, "approach_auc": 0.5},
+        "empathetic": {"share": 0.5, "auc": 1.0, "approach_auc": 1.0},
     }  # fmt: skip
 
 
@@ -53,11 +62,11 @@ def test_accuracy_agrees_with_counted_pairs():
 
     rows = [("1", 0), ("2", 2), ("2", 1), ("3", 0), ("4", 2)]
     readings = [{"utterance": "u", "answer": answer, "sense": sense, "empathetic": 1} for answer, sense in rows]
-    found = reader.accuracy(Known(), readings)
+    found = reader.accuracy(Known(), Letters(), readings)
     higher = np.mean([(a > b) + (a == b) / 2 for a in (2, 4) for b in (1, 2, 3)])
-    assert found["sensible"] == {"share": 0.4, "auc": pytest.approx(higher)}
-    assert found["empathetic"] == {"share": 1.0, "auc": None}
-    assert reader.accuracy(Known(), []) is None
+    assert found["sensible"] == {"share": 0.4, "auc": pytest.approx(higher), "approach_auc": 0.5}
+    assert found["empathetic"] == {"share": 1.0, "auc": None, "approach_auc": None}
+    assert reader.accuracy(Known(), Letters(), []) is None
 
 
 def test_saved_reader_model_gives_the_same_marks_and_is_no_empathy_scorer(trained, configs, tmp_path):

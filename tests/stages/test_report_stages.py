@@ -692,6 +692,16 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
         (["likelihood", "empathy", "length"], "the score of a learned empathy regressor and the likelihood of", True),
         (["empathy", "overlap"], "The reward holds the score of a learned empathy regressor, calibrated to", False),
         (["overlap"], "No term of the reward is a calibrated score.", False),
+        (
+            ["relative_empathy", "overlap"],
+            "The reward holds, against what is usual for the kind of answer, the score of a learned empathy regressor, calibrated",
+            False,
+        ),
+        (
+            ["approach_match", "relative_empathy", "relative_reader_sense"],
+            "combines whether message and answer are of one kind and against what is usual for the kind of answer, the score",
+            False,
+        ),
     ],
 )
 def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
@@ -711,6 +721,11 @@ def test_calibrated_terms_of_the_reward_are_named(terms, named, described):
         ),
         (["semantic_similarity", "empathy", "length"], "The reward here adds length."),
         (["semantic_similarity"], "The reward here leaves out the learned score."),
+        (
+            ["relative_empathy", "length"],
+            "The reward here leaves out the semantic similarity, takes the learned score against what is usual for the "
+            "kind of answer and adds length.",
+        ),
     ],
 )
 def test_departure_from_the_reported_reward_is_told_by_the_weights(terms, said):

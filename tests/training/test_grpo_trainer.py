@@ -299,7 +299,7 @@ def test_trainer_of_a_backend_with_its_own_engine_keeps_them_too_and_times_its_s
         patch.setattr(
             grpo_trainer,
             "GroupTrainer",
-            lambda *args, trained_generations, **rest: grpo_trainer.EngineTrainer(*args, **rest),
+            lambda *args, trained_generations, advantage_on, **rest: grpo_trainer.EngineTrainer(*args, **rest),
         )
         trainer = grpo_run._trainer(run, training_log.Recorder(reward_model, GROUP), tmp_path)
     assert equal(before, adapter(trainer.model))
@@ -369,25 +369,38 @@ def test_answer_mask_of_a_response_without_an_answer_is_all_of_it(tokenizer):
     assert (grpo_trainer.answer_mask(ids_BT, mask_BT, tokenizer) == mask_BT).all()
 
 
+def test_answer_mask_of_a_reply_cut_off_in_its_answer_is_all_of_it(tokenizer):
+    ids_BT = torch.tensor([tokenizer(REASONED.removesuffix("</answer>"))["input_ids"]])
+    mask_BT = torch.ones_like(ids_BT)
+    assert (grpo_trainer.answer_mask(ids_BT, mask_BT, tokenizer) == mask_BT).all()
+
+
 @pytest.mark.parametrize("trained", [2, GROUP])
 def test_advantage_acts_on_the_answer_alone(make_run, tmp_path, monkeypatch, trained):
-    seen = []
-
     def mask(ids_BT, mask_BT, tokenizer):
         half = torch.zeros_like(mask_BT)
         half[:, 2:] = mask_BT[:, 2:]
         return half
 
-    class Watched(grpo_trainer.GroupTrainer):
-        def _compute_loss(self, model, inputs):
-            seen.append(inputs["advantages"])
-            return super()._compute_loss(model, inputs)
+    def advantages(**changes):
+        seen = []
+
+        class Watched(grpo_trainer.GroupTrainer):
+            def _compute_loss(self, model, inputs):
+                seen.append((inputs["advantages"], inputs["completion_mask"]))
+                return super()._compute_loss(model, inputs)
+
+        monkeypatch.setattr(grpo_trainer, "GroupTrainer", Watched)
+        run = make_run(trained_generations=trained, steps=1, **changes)
+        grpo_run.train(run, tmp_path / str(len(changes)), inputs=[])
+        return seen
 
     monkeypatch.setattr(grpo_trainer, "answer_mask", mask)
-    monkeypatch.setattr(grpo_trainer, "GroupTrainer", Watched)
-    grpo_run.train(make_run(advantage_on="answer", trained_generations=trained), tmp_path, inputs=[])
-    assert all(float(advantages_BT[:, :2].abs().sum()) == 0 for advantages_BT in seen)
-    assert any(float(advantages_BT[:, 2:].abs().sum()) > 0 for advantages_BT in seen)
+    for (whole_B, mask_BT), (answer_BT, _) in zip(advantages(), advantages(advantage_on="answer"), strict=True):
+        expected_BT = whole_B[:, None] * mask_BT
+        expected_BT[:, :2] = 0
+        torch.testing.assert_close(answer_BT, expected_BT)
+        assert float(expected_BT.abs().sum()) > 0
 
 
 def test_refuses_an_advantage_on_the_answer_by_an_engine_that_takes_whole_responses(make_run, reward_model, tmp_path):

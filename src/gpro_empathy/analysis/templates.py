@@ -131,17 +131,17 @@ def measure(rows: pd.DataFrame, answers: int, seed: int) -> TemplateMeasures:
         "self_bleu": self_bleu(texts[:SELF_BLEU_ANSWERS]),
         "modal_advice": modal_advice(rows["answer"]),
         "stated": stated_levels.spread(rows),
-        "approaches": approaches(rows),
+        "approaches": approaches(rows.iloc[chosen]),
     }
 
 
 def approaches(rows: pd.DataFrame) -> ApproachSpread:
     """Return the entropy of the stated approaches in `bits`, and the `largest_share` of one.
 
-    Both are of the responses that state one, and None of none. A policy that answers every message
-    as if it were of one kind states one approach.
+    Both are of the responses that state one, and None of none. They are of what the reasoning says,
+    which an answer may not follow.
     """
-    stated = rows["stated_approach"].dropna()
+    stated = response_table.lower_case(rows["stated_approach"].dropna())
     if stated.empty:
         return {"bits": None, "largest_share": None}
     shares = stated.value_counts(normalize=True).sort_index()

@@ -17,7 +17,7 @@ from gpro_empathy.analysis.baseline_results import (
     MetricChange,
 )
 from gpro_empathy.report import latex
-from gpro_empathy.report.number_format import LATEX, PAGE, NumberFormat
+from gpro_empathy.report.number_format import LATEX, PAGE, NumberFormat, listed
 
 HEADLINE = "empathy_raw"
 # So many settings or files are named in a sentence.
@@ -131,7 +131,7 @@ def verdict(found: Comparison, words: Words) -> str:
             f"{metric_names.label(metric)} {one['verdict']} ({_value(metric, one, words)})"
             for metric, one in established
         ]
-        sentences.append(f"By more than stories and seeds would move it, {latex.listed(changes)}.")
+        sentences.append(f"By more than stories and seeds would move it, {listed(changes)}.")
     else:
         sentences.append("No change of a declared metric is established.")
     for name, told in _TOLD.items():
@@ -165,7 +165,7 @@ def differences(found: Comparison, words: Words) -> str:
     }
     named = [name for name, changed in parts.items() if changed]
     sentences = [
-        f"Compared are {counts}. {f'What differs: {latex.listed(named)}.' if named else 'Nothing that is recorded differs.'}"
+        f"Compared are {counts}. {f'What differs: {listed(named)}.' if named else 'Nothing that is recorded differs.'}"
     ]
     if differs["files"]:
         shown = [words.name(path) for path in differs["files"][:NAMED]]
@@ -206,7 +206,7 @@ def precision(found: Comparison, words: Words) -> str:
     least, strict = (words.number.number(one[key], digits) for key in ("smallest_of_one", "smallest_of_one_adjusted"))
     power = latex.percent(effects.POWER) if words is PAPER else f"{100 * effects.POWER:g}\N{NO-BREAK SPACE}%"
     return (
-        f"The spread between trainings is that of {latex.listed(sources)}, taken to be the same before and after the change. A single "
+        f"The spread between trainings is that of {listed(sources)}, taken to be the same before and after the change. A single "
         f"training would have shown a difference of {least} in {metric_names.label(metric)} with {power} power, or of {strict} where Holm's method "
         "is strictest; of smaller ones it can say nothing."
     )

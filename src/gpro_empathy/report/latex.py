@@ -97,11 +97,6 @@ def shorten(text: str, limit: int) -> str:
 number, interval, p_value, estimate = LATEX.number, LATEX.interval, LATEX.p_value, LATEX.estimate
 
 
-def listed(words: Sequence[str]) -> str:
-    """Return words in a row, with commas and an "and"."""
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
-
-
 def integer(value: int) -> str:
     """Return a whole number, grouped in thousands."""
     return rf"\num{{{int(value)}}}"

@@ -113,8 +113,8 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunReaderSentence": reader_sentences.reader(
             rewards.weights, inputs.reader, sentences.model_name(inputs.sections["train_scorer"].encoder)
         ),
-        "RunSenseScored": reader_sentences.SCORED[reader_sentences.sees_sense(rewards.weights)],
-        "RunSenseSeen": reader_sentences.SEEN[reader_sentences.sees_sense(rewards.weights)],
+        "RunSenseScored": reader_sentences.SCORED[reader_sentences.sees(rewards.weights)],
+        "RunSenseSeen": reader_sentences.SEEN[reader_sentences.sees(rewards.weights)],
         "RunLikelihoodSentence": sentences.likelihood(rewards.weights),
         "RunFurtherTerms": sentences.further_terms(rewards.weights),
         "RunRewardDeparture": sentences.reward_departure(rewards.weights),

@@ -1,6 +1,6 @@
-"""Numbers as text: one way to round them, whatever kind of text they stand in."""
+"""Numbers and lists as text: one way to write them, whatever kind of text they stand in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpro_empathy.analysis.results import Estimate
@@ -45,6 +45,11 @@ class NumberFormat:
     def p_value(self, p: float) -> str:
         """Return a p-value with three digits, or that it is below the smallest of them."""
         return self.below(f"{SMALLEST_P:g}") if p < SMALLEST_P else self.mark(f"{p:.3f}")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words in a row, with commas and an "and"."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def _true_minus(text: str) -> str:

@@ -2,21 +2,25 @@
 
 from collections.abc import Mapping
 
+from gpro_empathy.calibration import RELATIVE
 from gpro_empathy.report import latex
+from gpro_empathy.report.number_format import listed
 
 APPROACH = "approach_match"
-# Whether a score asks for sense, by whether the reward has the reader model's term of sense.
+# Whether a score asks for sense, by what the reward sees of it: `sees`.
 SCORED = {
-    True: r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
+    "sense": r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
     "evidence of sense. Readings of this run's own answers are a better one; where language models read them, reward and judgement have one kind of "
     "source, and that this score goes with the readings is in part agreement with itself.",
-    False: "No score in this report asks whether an answer makes sense.",
+    "kind": r"No score in this report asks whether an answer makes sense; one, $r_{\mathrm{app}}$, asks whether it is of the kind that its message gets.",
+    "nothing": "No score in this report asks whether an answer makes sense.",
 }
 # What the reward sees of sense, in the discussion.
 SEEN = {
-    True: "what the reward sees of sense is what a small model learned from readings of answers; a policy that moves away from such answers leaves "
+    "sense": "what the reward sees of sense is what a small model learned from readings of answers; a policy that moves away from such answers leaves "
     "what it knows",
-    False: "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
+    "kind": "what the reward sees of sense is whether an answer is of the kind that its message gets, which an answer may be that makes none",
+    "nothing": "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
 }
 _NAMES = {
     "reader_sense": r"$r_{\mathrm{sense}}$, the predicted mark of sense as a share of the highest",
@@ -31,9 +35,11 @@ _SYMBOLS = {
 }
 
 
-def sees_sense(weights: Mapping[str, float]) -> bool:
-    """Say whether the reward has the reader model's term of sense."""
-    return not {"reader_sense", "relative_reader_sense"}.isdisjoint(weights)
+def sees(weights: Mapping[str, float]) -> str:
+    """Return the key of SCORED and SEEN: what the reward sees of the sense of an answer."""
+    if "reader_sense" in weights or f"{RELATIVE}reader_sense" in weights:
+        return "sense"
+    return "kind" if APPROACH in weights else "nothing"
 
 
 def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
@@ -45,13 +51,15 @@ def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
         report: reports/reader.json.
         encoder: How the encoder is called.
     """
-    used = [_NAMES[term] for term in _NAMES if term in weights or f"relative_{term}" in weights]
-    relative = [_SYMBOLS[term] for term in _SYMBOLS if f"relative_{term}" in weights]
+    used = [name for term, name in _NAMES.items() if term in weights or RELATIVE + term in weights]
+    relative = [symbol for term, symbol in _SYMBOLS.items() if RELATIVE + term in weights]
     sentences = [_reader(used, report, encoder)] if used else []
     if APPROACH in weights or relative:
-        sentences.append(_approach(report))
+        sentences.append(_approach_model(report["approach"]))
+    if APPROACH in weights:
+        sentences.append(_match(report["validation"]))
     if relative:
-        sentences.append(_relative(relative))
+        sentences.append(_relative(relative, report["approach"]["averaged"]))
     return " ".join(sentences)
 
 
@@ -64,28 +72,31 @@ def _reader(used: list[str], report: Mapping, encoder: str) -> str:
     )
 
 
-def _approach(report: Mapping) -> str:
-    model, found, read = report["approach"], report["approach"]["validation"], report["validation"]
+def _approach_model(report: Mapping) -> str:
     text = (
-        r"The \emph{approach model} gives $r_{\mathrm{app}}(u,a)=\log\sum_k p(k\mid u)\,p(k\mid a)/p(k)$, how much more often than by chance utterance and answer are "
-        f"of one approach $k$: two multinomial logistic regressions on words and their pieces, trained on {latex.integer(model['trained_on'])} "
-        f"demonstrations, each of which names one of {latex.integer(model['approaches'])} approaches, such as ``share the sadness''."
+        r"The \emph{approach model} says of an utterance $u$ and of an answer $a$, each by itself, how likely it is of the approach $k$: $p(k\mid u)$ and $p(k\mid a)$, by "
+        f"two multinomial logistic regressions on words and their pieces. They learned from {latex.integer(report['trained_on'])} demonstrations, each of which "
+        f"names one of {latex.integer(report['approaches'])} approaches, most often ``{latex.escape(report['commonest'])}''."
     )
-    if found is not None:
+    if found := report["validation"]:
         text += (
             f" Of {latex.integer(found['demonstrations'])} demonstrations of the validation split it finds the approach from the message alone in "
             f"{latex.percent(found['message'])}, and from the answer alone in {latex.percent(found['answer'])}."
         )
-    if read is not None and read["sensible"]["approach_auc"] is not None:
-        text += f" It tells a sensible answer from another with an AUC of {latex.number(read['sensible']['approach_auc'], 2)}."
     return text
 
 
-def _relative(symbols: list[str]) -> str:
+def _match(read: Mapping | None) -> str:
+    text = r"The score $r_{\mathrm{app}}(u,a)=\log\sum_k p(k\mid u)\,p(k\mid a)/p(k)$ is how much more often than by chance such a message gets an answer of this approach, in nats."
+    if read is None or read["sensible"]["approach_auc"] is None:
+        return text
+    return f"{text} It tells a sensible answer from another with an AUC of {latex.number(read['sensible']['approach_auc'], 2)}."
+
+
+def _relative(symbols: list[str], averaged: int) -> str:
     return (
-        f"The reward takes {latex.listed(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where $\\mu_k$ is the mean score of "
-        "demonstrations of approach $k$. Answers to grief have higher scores than answers to a joke, and a policy that is paid by the score "
-        "itself learns to answer jokes as if they were grief."
+        f"The reward takes {listed(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where "
+        f"$\\mu_k$ is the mean score of at most {latex.integer(averaged)} demonstrations of approach $k$: how an answer is worded then counts, and not what kind of answer it is."
     )
 
 

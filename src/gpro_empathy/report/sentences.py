@@ -22,6 +22,7 @@ from gpro_empathy.analysis.results import (
     Trend,
 )
 from gpro_empathy.report import gpu_table, latex, rating_verdicts, verdicts
+from gpro_empathy.report.number_format import listed
 
 NAMES = {
     "smollm2-135m-instruct": r"SmolLM2-135M-Instruct~\citep{allal2025smollm2}",
@@ -192,9 +193,6 @@ SCORED = {
     "empathy": "the score of a learned empathy regressor",
     "reader_sense": "a prediction of the sense that a language model finds in the answer",
     "reader_empathy": "a prediction of whether a language model finds it empathetic",
-    "relative_empathy": "the score of a learned empathy regressor, against what is usual for the approach of the answer",
-    "relative_reader_sense": "a prediction of the sense that a language model finds in the answer, against the same",
-    "relative_reader_empathy": "a prediction of whether a language model finds it empathetic, against the same",
     "approach_match": "whether message and answer are of one kind",
     "likelihood": "the likelihood of the answer under the policy that training starts from",
 }
@@ -291,20 +289,26 @@ def warm_start(report: Mapping) -> str:
 def scored_terms(weights: Mapping[str, float]) -> str:
     """Name the calibrated terms of the reward."""
     named = [what for term, what in SCORED.items() if term in weights]
+    relative = [what for term, what in SCORED.items() if calibration.RELATIVE + term in weights]
+    if relative:
+        named.append(f"against what is usual for the kind of answer, {listed(relative)}")
     if not named:
         return "No term of the reward is a calibrated score."
-    if len(named) == 1:
+    if len(named) + len(relative) == 1:
         return f"The reward holds {named[0]}, calibrated to the unit interval with a temperature."
-    return f"The reward combines {latex.listed(named)}, each calibrated to the unit interval with a temperature."
+    return f"The reward combines {listed(named)}, each calibrated to the unit interval with a temperature."
 
 
 def reward_departure(weights: Mapping[str, float]) -> str:
     """Say which terms the reward has in place of those of the reported design, or beside them."""
-    left_out = [what for term, what in REPORTED.items() if term not in weights]
-    added = [latex.escape(term.replace("_", " ")) for term in weights if term not in REPORTED]
-    changes = [f"leaves out {latex.listed(left_out)}"] if left_out else []
-    changes += [f"adds {latex.listed(added)}"] if added else []
-    return f"The reward here {' and '.join(changes)}." if changes else "The reward here has the same two terms."
+    relative = [what for term, what in REPORTED.items() if calibration.RELATIVE + term in weights]
+    left_out = [what for term, what in REPORTED.items() if term not in weights and what not in relative]
+    reported = {*REPORTED, *(calibration.RELATIVE + term for term in REPORTED)}
+    added = [latex.escape(term.replace("_", " ")) for term in weights if term not in reported]
+    changes = [f"leaves out {listed(left_out)}"] if left_out else []
+    changes += [f"takes {listed(relative)} against what is usual for the kind of answer"] if relative else []
+    changes += [f"adds {listed(added)}"] if added else []
+    return f"The reward here {listed(changes)}." if changes else "The reward here has the same two terms."
 
 
 def start_departure(report: Mapping) -> str:
@@ -352,7 +356,7 @@ def further_terms(weights: Mapping[str, float]) -> str:
     ]
     if not asked:
         return ""
-    return f"Further terms of the reward ask for {latex.listed(asked)}."
+    return f"Further terms of the reward ask for {listed(asked)}."
 
 
 def standardisation(rewards: params.Rewards, grpo: params.TrainGrpo) -> str:
@@ -401,7 +405,7 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
     """
     if len(numbers) > 1:
         caution = "; over two seeds such intervals were too short in simulation" if len(numbers) == 2 else ""
-        listed = latex.listed([str(number) for number in numbers])
+        listed = listed([str(number) for number in numbers])
         return (
             f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
             "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
@@ -490,7 +494,7 @@ def study_seeds(found: Analysis | None, run: Analysis) -> str:
     """
     if found is None:
         return ""
-    listed = latex.listed([str(number) for number in found["training_seeds"]])
+    listed = listed([str(number) for number in found["training_seeds"]])
     within = (
         " The run of this report is one of these trainings, so that the two are no independent evidence."
         if _is_one_of(found, run)
@@ -539,7 +543,7 @@ def seed_results(comparison: Comparison) -> str:
     if len(by_seed) == 1:
         return ""
     changes = [latex.number(by_seed[seed], 2, signed=True) for seed in sorted(by_seed, key=int)]
-    return f"By training seed, the change is {latex.listed(changes)}."
+    return f"By training seed, the change is {listed(changes)}."
 
 
 def trend(tuned: Trend, change: Trend, confidence: float) -> str:

@@ -57,6 +57,10 @@ def _relative(share: float) -> Callable:
     return lambda path, old, new, report: abs(new - old) <= share * abs(old)
 
 
+def _in_spreads(factor: float) -> Callable:
+    return lambda path, old, new, report: abs(new - old) <= factor * report[path[0]]["sd"]
+
+
 def _over_prompts(factor: float) -> Callable:
     return lambda path, old, new, report: abs(new - old) <= factor * math.sqrt(2 / report["prompts"])
 
@@ -128,7 +132,8 @@ RULES = (
     Rule("scorers: counts", "exactly equal", r"scorer\.json$", r"", _exact),
     Rule("warm start: losses", "0.1 nats", r"warm_start\.json$", r"loss", _absolute(0.1)),
     Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
-    Rule("calibration: statistics of the starting policy", "15 %", r"reference\.json$", r"", _relative(0.15)),
+    Rule("calibration: spreads of the starting policy", "15 %", r"reference\.json$", r"sd$", _relative(0.15)),
+    Rule("calibration: means of the starting policy", "0.3 of the spread", r"reference\.json$", r"", _in_spreads(0.3)),
     Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes|signs", _exact),
     Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),

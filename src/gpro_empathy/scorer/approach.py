@@ -31,8 +31,10 @@ EXPECTED = {"kind": KIND, "format": FORMAT, "normalisation": windows.NORMALISATI
 SETTINGS = empathy_scorer.SETTINGS
 # An approach of fewer demonstrations is not learned.
 FEWEST_DEMONSTRATIONS = 5
-# Demonstrations of an approach, the first ones, over which other scores are averaged.
+# Demonstrations of an approach over which other scores are averaged, evenly spaced.
 MOST_DEMONSTRATIONS = 100
+# Those scores, by the names of their reward terms.
+USUAL = ("empathy", "reader_sense", "reader_empathy")
 # Inverse of the L2 penalty (scikit-learn's C), on features whose vectors have about length 1.
 # Between 1 and 8 it makes no difference to validation demonstrations and readings.
 INVERSE_PENALTY = 2.0
@@ -43,15 +45,15 @@ _ITERATIONS = 1000
 class ApproachModel:
     """Log-odds of each approach, of a message and of an answer.
 
-    `shares_K` are the shares of the approaches in the demonstrations. `usual` has the mean of other
-    scores over demonstrations of each approach, shape (K,), by the score's name.
+    `counts_K` are the demonstrations of each approach. `usual` has the mean of other scores over
+    demonstrations of each approach, shape (K,), by the score's name.
     """
 
     features: Features
     names: tuple[str, ...]
     message: Linear
     answer: Linear
-    shares_K: np.ndarray
+    counts_K: np.ndarray
     usual: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def match(self, utterances: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -63,7 +65,8 @@ class ApproachModel:
         messages = list(dict.fromkeys(utterances))  # a message once, however many answers it has
         of_message = dict(zip(messages, self.log_probabilities("message", messages), strict=True))
         message_BK = np.array([of_message[utterance] for utterance in utterances])
-        return logsumexp(message_BK + self.log_probabilities("answer", answers) - np.log(self.shares_K), axis=1)
+        log_share_K = np.log(self.counts_K / self.counts_K.sum())
+        return logsumexp(message_BK + self.log_probabilities("answer", answers) - log_share_K, axis=1)
 
     def usual_score(self, name: str, answers: Sequence[str]) -> np.ndarray:
         """Return what a score usually is for answers of these approaches, shape (B,), its unit."""
@@ -111,7 +114,7 @@ def train(demonstrations: Sequence[Mapping[str, str]], progress: Callable[[str],
     names, approach_B = np.unique([approaches[i] for i in used], return_inverse=True)
     message, answer = (_fitted(features.of(texts), approach_B) for texts in (messages, answers))
     progress(f"approach model: {len(names)} approaches from {len(used)} demonstrations")
-    return ApproachModel(features, tuple(map(str, names)), message, answer, np.bincount(approach_B) / len(approach_B))
+    return ApproachModel(features, tuple(map(str, names)), message, answer, np.bincount(approach_B))
 
 
 def with_usual(
@@ -125,18 +128,20 @@ def with_usual(
     """
     responses = [response_format.parse_response(row["response"]) for row in demonstrations]
     approaches = np.array([response.stated_approach for response in responses])
-    sampled = [np.flatnonzero(approaches == name)[:MOST_DEMONSTRATIONS] for name in model.names]
+    sampled = [_evenly(np.flatnonzero(approaches == name)) for name in model.names]
     answers = [responses[i].answer for i in np.concatenate(sampled)]
     messages = [(demonstrations[i]["utterance"],) for i in np.concatenate(sampled)]
     marks_B2 = reader.score(answers, messages)
-    scores = {
-        "empathy": scorer.score(answers, messages)[:, EMPATHY],
-        "reader_sense": marks_B2[:, SENSE] / HIGHEST["sense"],
-        "reader_empathy": marks_B2[:, EMPATHETIC],
-    }
+    empathy_B = scorer.score(answers, messages)[:, EMPATHY]
+    scores = (empathy_B, marks_B2[:, SENSE] / HIGHEST["sense"], marks_B2[:, EMPATHETIC] / HIGHEST["empathetic"])
     ends = np.cumsum([len(of_approach) for of_approach in sampled])[:-1]
-    usual = {name: np.array([part.mean() for part in np.split(score_B, ends)]) for name, score_B in scores.items()}
-    return replace(model, usual=usual)
+    means = [np.array([part.mean() for part in np.split(score_B, ends)]) for score_B in scores]
+    return replace(model, usual=dict(zip(USUAL, means, strict=True)))
+
+
+def _evenly(rows: np.ndarray) -> np.ndarray:
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_DEMONSTRATIONS))
+    return rows[np.round(chosen).astype(int)]
 
 
 def _fitted(features_BN, approach_B: np.ndarray) -> Linear:
@@ -181,7 +186,7 @@ def save(model: ApproachModel, folder: Path, card: str) -> None:
 
 def _stated(model: ApproachModel) -> dict:
     usual = {name: list(map(float, value_K)) for name, value_K in model.usual.items()}
-    return {"approaches": list(model.names), "shares": list(map(float, model.shares_K)), "usual": usual}
+    return {"approaches": dict(zip(model.names, map(int, model.counts_K), strict=True)), "usual": usual}
 
 
 def load(folder: Path) -> ApproachModel:
@@ -192,10 +197,16 @@ def load(folder: Path) -> ApproachModel:
     """
     stored = empathy_scorer.check(folder / SETTINGS, EXPECTED)
     remedy = f"delete {folder} and train it anew with `dvc repro`"
-    names = stored.get("approaches")
-    if not (isinstance(names, list) and len(set(map(str, names))) == len(names) > 1):
-        raise UserError(f"{folder / SETTINGS}: approaches is no list of two or more names; {remedy}")
-    sizes = dict.fromkeys(("message", "answer"), len(names))
+    counts, usual = stored.get("approaches"), stored.get("usual")
+    fit = isinstance(counts, dict) and isinstance(usual, dict) and set(usual) == set(USUAL)
+    if not (fit and all(isinstance(value_K, list) and len(value_K) == len(counts) for value_K in usual.values())):
+        raise UserError(f"{folder / SETTINGS}: has not {', '.join(USUAL)} for each of its approaches; {remedy}")
+    sizes = dict.fromkeys(("message", "answer"), len(counts))
     features, models = lexical_features.restore(folder, sizes, remedy)
-    usual = {name: np.array(value_K) for name, value_K in stored["usual"].items()}
-    return ApproachModel(features, tuple(names), **models, shares_K=np.array(stored["shares"]), usual=usual)
+    return ApproachModel(
+        features,
+        tuple(counts),
+        **models,
+        counts_K=np.array(list(counts.values())),
+        usual={name: np.array(value_K) for name, value_K in usual.items()},
+    )

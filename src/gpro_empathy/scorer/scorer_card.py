@@ -80,11 +80,12 @@ def write_reader(settings: Mapping) -> str:
     )
 
 
-def write_approach(demonstrations: int, names: Sequence[str]) -> str:
+def write_approach(names: Sequence[str], demonstrations: int) -> str:
     """Return the card of the approach model as Markdown.
 
     Args:
         names: The approaches that it knows.
+        demonstrations: How many it learned from.
     """
     return model_card.render(
         "Approach model",

@@ -74,8 +74,10 @@ def measure_reader() -> dict:
         "trained_on": len(rows["readings"]["train"]),
         "validation": reader.accuracy(model, of_approaches, rows["readings"]["validation"]),
         "approach": {
-            "trained_on": len(rows["demonstrations"]["train"]),
+            "trained_on": int(of_approaches.counts_K.sum()),
             "approaches": len(of_approaches.names),
+            "averaged": approach.MOST_DEMONSTRATIONS,
+            "commonest": of_approaches.names[int(of_approaches.counts_K.argmax())],
             "validation": approach.accuracy(of_approaches, rows["demonstrations"]["validation"]),
         },
     }

@@ -81,7 +81,7 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
             inputs = [
                 POLICY,
                 WARM_START,
-                *(MODELS / name for name in rewards.MODELS),
+                *(MODELS / name for name in rewards.NEEDED),
                 PROMPTS,
                 INPUTS,
                 user_rewards.FOLDER,

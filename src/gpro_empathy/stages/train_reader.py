@@ -26,7 +26,7 @@ def main() -> None:
     empathy_scorer.save(of_readings, READER, settings, scorer_card.write_reader(settings))
     model = approach.train(demonstrations)
     model = approach.with_usual(model, demonstrations, empathy_scorer.load(SCORER), of_readings)
-    approach.save(model, APPROACH, scorer_card.write_approach(len(demonstrations), model.names))
+    approach.save(model, APPROACH, scorer_card.write_approach(model.names, int(model.counts_K.sum())))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import Version
 
-from gpro_empathy import installed, params
+from gpro_empathy import calibration, installed, params
 from gpro_empathy.machine import Gpu, Machine
 from gpro_empathy.tools import gpu_memory, hub_access
 from gpro_empathy.training import launch
@@ -138,7 +138,9 @@ def _shares(
     It is none where a launcher keeps to the processor.
     """
     rewards = list(encoders.values())
-    if "train_scorer.encoder" in encoders and any(term.startswith("reader_") for term in config.rewards.weights):
+    if "train_scorer.encoder" in encoders and any(
+        term.removeprefix(calibration.RELATIVE).startswith("reader_") for term in config.rewards.weights
+    ):
         rewards.append(encoders["train_scorer.encoder"])  # the reader model's
     grpo, rollout = config.train_grpo, config.rollout
     fewer = grpo.can_take_fewer(config.policy.backend)

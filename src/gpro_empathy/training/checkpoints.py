@@ -13,7 +13,10 @@ FINGERPRINT = "fingerprint.json"
 # checkpoint is whole.
 LOG, RUN = "log.json", "run.json"
 # Packages whose version decides what a step does.
-PACKAGES = ("bitsandbytes", "numpy", "peft", "sentence-transformers", "torch", "transformers", "trl", "unsloth", "vllm")
+PACKAGES = (
+    "bitsandbytes", "numpy", "peft", "scikit-learn", "scipy", "sentence-transformers", "torch", "transformers", "trl",
+    "unsloth", "vadersentiment", "vllm",
+)  # fmt: skip
 _NAMED = 3
 
 

@@ -282,7 +282,7 @@ def down_sampled(batch: dict, group_size: int, kept: int) -> dict:
 def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Return 1 for the tokens after the tag that opens the answer, and 0 elsewhere, shape (B, T).
 
-    A response without the tag counts as an answer, as it does where it is scored.
+    A response without an answer block counts as an answer, as it does where it is scored.
 
     Args:
         mask_BT: 1 for the tokens of the response, which padding follows.
@@ -294,8 +294,8 @@ def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrain
 
 
 def _tokens_to_answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return after how many tokens the answer's opening tag is complete; 0 without one."""
-    if response_format.ANSWER_TAG not in tokenizer.decode(ids):
+    """Return after how many tokens the answer's opening tag is complete; 0 without an answer block."""
+    if response_format.answer_block(tokenizer.decode(ids, skip_special_tokens=True)) is None:
         return 0
     few, enough = 0, len(ids)
     while enough - few > 1:
