@@ -169,7 +169,7 @@ def test_saved_model_gives_equal_matches(model, folder):
         ({"approaches": {"one": 5}}, r"scorer\.json: has not empathy, .*approaches; delete"),
         ({"usual": {"empathy": [1.0, 2.0, 3.0]}}, r"scorer\.json: has not empathy, .*approaches; delete"),
         (
-            {"approaches": {"one": 5, "two": 5}, "usual": dict.fromkeys(approach.USUAL, [0.0, 0.0])},
+            {"approaches": {"one": 5, "two": 5}, "usual": {name: [0.0, 0.0] for name in approach.USUAL}},
             r"weights\.safetensors: does not fit .*delete",
         ),
     ],

@@ -694,12 +694,12 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
         (["overlap"], "No term of the reward is a calibrated score.", False),
         (
             ["relative_empathy", "overlap"],
-            "The reward holds, against what is usual for the kind of answer, the score of a learned empathy regressor, calibrated",
+            "The reward holds the score of a learned empathy regressor against what is usual for the kind of answer, calibrated",
             False,
         ),
         (
             ["approach_match", "relative_empathy", "relative_reader_sense"],
-            "combines whether message and answer are of one kind and against what is usual for the kind of answer, the score",
+            "model finds in the answer against what is usual for the kind of answer, each calibrated",
             False,
         ),
     ],

@@ -291,7 +291,7 @@ def scored_terms(weights: Mapping[str, float]) -> str:
     named = [what for term, what in SCORED.items() if term in weights]
     relative = [what for term, what in SCORED.items() if calibration.RELATIVE + term in weights]
     if relative:
-        named.append(f"against what is usual for the kind of answer, {listed(relative)}")
+        named.append(f"{listed(relative)} against what is usual for the kind of answer")
     if not named:
         return "No term of the reward is a calibrated score."
     if len(named) + len(relative) == 1:
