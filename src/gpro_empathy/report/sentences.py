@@ -405,9 +405,9 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
     """
     if len(numbers) > 1:
         caution = "; over two seeds such intervals were too short in simulation" if len(numbers) == 2 else ""
-        listed = listed([str(number) for number in numbers])
+        named = listed([str(number) for number in numbers])
         return (
-            f"The policy was trained {len(numbers)} times, with the seeds {listed}; the scores of a prompt are averaged over them. "
+            f"The policy was trained {len(numbers)} times, with the seeds {named}; the scores of a prompt are averaged over them. "
             "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
             "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the stories, "
             f"the degrees of freedom of the sum being Satterthwaite's{caution}. That interval is for the mean over trainings. "
@@ -494,13 +494,13 @@ def study_seeds(found: Analysis | None, run: Analysis) -> str:
     """
     if found is None:
         return ""
-    listed = listed([str(number) for number in found["training_seeds"]])
+    named = listed([str(number) for number in found["training_seeds"]])
     within = (
         " The run of this report is one of these trainings, so that the two are no independent evidence."
         if _is_one_of(found, run)
         else ""
     )
-    return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {listed}.{within}"
+    return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {named}.{within}"
 
 
 def _is_one_of(found: Analysis, run: Analysis) -> bool:

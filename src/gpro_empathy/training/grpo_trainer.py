@@ -294,7 +294,7 @@ def answer_mask(ids_BT: torch.Tensor, mask_BT: torch.Tensor, tokenizer: PreTrain
 
 
 def _tokens_to_answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return after how many tokens the answer's opening tag is complete; 0 without an answer block."""
+    """Return after how many tokens the tag that opens the answer ends; 0 without an answer."""
     if response_format.answer_block(tokenizer.decode(ids, skip_special_tokens=True)) is None:
         return 0
     few, enough = 0, len(ids)
