@@ -79,7 +79,7 @@ def parse_response(text: str) -> Response:
 
 
 def answer_block(text: str) -> str | None:
-    """Return what the answer block of a reply holds; None unless it has one, closed and not empty."""
+    """Return what the answer block holds; None unless there is one, closed and not empty."""
     answers = [block.strip() for block in _ANSWER.findall(text)]
     return answers[0] if len(answers) == 1 and answers[0] and not _TAG.search(answers[0]) else None
 
