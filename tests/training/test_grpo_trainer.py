@@ -377,6 +377,8 @@ def test_answer_mask_of_a_reply_cut_off_in_its_answer_is_all_of_it(tokenizer):
 
 @pytest.mark.parametrize("trained", [2, GROUP])
 def test_advantage_acts_on_the_answer_alone(make_run, tmp_path, monkeypatch, trained):
+    trainer_class = grpo_trainer.GroupTrainer
+
     def mask(ids_BT, mask_BT, tokenizer):
         half = torch.zeros_like(mask_BT)
         half[:, 2:] = mask_BT[:, 2:]
@@ -385,7 +387,7 @@ def test_advantage_acts_on_the_answer_alone(make_run, tmp_path, monkeypatch, tra
     def advantages(**changes):
         seen = []
 
-        class Watched(grpo_trainer.GroupTrainer):
+        class Watched(trainer_class):
             def _compute_loss(self, model, inputs):
                 seen.append((inputs["advantages"], inputs["completion_mask"]))
                 return super()._compute_loss(model, inputs)

@@ -294,7 +294,7 @@ def scored_terms(weights: Mapping[str, float]) -> str:
         named.append(f"{listed(relative)} against what is usual for the kind of answer")
     if not named:
         return "No term of the reward is a calibrated score."
-    if len(named) + len(relative) == 1:
+    if len(named) == 1 and len(relative) < 2:
         return f"The reward holds {named[0]}, calibrated to the unit interval with a temperature."
     return f"The reward combines {listed(named)}, each calibrated to the unit interval with a temperature."
 
