@@ -77,8 +77,7 @@ def test_split(config: params.Prepare) -> Literal["marked", "dev_file", "drawn"]
     """
     if config.source == "wassa_csv" and config.wassa_dev_csv is not None:
         return "dev_file"
-    is_marked = config.source == "embedded" and any(part == "test" for part, _ in _marked_stories(config).values())
-    return "marked" if is_marked else "drawn"
+    return "marked" if config.source == "embedded" and _marks_test(_marked_stories(config)) else "drawn"
 
 
 def read_hub(dataset: str, revision: str | None) -> tuple[list[Turn], bool]:
@@ -133,13 +132,17 @@ def _embedded(config: params.Prepare, rng: np.random.Generator) -> dict[str, lis
     for story, (_, place) in marked.items():
         if story not in known:
             raise UserError(f"{place}: turns.csv has no turn on story {story!r}; mend article_id, or write its turns")
-    test = 0.0 if any(part == "test" for part, _ in marked.values()) else config.test_fraction
+    test = 0.0 if _marks_test(marked) else config.test_fraction
     others = [turn for turn in turns if turn.story not in marked]
     parts = dialogue.split(others, validation=config.validation_fraction, test=test, by=config.split, rng=rng)
     for turn in turns:
         if turn.story in marked:
             parts[marked[turn.story][0]].append(turn)
     return parts
+
+
+def _marks_test(marked: Mapping[str, tuple[str, str]]) -> bool:
+    return any(part == "test" for part, _ in marked.values())
 
 
 def _marked_stories(config: params.Prepare) -> dict[str, tuple[str, str]]:

@@ -375,8 +375,8 @@ def _advantage_on(grpo: params.TrainGrpo) -> str:
         return ""
     held = ", and the divergence below holds it" if grpo.kl_beta else ""
     return (
-        "The advantage acts on the tokens of the answer alone, and is 0 on those of the reasoning, in which the policy says what kind of message "
-        f"it has before it: the reasoning moves only by way of the weights that it shares with the answer{held}."
+        "The advantage acts on the tokens of the answer alone (a reply without an answer block is taken whole), and is 0 on those of the reasoning, in "
+        f"which the policy says what kind of message it has before it: the reasoning moves only by way of the weights that it shares with the answer{held}."
     )
 
 

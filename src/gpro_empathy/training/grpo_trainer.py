@@ -7,6 +7,7 @@ machine: sampling (module `decoding`) and log-probabilities (module `packed_logp
 engine of its own, such as vLLM, both are TRL's.
 """
 
+import bisect
 import dataclasses
 import time
 from pathlib import Path
@@ -297,14 +298,9 @@ def _tokens_to_answer(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int
     """Return after how many tokens the tag that opens the answer ends; 0 without an answer."""
     if response_format.answer_block(tokenizer.decode(ids, skip_special_tokens=True)) is None:
         return 0
-    few, enough = 0, len(ids)
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if response_format.ANSWER_TAG in tokenizer.decode(ids[:middle]):
-            enough = middle
-        else:
-            few = middle
-    return enough
+    return bisect.bisect_left(
+        range(len(ids)), True, key=lambda count: response_format.ANSWER_TAG in tokenizer.decode(ids[:count])
+    )
 
 
 def widest_subset(values_K: torch.Tensor, size: int) -> list[int]:
