@@ -25,6 +25,9 @@ _ANSWERS = (
     "You could ask the council what is planned \N{EM DASH} caf\xe9 owners did so last year.",
 )
 
+# Terms of the reward that are scored against what is usual.
+AROUND_ZERO = ("approach_match", "relative_empathy", "relative_reader_sense", "relative_reader_empathy")
+
 
 def rollouts(
     effect: str = "gain",
@@ -173,6 +176,8 @@ def groups(
     table["polarity_match_raw"] = rng.uniform(0.5, 1.0, len(table))
     for term in ("reader_sense", "reader_empathy"):
         table[f"{term}_raw"] = rng.uniform(0.0, 1.0, len(table))
+    for term in AROUND_ZERO:
+        table[f"{term}_raw"] = rng.normal(0.0, 0.3, len(table))
     return table
 
 
@@ -224,6 +229,7 @@ def write_reports(
             "reader_sense": {"mean": 0.5, "sd": 0.3},
             "reader_empathy": {"mean": 0.5, "sd": 0.3},
             "semantic_similarity": {"mean": 0.4, "sd": 0.15},
+            **{term: {"mean": 0.0, "sd": 0.3} for term in AROUND_ZERO},
         },
     )
     settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",

@@ -2,6 +2,7 @@
 
 import yaml
 
+import made_up
 from conftest import randomise
 from gpro_empathy import files
 
@@ -16,6 +17,7 @@ def write_run(root, config, *, seeds):
         "reader_empathy": {"mean": 0.5, "sd": 0.3},
         "reader_sense": {"mean": 0.6, "sd": 0.2},
         "semantic_similarity": {"mean": 0.3, "sd": 0.1},
+        **{term: {"mean": 0.0, "sd": 0.3} for term in made_up.AROUND_ZERO},
     }
     files.write_json(root / "reports/training/reference.json", reference)
 
