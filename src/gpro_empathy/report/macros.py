@@ -110,7 +110,8 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunTemperature": f"{rewards.calibration_temperature:g}",
         "RunCalibration": rewards.calibration,
         "RunScoredTerms": sentences.scored_terms(rewards.weights),
-        "RunReaderSentence": reader_sentences.reader(
+        "RunReaderSentence": reader_sentences.definitions(rewards.weights),
+        "RunReaderLearned": reader_sentences.learned(
             rewards.weights, inputs.reader, sentences.model_name(inputs.sections["train_scorer"].encoder)
         ),
         "RunSenseScored": reader_sentences.SCORED[reader_sentences.sees(rewards.weights)],

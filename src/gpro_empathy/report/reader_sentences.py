@@ -1,4 +1,4 @@
-"""What the report says of the reader model, and of what its part in the reward means."""
+"""What the report says of reader model and approach model, and of their part in the reward."""
 
 from collections.abc import Mapping
 
@@ -22,9 +22,10 @@ SEEN = {
     "kind": "what the reward sees of sense is whether an answer is of the kind that its message gets, which an answer may be that makes none",
     "nothing": "no term of the reward sees sense itself, and training that is paid by a score has no reason to keep what the score does not see",
 }
-_NAMES = {
-    "reader_sense": r"$r_{\mathrm{sense}}$, the predicted mark of sense as a share of the highest",
-    "reader_empathy": r"$r_{\mathrm{read}}$, the predicted mark (0 to 1) of whether a reader finds the answer empathetic",
+# What the reader model predicts, for the definitions and for the appendix.
+_PREDICTS = {
+    "reader_sense": r"how much sense a reader finds in it, $r_{\mathrm{sense}}$, as a share of the highest mark",
+    "reader_empathy": r"whether the reader finds it empathetic, $r_{\mathrm{read}}$, from 0 to 1",
 }
 
 # Scores that may enter against what is usual for the answer's approach.
@@ -42,62 +43,86 @@ def sees(weights: Mapping[str, float]) -> str:
     return "kind" if APPROACH in weights else "nothing"
 
 
-def reader(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
-    """Say what reader model and approach model are, and how well they tell answers apart.
+def definitions(weights: Mapping[str, float]) -> str:
+    """Define the scores of both models that the reward has; without any, say nothing."""
+    predicted, matched, relative = _scores(weights)
+    sentences = []
+    if predicted:
+        sentences.append(
+            r"The \emph{reader model} (\autoref{sec:scorer}) predicts of an answer, from message and answer, "
+            f"{' and '.join(_PREDICTS[name] for name in predicted)}."
+        )
+    if matched or relative:
+        sentences.append(
+            r"The \emph{approach model} (\autoref{sec:scorer}) gives the probability $p(k\mid u)$ that an utterance calls for an answer of the approach $k$, and $p(k\mid a)$ "
+            "that an answer is one."
+        )
+    if matched:
+        sentences.append(
+            r"The score $r_{\mathrm{app}}(u,a)=\log\sum_k p(k\mid u)\,p(k\mid a)/p(k)$ is how much more often than by chance such a message gets such an answer, in nats."
+        )
+    if relative:
+        sentences.append(
+            f"The reward takes {listed(relative)} less what is usual for the approach, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$ with the mean score $\\mu_k$ of demonstrations of "
+            "$k$: it pays how an answer is worded, and not of what kind it is."
+        )
+    return " ".join(sentences)
 
-    Of a model that no term of the reward needs nothing is said.
+
+def learned(weights: Mapping[str, float], report: Mapping, encoder: str) -> str:
+    """Say what the models behind `definitions` learned from, and how well they do.
 
     Args:
         report: reports/reader.json.
         encoder: How the encoder is called.
     """
-    used = [name for term, name in _NAMES.items() if term in weights or RELATIVE + term in weights]
-    relative = [symbol for term, symbol in _SYMBOLS.items() if RELATIVE + term in weights]
-    sentences = [_reader(used, report, encoder)] if used else []
-    if APPROACH in weights or relative:
-        sentences.append(_approach_model(report["approach"]))
-    if APPROACH in weights:
+    predicted, matched, relative = _scores(weights)
+    if not (predicted or matched or relative):
+        return "No term of this run's reward comes from a reader model or an approach model."
+    sentences = [_reader(report, encoder)] if predicted else []
+    if matched or relative:
+        sentences.append(_approach(report["approach"]))
+    if matched:
         sentences.append(_match(report["validation"]))
     if relative:
-        sentences.append(_relative(relative, report["approach"]["averaged"]))
-    return " ".join(sentences)
+        averaged = latex.integer(report["approach"]["averaged"])
+        sentences.append(f"What is usual for an approach is a mean over at most {averaged} demonstrations of it.")
+    return " ".join(filter(None, sentences))
 
 
-def _reader(used: list[str], report: Mapping, encoder: str) -> str:
+def _scores(weights: Mapping[str, float]) -> tuple[list[str], bool, list[str]]:
+    predicted = [name for name in _PREDICTS if name in weights or RELATIVE + name in weights]
+    relative = [symbol for term, symbol in _SYMBOLS.items() if RELATIVE + term in weights]
+    return predicted, APPROACH in weights, relative
+
+
+def _reader(report: Mapping, encoder: str) -> str:
     return (
-        f"The \\emph{{reader model}} gives {' and '.join(used)}: a model on the encoder {encoder} that reads the message and then the answer, "
-        f"trained on {latex.integer(report['trained_on'])} answers of warm-started and tuned policies to messages of the training stories, which a language model "
-        r"had read and marked by the rules of \autoref{sec:sense}."
+        f"The reader model is one on the encoder {encoder} that reads the message and then the answer. It learned from {latex.integer(report['trained_on'])} answers of "
+        r"warm-started and tuned policies to messages of the training stories, which a language model had read and marked by the rules of \autoref{sec:sense}."
         f"{_accuracy(report['validation'])}"
     )
 
 
-def _approach_model(report: Mapping) -> str:
+def _approach(report: Mapping) -> str:
     text = (
-        r"The \emph{approach model} says of an utterance $u$ and of an answer $a$, each by itself, how likely it is of the approach $k$: $p(k\mid u)$ and $p(k\mid a)$, by "
-        f"two multinomial logistic regressions on words and their pieces. They learned from {latex.integer(report['trained_on'])} demonstrations, each of which "
-        f"names one of {latex.integer(report['approaches'])} approaches, most often ``{latex.escape(report['commonest'])}''."
+        r"The approach model is two multinomial logistic regressions on words and their pieces, one for utterances and one for answers. They learned from "
+        f"{latex.integer(report['trained_on'])} demonstrations, each of which names one of {latex.integer(report['approaches'])} approaches, most often "
+        f"``{latex.escape(report['commonest'])}''."
     )
     if found := report["validation"]:
         text += (
-            f" Of {latex.integer(found['demonstrations'])} demonstrations of the validation split it finds the approach from the message alone in "
+            f" Of {latex.integer(found['demonstrations'])} demonstrations of the validation split they find the approach from the message alone in "
             f"{latex.percent(found['message'])}, and from the answer alone in {latex.percent(found['answer'])}."
         )
     return text
 
 
 def _match(read: Mapping | None) -> str:
-    text = r"The score $r_{\mathrm{app}}(u,a)=\log\sum_k p(k\mid u)\,p(k\mid a)/p(k)$ is how much more often than by chance such a message gets an answer of this approach, in nats."
     if read is None or read["sensible"]["approach_auc"] is None:
-        return text
-    return f"{text} It tells a sensible answer from another with an AUC of {latex.number(read['sensible']['approach_auc'], 2)}."
-
-
-def _relative(symbols: list[str], averaged: int) -> str:
-    return (
-        f"The reward takes {listed(symbols)} against what is usual for the approach of the answer, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$, where "
-        f"$\\mu_k$ is the mean score of at most {latex.integer(averaged)} demonstrations of approach $k$: how an answer is worded then counts, and not what kind of answer it is."
-    )
+        return ""
+    auc = latex.number(read["sensible"]["approach_auc"], 2)
+    return f"The score $r_{{\\mathrm{{app}}}}$ tells a sensible answer from another with an AUC of {auc}."
 
 
 def _accuracy(found: Mapping | None) -> str:

@@ -373,10 +373,10 @@ def trained_share(grpo: params.TrainGrpo) -> str:
 def _advantage_on(grpo: params.TrainGrpo) -> str:
     if grpo.advantage_on == "response":
         return ""
-    held = ", and the divergence below holds it" if grpo.kl_beta else ""
+    held = ", held by the divergence below" if grpo.kl_beta else ""
     return (
-        "The advantage acts on the tokens of the answer alone (a reply without an answer block is taken whole), and is 0 on those of the reasoning, in "
-        f"which the policy says what kind of message it has before it: the reasoning moves only by way of the weights that it shares with the answer{held}."
+        "The advantage acts on the tokens of the answer (of a reply without one, on all), and is 0 on the reasoning, which moves only by way of the "
+        f"weights that both share{held}."
     )
 
 
