@@ -198,6 +198,16 @@ def test_agreement_of_the_scorers_is_their_correlation_over_a_policys_responses(
     assert found == {"base": None, "warm_start": pytest.approx(1.0), "tuned": pytest.approx(-1.0)}
 
 
+def test_spread_of_the_scorers_is_that_over_the_starting_policys_responses():
+    rows = made_up.rollouts("none", prompts=4, conversations=4)
+    for row in rows:
+        row["audit_empathy_raw"] = 0.5 * row["empathy_raw"] if row["model"] == "warm_start" else 1.0
+    found = analyse(rows)["audit"]["start_sd"]
+    started = [row["empathy_raw"] for row in rows if row["model"] == "warm_start"]
+    assert found["empathy_raw"] == pytest.approx(np.std(started, ddof=1))
+    assert found["audit_empathy_raw"] == pytest.approx(found["empathy_raw"] / 2)
+
+
 def test_same_seed_gives_the_same_numbers():
     assert analyse(made_up.rollouts()) == analyse(made_up.rollouts())
 

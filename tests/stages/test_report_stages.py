@@ -607,6 +607,17 @@ def test_authors_are_those_of_the_citation_file():
     assert re.findall(r"\\author\{(.*)\}", (ROOT / "paper/main.tex").read_text()) == [" and ".join(names)]
 
 
+def test_changes_are_told_in_the_scorers_own_spread_where_they_have_one():
+    audit = {
+        "metrics": {"empathy_raw": {"difference": 0.2}, "audit_empathy_raw": {"difference": -0.1}},
+        "start_sd": {"empathy_raw": 0.8, "audit_empathy_raw": 0.4},
+    }
+    text = sentences.spread(audit)
+    for told in (latex.number(0.25, 2, signed=True), latex.number(-0.25, 2, signed=True), latex.number(0.8, 2)):
+        assert told in text
+    assert sentences.spread(audit | {"start_sd": {"empathy_raw": 0.8, "audit_empathy_raw": 0.0}}) == ""
+
+
 @pytest.mark.parametrize("verdict", verdicts.AUDIT)
 @pytest.mark.parametrize("drifts", [[], ["overlap"]])
 def test_verdict_on_reward_hacking_says_whether_the_style_drifted(verdict, drifts):

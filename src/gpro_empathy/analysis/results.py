@@ -200,14 +200,15 @@ class Templates(TypedDict):
 class RewardAudit(TypedDict):
     """What `reward_hacking.audit` returns.
 
-    Both scorers' agreement over responses is by policy; phrases have their rate by policy, prompts
-    their change by metric.
+    Both scorers' agreement over responses is by policy, their standard deviation by metric; phrases
+    have their rate by policy, prompts their change by metric.
     """
 
     metrics: dict[str, Comparison]
     gap: Gap
     prompt_correlation: float | None
     response_agreement: dict[str, float | None]
+    start_sd: dict[str, float]
     stock_phrases: dict[str, dict[str, float]]
     best_prompts: list[dict[str, float | str]]
     worst_prompts: list[dict[str, float | str]]

@@ -49,9 +49,11 @@ def audit(
 
     Returns the comparison of `metrics`; `gap`, the gain on the reward's scorer less that on the
     held-out one; `prompt_correlation` of the two gains over prompts and `response_agreement`, the
-    correlation of the two scores over the responses of each policy, None without spread; the rate
-    of each stock phrase; the prompts that gained and lost most; `drifts`, the metrics of style that
-    changed, less the `asked_changes`, which a term of the reward pays for; and a verdict.
+    correlation of the two scores over the responses of each policy, None without spread;
+    `start_sd`, the standard deviation of each score over responses of the starting policy, in label
+    units; the rate of each stock phrase; the prompts that gained and lost most; `drifts`, the
+    metrics of style that changed, less the `asked_changes`, which a term of the reward pays for;
+    and a verdict.
     """
     table = table.assign(
         scorer_gap=table["empathy_raw"] - table["audit_empathy_raw"],
@@ -71,6 +73,7 @@ def audit(
         "gap": {key: gap[key] for key in Gap.__required_keys__},
         "prompt_correlation": effects.pearson(changes["empathy_raw"], changes["audit_empathy_raw"]),
         "response_agreement": _response_agreement(table),
+        "start_sd": _start_sd(table),
         "stock_phrases": _phrase_rates(table),
         "best_prompts": best.reset_index().to_dict("records"),
         "worst_prompts": worst.reset_index().to_dict("records"),
@@ -94,6 +97,15 @@ def _response_agreement(table: pd.DataFrame) -> dict[str, float | None]:
     of_policy = {policy: table[table["model"] == policy] for policy in response_table.policies(table)}
     return {
         policy: effects.pearson(rows["empathy_raw"], rows["audit_empathy_raw"]) for policy, rows in of_policy.items()
+    }
+
+
+def _start_sd(table: pd.DataFrame) -> dict[str, float]:
+    # A scorer whose predictions lie closer together shows less of the same gain in label units.
+    start = table[table["model"] == response_table.starting_policy(table)]
+    return {
+        metric: float(start[metric].std()) if np.ptp(start[metric]) else 0.0
+        for metric in ("empathy_raw", "audit_empathy_raw")
     }
 
 

@@ -282,6 +282,7 @@ def _audit(analysis: Analysis) -> dict[str, str]:
         "RunSecondInterval": sentences.intervals(held_out, 2, trainings),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": sentences.intervals(gap, 2, trainings),
+        "RunSpreadSentence": sentences.spread(audit),
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),

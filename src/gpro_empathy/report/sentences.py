@@ -16,6 +16,7 @@ from gpro_empathy.analysis.results import (
     ExplainedGain,
     Gap,
     Noninferiority,
+    RewardAudit,
     RunRatings,
     SpreadSource,
     StudyRow,
@@ -434,6 +435,21 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
 def conditions(source: SpreadSource) -> str:
     """Name what was otherwise in the study at hand."""
     return verdicts.conditions(source, lambda name: rf"\file{{{name}}}" if "." in name else name)
+
+
+def spread(audit: RewardAudit) -> str:
+    """Give both scorers' changes in standard deviations of their scores, where these have any."""
+    names = ("empathy_raw", "audit_empathy_raw")
+    spreads = [audit["start_sd"][name] for name in names]
+    if min(spreads) == 0:
+        return ""
+    changes = [audit["metrics"][name]["difference"] / sd for name, sd in zip(names, spreads, strict=True)]
+    reward, held_out = (latex.number(change, 2, signed=True) for change in changes)
+    sds = [latex.number(sd, 2) for sd in spreads]
+    return (
+        f"Over answers of the starting policy the two scores have standard deviations of {sds[0]} and {sds[1]}; in these units the changes are {reward} "
+        f"and {held_out}."
+    )
 
 
 def intervals(comparison: Comparison | Gap, digits: int, trainings: int) -> str:

@@ -158,7 +158,7 @@ RULES = (
     Rule("shares", "sqrt(2 / prompts)", _ANALYSIS, r"probability_of_improvement$|exact$|within_one$|stock_phrases", _over_prompts(1)),
     Rule("temperature: correlations and reversed pairs", "0.05", _ANALYSIS, r"^temperature.*(correlation|reversed_pairs)$", _absolute(0.05)),
     Rule("temperature: spread within a group", "30 %", _ANALYSIS, r"^temperature.*sd$", _relative(0.3)),
-    Rule("spreads and detectable differences", "50 %", _ANALYSIS, r"standard_error$|sd_of|detectable|between_training_sd$", _relative(0.5)),
+    Rule("spreads and detectable differences", "50 %", _ANALYSIS, r"standard_error$|sd_of|start_sd|detectable|between_training_sd$", _relative(0.5)),
     Rule("replies that state an intensity", "15 % of the replies", _ANALYSIS, r"^intensity_agreement.*(n|missing)$", _replies),
     Rule("counts and settings of the comparison", "exactly equal", _ANALYSIS, r"", _exact),
 )  # fmt: skip
