@@ -143,7 +143,7 @@ def without(run, metric):
     [
         (
             made_up_runs.run(made_up.rollouts(prompts=50)),
-            r"other test prompts \(50, where this run has 60\)\. .*make baseline",
+            r"other test prompts \(50, this run 60, in common 50\)\. .*make baseline",
         ),
         (made_up_runs.run([row | {"prompt": "x"} for row in ROWS]), r"other texts"),
         (

@@ -122,9 +122,12 @@ def decided_by(metric: str, names: Iterable[str]) -> list[str]:
 def refusal(baseline: Run, run: Run, metrics: Sequence[str]) -> str | None:
     """Return why the two cannot be compared, as a sentence with what to do; None if they can."""
     old, new = baseline.scores, run.scores
-    n_old, n_new = old["prompt_id"].nunique(), new["prompt_id"].nunique()
-    if set(old["prompt_id"]) != set(new["prompt_id"]):
-        return f"It has other test prompts ({n_old}, where this run has {n_new}). {REMEDY}"
+    old_prompts, new_prompts = set(old["prompt_id"]), set(new["prompt_id"])
+    if old_prompts != new_prompts:
+        both = len(old_prompts & new_prompts)
+        return (
+            f"It has other test prompts ({len(old_prompts)}, this run {len(new_prompts)}, in common {both}). {REMEDY}"
+        )
     if baseline.provenance["prompts_sha256"] != run.provenance["prompts_sha256"]:
         return f"Its test prompts have other texts. {REMEDY}"
     data = [files.get(LABELLED_DATA) for files in (baseline.provenance["files"], run.provenance["files"])]
