@@ -705,12 +705,12 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
         (["overlap"], "No term of the reward is a calibrated score.", False),
         (
             ["relative_empathy", "overlap"],
-            "The reward holds the score of a learned empathy regressor against what is usual for the kind of answer, calibrated",
+            "The reward holds, less what is usual for the kind of answer, the score of a learned empathy regressor, calibrated",
             False,
         ),
         (
             ["approach_match", "relative_empathy", "relative_reader_sense"],
-            "model finds in the answer against what is usual for the kind of answer, each calibrated",
+            "model finds in the answer, and further whether message and answer are of one kind, each calibrated",
             False,
         ),
     ],

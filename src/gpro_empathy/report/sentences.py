@@ -291,13 +291,17 @@ def scored_terms(weights: Mapping[str, float]) -> str:
     """Name the calibrated terms of the reward."""
     named = [what for term, what in SCORED.items() if term in weights]
     relative = [what for term, what in SCORED.items() if calibration.RELATIVE + term in weights]
-    if relative:
-        named.append(f"{listed(relative)} against what is usual for the kind of answer")
-    if not named:
+    if not named and not relative:
         return "No term of the reward is a calibrated score."
-    if len(named) == 1 and len(relative) < 2:
-        return f"The reward holds {named[0]}, calibrated to the unit interval with a temperature."
-    return f"The reward combines {listed(named)}, each calibrated to the unit interval with a temperature."
+    combined = []
+    if relative:
+        combined.append(f"less what is usual for the kind of answer, {listed(relative)}")
+    if named:
+        combined.append(listed(named))
+    several = len(named) + len(relative) > 1
+    verb, end = ("combines", "each calibrated") if several else ("holds", "calibrated")
+    comma = ", " if relative else " "
+    return f"The reward {verb}{comma}{', and further '.join(combined)}, {end} to the unit interval with a temperature."
 
 
 def reward_departure(weights: Mapping[str, float]) -> str:
