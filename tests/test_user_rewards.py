@@ -94,7 +94,7 @@ def test_reward_that_does_not_apply_is_refused_in_the_trial(beside_the_tests):
 def test_refuses_an_unknown_term_with_the_known_ones_and_what_git_must_know(beside_the_tests, name):
     message = refusal(name)
     assert f"rewards.weights: '{name}' is no reward term" in message
-    assert "there are empathy, length" in message
+    assert "there are approach_match, empathy, length" in message
     assert "git add" in message
 
 

@@ -10,25 +10,7 @@ from gpro_empathy import response_format
 from gpro_empathy.files import UserError
 from gpro_empathy.scorer import approach, scorer_card
 from gpro_empathy.scorer.lexical_features import Linear
-
-KINDS = {
-    "share the sadness": ("they lost the farm number {}", "That is so sad for them, {}."),
-    "share the smile": ("the goose ate my hat number {}", "Ha, that made me smile, {}."),
-    "greet back": ("hello there number {}", "Hello, it is good to hear from you, {}."),
-}
-
-
-def demonstration(kind, i):
-    message, answer = (text.format(i) for text in KINDS[kind])
-    row = {"concern": "it", "emotion": "sad", "intensity": 2, "approach": kind, "answer": answer}
-    return {"utterance": message, "response": response_format.format_response(row)}
-
-
-DEMONSTRATIONS = [demonstration(kind, i) for kind in KINDS for i in range(8)]
-
-
-def quiet(line):
-    pass
+from small_approach import DEMONSTRATIONS, KINDS, demonstration, quiet
 
 
 @pytest.fixture(scope="module")

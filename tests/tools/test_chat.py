@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+import small_approach
 from gpro_empathy import files, params
 from gpro_empathy.files import UserError
 from gpro_empathy.labels import LABELS, MARKS
@@ -195,6 +196,7 @@ def folder(settings, tiny_policy, tmp_path_factory):
         empathy_scorer.save(
             empathy_scorer.build(encoder, of), root / "models" / place, {"encoder": "random", "revision": None}
         )
+    small_approach.save(root / "models/approach")
     return root
 
 

@@ -17,6 +17,7 @@ import time
 import pytest
 import yaml
 
+import small_approach
 from gpro_empathy import entry_point, files
 from gpro_empathy.data import dialogue
 from gpro_empathy.labels import LABELS, MARKS
@@ -120,6 +121,7 @@ def reward_models(settings, tmp_path_factory):
     for name, of in (("scorer", LABELS), ("reader", MARKS)):
         built = empathy_scorer.build(config, of)
         empathy_scorer.save(built, folder / name, {"encoder": "random", "revision": None, "max_tokens": 32})
+    small_approach.save(folder / "approach")
     return folder
 
 
@@ -137,7 +139,7 @@ def make_folder(settings, tiny_policy, policy_folder, reward_models, config, tmp
         folder = tmp_path / name
         (folder / "models").mkdir(parents=True)
         (folder / "models/policy").symlink_to(policy_folder)
-        for name in ("scorer", "reader"):
+        for name in ("scorer", "reader", "approach"):
             (folder / "models" / name).symlink_to(reward_models / name)
         files.write_text(folder / "params.yaml", yaml.safe_dump(values))
         for split in ("train", "validation"):
