@@ -4,7 +4,7 @@ import yaml
 
 import made_up
 from conftest import randomise
-from gpro_empathy import files
+from gpro_empathy import calibration, files
 
 
 def write_run(root, config, *, seeds):
@@ -19,6 +19,8 @@ def write_run(root, config, *, seeds):
         "semantic_similarity": {"mean": 0.3, "sd": 0.1},
         **{term: {"mean": 0.0, "sd": 0.3} for term in made_up.AROUND_ZERO},
     }
+    scored = {*calibration.ALWAYS_SCORED, *config.rewards.weights}
+    reference = {term: statistics for term, statistics in reference.items() if term in scored}
     files.write_json(root / "reports/training/reference.json", reference)
 
 
