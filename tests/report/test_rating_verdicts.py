@@ -28,15 +28,15 @@ def paired(kind, **changes):
 
 def test_ties_of_a_judge_are_told_as_ties_and_its_sides_are_not():
     text = rating_verdicts.preference(paired("model"), LATEX)
-    assert "4 are ties (both, neither, or another answer in each order)" in text
+    assert "in 3 both were called good, or another one in each order, and in 1 neither" in text
     assert "both were good" not in text
     assert "left" not in text
 
 
 def test_prompts_that_both_policies_answered_alike_are_told():
-    said = "where these differ (2 of 12 prompts had one first answer by both, and are not counted), by one person"
+    said = "differ on 10 of the prompts and are alike on 2, which are not counted. In 10 choices between them, by one person"
     assert said in rating_verdicts.preference(paired("person", alike=2), LATEX)
-    assert "where these differ" not in rating_verdicts.preference(paired("person"), LATEX)
+    assert "are alike on" not in rating_verdicts.preference(paired("person"), LATEX)
 
 
 def test_ties_of_a_person_are_told_by_kind_and_so_is_the_side():

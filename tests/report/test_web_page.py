@@ -92,7 +92,7 @@ def render(analysis, unrated, rows):
 @pytest.mark.parametrize(
     ("effect", "headline"),
     [
-        ("none", "There is no evidence that tuning changed the raw empathy score"),
+        ("none", "No change of the raw empathy score is established"),
         ("harm", "The tuned policy scores lower in raw empathy than the policy that it started from"),
     ],
 )
@@ -352,7 +352,7 @@ def test_page_shows_what_raters_found_where_answers_were_rated(tmp_path, made, a
     assert [row[:3] for row in policies["rows"]] == [
         [name, "a language model", "60"] for name in ("warm start", "tuned")
     ]
-    assert "Ratings that fit this run's answers: 180 by a language model (A)." in policies["note"]
+    assert "Ratings of this run's answers: 180 by a language model (A)." in policies["note"]
     assert "Nothing was rated twice" in policies["note"]
     assert "empathy, reward's scorer" in [row[0] for row in validity["rows"]]
 
@@ -366,7 +366,7 @@ def test_page_of_pairs_alone_has_no_empty_table_and_says_who_rated(tmp_path, mad
     analyse_ratings.run(CONFIG, tmp_path)
     first, *rest = page_tables.tables(analysis, files.read_json(tmp_path / analyse_ratings.RESULT), None)
     assert first["title"] == "Do the scores go with the ratings?"
-    assert first["note"].startswith("Ratings that fit this run's answers: 60 by a language model (A).")
+    assert first["note"].startswith("Ratings of this run's answers: 60 by a language model (A).")
     assert len(rest) == len(page_tables.tables(analysis, unrated, None))
 
 

@@ -153,7 +153,7 @@ def test_report_of_a_run_without_warm_start_compares_with_the_base_model(tmp_pat
 
 def test_no_sentence_claims_a_gain_where_there_is_none(tmp_path):
     make_report(tmp_path, "none")
-    assert "there is no evidence that tuning changed the raw empathy score" in words(tmp_path)
+    assert "no change of the raw empathy score is established" in words(tmp_path)
     assert "scores higher" not in words(tmp_path)
 
 
@@ -295,7 +295,7 @@ def test_report_of_several_seeds_names_them_and_gives_the_change_of_each(tmp_pat
     make_report(tmp_path, seeds=(5, 7, 9))
     assert "trained 3 times, with the seeds 5, 7 and 9" in words(tmp_path)
     assert "By training seed, the change is" in words(tmp_path)
-    assert "One training seed was run" not in words(tmp_path)
+    assert "is of one training. Its first interval" not in words(tmp_path)
 
 
 def test_report_says_which_responses_of_a_group_are_trained_on():
@@ -307,7 +307,7 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
         in sentences.trained_share(some)
     )
     assert sentences.trained_share(every.model_copy(update={"advantage_on": "response"})) == (
-        "All of them are kept for the update."
+        "All of them are kept for the update. $A_{i,t}=A_i$ on all tokens."
     )
 
 
@@ -315,7 +315,7 @@ def test_report_says_which_responses_of_a_group_are_trained_on():
 def test_report_says_on_which_tokens_the_advantage_acts(kl_beta, holds):
     grpo = PARAMS.train_grpo.model_copy(update={"advantage_on": "answer", "kl_beta": kl_beta})
     text = sentences.trained_share(grpo)
-    assert "acts on the tokens of the answer" in text
+    assert "is $A_i$ on the tokens of the answer" in text
     assert ("held by the divergence below" in text) == holds
 
 
@@ -339,7 +339,7 @@ def test_report_describes_the_advantages_that_were_trained_on(aggregation, scale
 
 def test_report_of_one_seed_says_that_it_is_one(tmp_path):
     make_report(tmp_path)
-    assert "One training seed was run" in words(tmp_path)
+    assert "is of one training. Its first interval" in words(tmp_path)
     assert "By training seed" not in words(tmp_path)
 
 
@@ -372,7 +372,10 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     assert r"made under other conditions: \file{train_grpo.steps}. Its spread between trainings is not used" in words(
         root
     )
-    assert "trainings, made under other conditions, puts above zero the change" in words(root)
+    assert (
+        "trainings, made under other conditions, on the reward's scorer the interval for a new training lies"
+        in words(root)
+    )
     alone = files.read_json(root / "reports/reward_analysis.json")
     for comparison in (
         alone["metrics"]["empathy_raw"],
@@ -421,7 +424,7 @@ def rated_report(root, *files_of, **made):
     ("sensible", "said"),
     [
         (0.1, "the answers do not make sense."),
-        (0.4, "Whether most of the tuned policy's answers make sense is left open"),
+        (0.4, "Whether more than half of the tuned policy's answers are sensible replies is left open"),
         (0.9, "more than half of the tuned policy's answers are sensible"),
     ],
 )
@@ -434,7 +437,7 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
     )
     assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
     assert ("do not make sense" in text) == (sensible == 0.1)
-    assert "Ratings that fit this run's answers: 360 by language models (A, B). What a language model finds" in text
+    assert "Ratings of this run's answers: 360 by language models (A, B). What a language model finds" in text
     assert "the win rate is" in text
     assert "the raters prefer the tuned policy's answers" in text
     assert re.search(
@@ -454,7 +457,7 @@ def test_people_lead_and_are_counted_and_models_are_named(tmp_path):
     assert "says on answers what people found and on pairs what language models found. What a language model" in text
     assert "Ann" not in text
     assert "between a language model and a person it is" in text
-    assert "by a language model over 60 pairs" in text
+    assert "choices between them, by a language model," in text
     table = (tmp_path / "paper/generated/ratings_table.tex").read_text()
     assert table.index("3 people") < table.index("a language model")
 
@@ -469,8 +472,8 @@ def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
         "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known."
         in text
     )
-    assert "Ratings that fit this run's answers: 60 by one person." in text
-    assert "by one person over 60 pairs" in text
+    assert "Ratings of this run's answers: 60 by one person." in text
+    assert "choices between them, by one person," in text
     assert "no evidence about people" not in text
     assert "Nothing was rated twice" in text
     assert "tab:validity} has how every score orders the pairs" in text
@@ -514,14 +517,50 @@ def test_discussion_is_of_what_was_found(verdict, signs, sensible):
     policies = {} if sensible is None else {"tuned": tuned}
     leading = {"single": None if sensible is None else "person", "pair": None}
     ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
-    found = {"audit": {"verdict": verdict, "templates": {"signs": signs, "starting_signs": signs}}}
-    text = sentences.gains(found, ratings)
+    audit = {"verdict": verdict, "templates": {"signs": signs, "starting_signs": signs}}
+    found = {"audit": audit, "metrics": {}, "training_seeds": [1], "between_trainings": {"other_conditions": []}}
+    text = sentences.gains(found, None, ratings)
     assert ("finds a sign of one, which the starting policy shows too, so" in text) == bool(signs)
     found["audit"]["templates"]["starting_signs"] = []
-    assert ("finds a sign of one, so" in sentences.gains(found, ratings)) == bool(signs)
+    assert ("finds a sign of one, so" in sentences.gains(found, None, ratings)) == bool(signs)
     assert ("most of the tuned answers do not make sense" in text) == (sensible == (0.3, 0.49))
     assert ("leave open whether most" in text) == (sensible in [(0.3, 0.6), (None, None)])
     assert text.startswith(sentences.GAINS[verdict])
+
+
+def test_discussion_goes_by_the_study_and_sets_the_reward_beside_the_ratings(tmp_path):
+    study = made_study(tmp_path)
+    study["audit"]["verdict"] = "not confirmed"
+    estimate = {"estimate": 0.02, "low": -0.05, "high": 0.09}
+    change = {"sensible": estimate, "empathetic": estimate}
+    tuned = {"shares": {"sensible": estimate}}
+    ratings = {
+        "leading": {"single": "person", "pair": None},
+        "by_kind": {"person": {"policies": {"tuned": tuned}, "difference": change}},
+    }
+    one = study | {"training_seeds": [1], "between_trainings": {"other_conditions": []}}
+    text = sentences.gains(one, study, ratings)
+    assert text.startswith(f"By the study of several trainings: {sentences.GAINS['not confirmed']}")
+    reward = sentences.COMBINED[study["metrics"]["combined_reference"]["verdict"]]
+    assert f"the reward itself {reward}, while by the ratings the share of sensible answers changed by" in text
+    assert sentences.study_audit(study, one).startswith(verdicts.STUDY_AUDIT["not confirmed"])
+    other = one | {"between_trainings": {"other_conditions": ["policy.model"]}}
+    assert not sentences.gains(other, study, ratings).startswith("By the study")
+    assert sentences.study_audit(study, other) == ""
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "new_low", "said"),
+    [
+        (0.01, 0.05, -0.1, "these weights score higher"),
+        (0.2, 0.05, -0.1, "no change of the raw empathy score is established"),
+        (0.01, -0.05, -0.1, "no change of the raw empathy score is established"),
+        (0.01, 0.05, None, "no change of the raw empathy score is established"),
+    ],
+)
+def test_a_change_of_these_weights_alone_is_called_one(p, low, new_low, said):
+    found = {"verdict": "no evidence of a change", "p_holm": p, "low": low, "high": 0.3, "new_low": new_low}
+    assert verdicts.headline(found, 0.95).startswith(said)
 
 
 def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
@@ -549,17 +588,17 @@ def test_study_says_of_which_scores_it_settles_the_sign(tmp_path):
     study = made_study(tmp_path)
     same = study["between_trainings"]
     assert (
-        "puts above zero the change that a new training would give on the reward's scorer, and on the held-out one."
+        "on the reward's scorer the interval for a new training lies above zero and that for the mean does too; on the held-out one"
         in sentences.study_verdict(study, same)
     )
     study["metrics"]["audit_empathy_raw"] |= {"new_low": -0.1, "new_high": 0.3}
     assert (
-        "scorer, and leaves open the sign of the change that it would give on the held-out one."
+        "on the held-out one the interval for a new training includes zero and that for the mean lies above zero."
         in sentences.study_verdict(study, same)
     )
     other = same | {"other_conditions": ["policy.model"]}
     assert sentences.study_verdict(study, other).startswith(
-        "The study of 3 trainings, made under other conditions, puts"
+        "In the study of 3 trainings, made under other conditions, on"
     )
     assert sentences.study_verdict(None, same) == "One training cannot say what the next one would give."
 
@@ -568,9 +607,8 @@ def test_study_says_of_which_scores_the_mean_over_trainings_is_told_from_zero(tm
     study = made_study(tmp_path)
     study["metrics"]["empathy_raw"] |= {"low": 0.1, "high": 0.3}
     study["metrics"]["audit_empathy_raw"] |= {"low": -0.1, "high": 0.3}
-    assert sentences.study_verdict(study, study["between_trainings"]).endswith(
-        " The mean over its trainings lies above zero on the reward's scorer and is not told from zero on the held-out one."
-    )
+    text = sentences.study_verdict(study, study["between_trainings"])
+    assert text.index("that for the mean does too") < text.index("that for the mean includes zero")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from gpro_empathy import params
+from gpro_empathy import calibration, params
 from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
 from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
 from gpro_empathy.report import (
@@ -79,7 +79,7 @@ def macros(inputs: Inputs) -> dict[str, str]:
             inputs.analysis["metric_order"],
             inputs.analysis["starting_policy"],
         ),
-        "RunGainsSentence": sentences.gains(inputs.analysis, inputs.ratings),
+        "RunGainsSentence": sentences.gains(inputs.analysis, inputs.study, inputs.ratings),
         "RunBestOfSentence": sentences.best_of(inputs.best_of, inputs.sections),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),
         "RunGpuSentence": sentences.rehearsals(inputs.gpus),
@@ -97,7 +97,6 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunLoraRank": latex.integer(policy.lora_rank),
         "RunLoraAlpha": f"{policy.lora_alpha:g}",
         "RunParametersTrained": latex.integer(inputs.settings["parameters_trained"]),
-        "RunParametersTotal": latex.integer(inputs.settings["parameters_total"]),
         "RunWarmStartSentence": sentences.warm_start(inputs.warm_start),
         "RunSimilarityFormula": r"\mathrm{clip}\bigl(f(u,a),0,1\bigr)"
         if cross
@@ -130,6 +129,9 @@ def _method(inputs: Inputs) -> dict[str, str]:
         "RunAdvantageFormula": sentences.ADVANTAGE_FORMULA[sentences.standardisation(rewards, grpo)],
         "RunRescalingSentence": sentences.RESCALING[sentences.standardisation(rewards, grpo)],
         "RunTrainedShareSentence": sentences.trained_share(grpo),
+        "RunOtherTerms": sentences.other_terms(rewards),
+        "RunReferenceResponses": latex.integer(calibration.REFERENCE_RESPONSES),
+        "RunTrainingTemperature": f"{grpo.temperature:g}",
         "RunClipEpsilon": f"{grpo.clip_epsilon:g}",
         "RunKlBeta": f"{grpo.kl_beta:g}",
         "RunKlSentence": r"With $\beta=0$ this term is neither computed nor logged." if grpo.kl_beta == 0 else "",
@@ -207,6 +209,8 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunStudyPath": "reports/seeds/reward_analysis.json"
         if len(analysis["training_seeds"]) == 1
         else "reports/reward_analysis.json",
+        "RunStudyAudit": sentences.study_audit(study, analysis),
+        "RunStudyAuditVerdict": sentences.study_audit_verdict(study, analysis),
         "RunStudyVerdict": sentences.study_verdict(study, analysis["between_trainings"]),
     }
 
@@ -222,7 +226,7 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunStories": latex.integer(analysis["stories"]),
         "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": verdicts.POLICIES[start],
-        "RunHeadline": verdicts.HEADLINE[empathy["verdict"]],
+        "RunHeadline": verdicts.headline(empathy, analysis["confidence"]),
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
         "RunEmpathyInterval": sentences.intervals(empathy, 2, trainings),
         "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
@@ -233,7 +237,12 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
-        "RunSimilaritySentence": sentences.similarity(similar, analysis["similarity_noninferiority"], trainings),
+        "RunSimilaritySentence": sentences.similarity(
+            similar, analysis["similarity_noninferiority"], trainings, analysis["confidence"]
+        ),
+        "RunCombinedSentence": sentences.combined(analysis["metrics"]["combined_reference"], trainings)
+        if "combined_reference" in analysis["metrics"]
+        else "",
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
         "RunSeedSentence": sentences.seeds(analysis["training_seeds"], analysis["between_trainings"]),

@@ -32,7 +32,7 @@ VALIDITY_HEADER = ("score", *_VALIDITY.values())
 def policies(ratings: RunRatings, form: NumberFormat) -> list[list[str]]:
     """Return a row for each policy and kind of raters, persons first."""
     return [
-        [metric_names.POLICY_LABELS[policy], *_policy(kind, found[policy], form)]
+        [metric_names.POLICY_LABELS[policy], *_policy(ratings, kind, found[policy], form)]
         for kind in rating_verdicts.kinds(ratings)
         for found in [ratings["by_kind"][kind]["policies"]]
         for policy in metric_names.POLICIES
@@ -40,13 +40,13 @@ def policies(ratings: RunRatings, form: NumberFormat) -> list[list[str]]:
     ]
 
 
-def _policy(kind: str, found: PolicyRatings, form: NumberFormat) -> list[str]:
+def _policy(ratings: RunRatings, kind: str, found: PolicyRatings, form: NumberFormat) -> list[str]:
     def share(name: str, interval: bool) -> str:
         estimate = found["shares"][name]
         return form.estimate(estimate, signed=False) if interval else form.number(estimate["estimate"], 2)
 
     shares = [share(name, interval) for name, interval in _SHARES.items()]
-    raters = rating_verdicts.who(kind, found["raters"])
+    raters = rating_verdicts.who(ratings, kind, found["raters"])
     return [raters, str(found["answers"]), *shares, form.estimate(found["empathy"], signed=False)]
 
 

@@ -3,6 +3,7 @@
 Sentences with a `form` hold numbers in that format; what else is in them needs no escaping.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -27,7 +28,7 @@ PEOPLE = {"person": "people", "model": "language models"}
 SENSE = {
     "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
     "do not": "By the ratings, fewer than half of the tuned policy's answers are sensible replies: the answers do not make sense.",
-    "open": "Whether most of the tuned policy's answers make sense is left open, as no interval of their share excludes one half.",
+    "open": "Whether more than half of the tuned policy's answers are sensible replies is left open: no interval of their share excludes one half.",
     "do": "By the ratings, more than half of the tuned policy's answers are sensible replies.",
 }
 # By the verdict of `rated_policies.pairs`.
@@ -57,11 +58,22 @@ def leading(ratings: RunRatings, form: Literal["single", "pair"]) -> KindRatings
     return None if kind is None else ratings["by_kind"][kind]
 
 
-def who(kind: str, raters: int) -> str:
-    """Return who rated, as the subject of a sentence."""
+def who(ratings: RunRatings, kind: str, raters: int) -> str:
+    """Return who rated, as the subject of a sentence.
+
+    Models whose names differ in the number of a reading alone ("name, reading 2") are one model.
+    """
     if raters == 1:
         return {"person": "one person", "model": "a language model"}[kind]
-    return f"{raters} people" if kind == "person" else f"language models ({raters} readings)"
+    if kind == "person":
+        return f"{raters} people"
+    one = len(_models(ratings)) == 1
+    return f"{'a language model' if one else 'language models'} ({raters} readings)"
+
+
+def _models(ratings: RunRatings) -> list[str]:
+    names = [re.sub(r", reading \d+$", "", one["rater"]) for one in ratings["raters"] if one["kind"] == "model"]
+    return list(dict.fromkeys(names))
 
 
 def sense_verdict(ratings: RunRatings) -> str:
@@ -80,7 +92,7 @@ def sense(ratings: RunRatings) -> str:
         return verdict
     tuned = found["policies"]["tuned"]
     text = (
-        f"Of {tuned['answers']} answers of the tuned policy that {who(ratings['leading']['single'], tuned['raters'])} rated, blind to "
+        f"Of {tuned['answers']} answers of the tuned policy that {who(ratings, ratings['leading']['single'], tuned['raters'])} rated, blind to "
         f"policy and score, {_shares(tuned)}"
     )
     if start in found["policies"]:
@@ -118,8 +130,8 @@ def preference(ratings: RunRatings, form: NumberFormat) -> str:
         return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
     kind, pairs = ratings["leading"]["pair"], found["pairs"]
     text = (
-        f"Of {pairs['choices']} choices between both policies' answers to a prompt{_alike(pairs)}, by {who(kind, pairs['raters'])} "
-        f"over {pairs['pairs']} pairs, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
+        f"Both policies' first answers differ on {pairs['pairs']} of the prompts{_alike(pairs)}. In {pairs['choices']} choices between them, by "
+        f"{who(ratings, kind, pairs['raters'])}, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
         f"With half of these ties, the win rate is {form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
     )
     # A judge saw each pair in both orders, and its row has the answers in that of their hashes.
@@ -132,12 +144,14 @@ def _alike(pairs: RatedPairs) -> str:
     """Say which prompts have no pair: a win rate over all would lie nearer to one half."""
     if not pairs["alike"]:
         return ""
-    return f" where these differ ({pairs['alike']} of {pairs['prompts']} prompts had one first answer by both, and are not counted)"
+    return f" and are alike on {pairs['alike']}, which are not counted"
 
 
 def _ties(kind: str, pairs: RatedPairs) -> str:
     if kind == "model":
-        return f"{pairs['both'] + pairs['neither']} are ties (both, neither, or another answer in each order)"
+        return (
+            f"in {pairs['both']} both were called good, or another one in each order, and in {pairs['neither']} neither"
+        )
     return f"in {pairs['both']} both were good and in {pairs['neither']} neither"
 
 
@@ -148,10 +162,9 @@ def raters(ratings: RunRatings) -> str:
         of_kind = [one for one in ratings["raters"] if one["kind"] == kind]
         count = sum(one["singles"] + one["pairs"] for one in of_kind)
         # People are counted and models named: data/ratings has the names that people chose.
-        models = "a language model" if len(of_kind) == 1 else "language models"
-        named = f"{models} ({', '.join(one['rater'] for one in of_kind)})"
-        said.append(f"{count} by {named if kind == 'model' else who(kind, len(of_kind))}")
-    text = f"Ratings that fit this run's answers: {' and '.join(said)}." if said else ""
+        named = who(ratings, kind, len(of_kind)) if kind == "person" else _named(_models(ratings), len(of_kind))
+        said.append(f"{count} by {named}")
+    text = f"Ratings of this run's answers: {' and '.join(said)}." if said else ""
     leads = {"answers": ratings["leading"]["single"], "pairs": ratings["leading"]["pair"]}
     if len(ratings["by_kind"]) > 1:
         found = " and ".join(f"on {what} what {PEOPLE[kind]} found" for what, kind in leads.items() if kind)
@@ -161,6 +174,11 @@ def raters(ratings: RunRatings) -> str:
     if ratings["of_another_run"]:
         text += f" Ratings of other answers, which are not counted here: {ratings['of_another_run']}."
     return text.strip()
+
+
+def _named(models: list[str], readings: int) -> str:
+    several = f", {readings} readings" if readings > len(models) else ""
+    return f"{'a language model' if len(models) == 1 else 'language models'} ({', '.join(models)}{several})"
 
 
 def agreement(ratings: RunRatings, form: NumberFormat) -> str:
@@ -244,7 +262,7 @@ def power(ratings: RunRatings, form: NumberFormat) -> str:
         parts.append(f"a win rate of {form.number(pairs['smallest_win_rate'], 2)}")
     if not parts:
         return "They are too few, or vary too little, to say what they could have shown."
-    text = f"With a power of {form.number(ratings['power'], 1)}, these ratings would have shown {' and '.join(parts)}, or more."
+    text = f"With a power of {form.number(ratings['power'], 1)}, these ratings would have shown {' and '.join(parts)}, or more of it."
     if pairs and pairs["pairs_needed"] is not None:
-        text += f" A win rate of {form.number(ratings['planned_win_rate'], 1)} takes {pairs['pairs_needed']} pairs, rated as often as these, at the ties and the spread found."
+        text += f" To show a win rate of {form.number(ratings['planned_win_rate'], 1)}, {pairs['pairs_needed']} pairs would be needed, rated as often as these, with ties and spread as here."
     return text

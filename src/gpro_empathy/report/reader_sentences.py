@@ -10,8 +10,8 @@ APPROACH = "approach_match"
 # Whether a score asks for sense, by what the reward sees of it: `sees`.
 SCORED = {
     "sense": r"One score, $r_{\mathrm{sense}}$, asks whether an answer makes sense. It was optimised, and is a prediction, so that it is no "
-    "evidence of sense. Readings of this run's own answers are a better one; where language models read them, reward and judgement have one kind of "
-    "source, and that this score goes with the readings is in part agreement with itself.",
+    "evidence of sense. Readings of this run's own answers are a better one; where language models read them, reward and judgement come from one kind of "
+    "source, so that agreement of this score with the readings is partly that source's with itself.",
     "kind": r"No score in this report asks whether an answer makes sense; one, $r_{\mathrm{app}}$, asks whether it is of the kind that its message gets.",
     "nothing": "No score in this report asks whether an answer makes sense.",
 }
@@ -24,8 +24,8 @@ SEEN = {
 }
 # What the reader model predicts, for the definitions and for the appendix.
 _PREDICTS = {
-    "reader_sense": r"how much sense a reader finds in it, $r_{\mathrm{sense}}$, as a share of the highest mark",
-    "reader_empathy": r"whether the reader finds it empathetic, $r_{\mathrm{read}}$, from 0 to 1",
+    "reader_sense": r"how much sense a reader finds in it, as a share of the highest mark ($r_{\mathrm{sense}}$)",
+    "reader_empathy": r"with what probability the reader finds it empathetic ($r_{\mathrm{read}}$)",
 }
 
 # Scores that may enter against what is usual for the answer's approach.
@@ -54,8 +54,8 @@ def definitions(weights: Mapping[str, float]) -> str:
         )
     if matched or relative:
         sentences.append(
-            r"The \emph{approach model} (\autoref{sec:scorer}) gives the probability $p(k\mid u)$ that an utterance calls for an answer of the approach $k$, and $p(k\mid a)$ "
-            "that an answer is one."
+            r"The \emph{approach model} (\autoref{sec:scorer}) gives the probability $p(k\mid u)$ that an utterance calls for the approach $k$ (what an answer does, such as sharing a "
+            r"feeling or asking back), and $p(k\mid a)$ that an answer takes it; $p(k)$ is its share among demonstrations."
         )
     if matched:
         sentences.append(
@@ -63,8 +63,8 @@ def definitions(weights: Mapping[str, float]) -> str:
         )
     if relative:
         sentences.append(
-            f"The reward takes {listed(relative)} less what is usual for the approach, as $r(a)-\\sum_k p(k\\mid a)\\,\\mu_k$ with the mean score $\\mu_k$ of demonstrations of "
-            "$k$: it pays how an answer is worded, and not of what kind it is."
+            f"The reward takes {listed(relative)} less what is usual for the approach (\\emph{{relative}}), as $r-\\sum_k p(k\\mid a)\\,\\mu_k$ with the score's mean $\\mu_k$ over "
+            "demonstrations of $k$: it pays how an answer is worded, and not of what kind it is."
         )
     return " ".join(sentences)
 
@@ -122,7 +122,7 @@ def _match(read: Mapping | None) -> str:
     if read is None or read["sensible"]["approach_auc"] is None:
         return ""
     auc = latex.number(read["sensible"]["approach_auc"], 2)
-    return f"The score $r_{{\\mathrm{{app}}}}$ tells a sensible answer from another with an AUC of {auc}."
+    return f"On the answers to validation messages that were read, $r_{{\\mathrm{{app}}}}$ tells a sensible one from another with an AUC of {auc}."
 
 
 def _accuracy(found: Mapping | None) -> str:

@@ -101,7 +101,7 @@ ADVANTAGE_FORMULA = {
     "each term": _DIVIDED_WITHIN_GROUP,
 }
 LOSS = {
-    "dapo": r"$N$ is the number of tokens in the kept responses of the step~\citep{yu2025dapo}.",
+    "dapo": r"$N$ is the number of tokens, of reasoning and answer, in the kept responses of the step~\citep{yu2025dapo}.",
     "bnpo": "$N$ is the number of tokens in the kept responses of one forward batch.",
     "grpo": r"$1/N$ stands for the mean over the kept responses of the mean over each one's tokens, as by \citet{shao2024deepseekmath}.",
     "dr_grpo": r"$N$ is the number of kept responses times the longest length allowed, a constant~\citep{liu2025understanding}.",
@@ -109,8 +109,8 @@ LOSS = {
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
-        "In this run no gain on the reward's scorer is established, so there is none to explain by cheating it, and no drift of style is confirmed.",
-        "In this run no gain on the reward's scorer is established, so there is none to explain by cheating it; yet the responses changed in style.",
+        "This training by itself shows no gain to explain by cheating the scorer, and no drift of style is confirmed.",
+        "This training by itself shows no gain to explain by cheating the scorer; yet the responses changed in style.",
     ),
     "not confirmed": (
         "A gain that the held-out scorer does not confirm may be reward hacking, though no drift of style is confirmed.",
@@ -130,7 +130,7 @@ HACKING = {
 # What a change in score is, by the audit's verdict; and what raters add, by
 # `rating_verdicts.sense_verdict`.
 GAINS = {
-    "no gain to audit": "This run establishes no gain on the reward's scorer, so that there is none to interpret.",
+    "no gain to audit": "No gain on the reward's scorer is established, so that there is none to interpret.",
     "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
     "the gain, and we do not count it as one.",
     "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
@@ -176,16 +176,10 @@ SENSE_KEPT = {
     True: r"what became of the sense of the answers is what \autoref{tab:ratings} shows",
     False: "what became of the sense of the answers cannot be told, as no ratings of single answers of this run are at hand",
 }
-# By `estimates.side` of the interval for a new training, and 0.
-NEW_TRAINING = {
-    -1: "puts below zero the change",
-    0: "leaves open the sign of the change",
-    1: "puts above zero the change",
-}
-# By `estimates.side` of the interval for the mean over the trainings of a study, and 0.
-MEAN_CHANGE = {
+# By `estimates.side` of an interval, and 0.
+SIDE = {
     -1: "lies below zero",
-    0: "is not told from zero",
+    0: "includes zero",
     1: "lies above zero",
 }
 # What the calibrated terms of the reward are.
@@ -208,6 +202,16 @@ ASKS = {
     "overlap": "words other than the user's",
     "polarity_match": "the polarity of the user's message",
 }
+# How they are defined; more is better in each.
+OTHER_TERMS = {
+    "well_formed": "1 for a reply in the format and 0 for any other",
+    "length": "1 up to {free} words in the answer and falling to 0 at {limit}",
+    "repetition": "the share of distinct word bigrams of the answer",
+    "overlap": "1 less the share of the answer's content words that stand in the utterance",
+    "polarity_match": "how near the predicted polarities of answer and message are",
+}
+# By the verdict on the combined score.
+COMBINED = {"improved": "rose", "worsened": "fell", "no evidence of a change": "is not shown to have changed"}
 # In place of a share that is not defined.
 NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
 CALIBRATIONS = {
@@ -377,10 +381,10 @@ def trained_share(grpo: params.TrainGrpo) -> str:
 
 def _advantage_on(grpo: params.TrainGrpo) -> str:
     if grpo.advantage_on == "response":
-        return ""
+        return "$A_{i,t}=A_i$ on all tokens."
     held = ", held by the divergence below" if grpo.kl_beta else ""
     return (
-        "The advantage acts on the tokens of the answer (of a reply without one, on all), and is 0 on the reasoning, which moves only by way of the "
+        "$A_{i,t}$ is $A_i$ on the tokens of the answer (of a reply without one, on all) and 0 on the reasoning, which moves only by way of the "
         f"weights that both share{held}."
     )
 
@@ -394,13 +398,40 @@ def _kept_responses(grpo: params.TrainGrpo) -> str:
     )
 
 
-def similarity(comparison: Comparison, noninferiority: Noninferiority, trainings: int) -> str:
+def similarity(comparison: Comparison, noninferiority: Noninferiority, trainings: int, confidence: float) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
     change = verdicts.SIMILARITY[comparison["verdict"]]
-    bound = verdicts.LOSS[noninferiority["verdict"]].format(margin=latex.setting(noninferiority["margin"]))
+    margin, verdict = noninferiority["margin"], noninferiority["verdict"]
+    # The test is of these weights, as is the first of both intervals.
+    if verdict == "inconclusive" and comparison["new_low"] is not None:
+        of_weights = effects.noninferiority(
+            comparison["low"], comparison["high"], noninferiority["p"], margin, confidence
+        )
+        verdict = "not inferior by these weights" if of_weights == "not inferior" else verdict
+    bound = verdicts.LOSS[verdict].format(margin=latex.setting(margin))
     difference = latex.number(comparison["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
     return f"{change} ({difference}, {intervals(comparison, 3, trainings)}); {bound} (one-sided {test})."
+
+
+def combined(comparison: Comparison, trainings: int) -> str:
+    """Say what became of the reward itself, against the frozen reference."""
+    change = COMBINED[comparison["verdict"]]
+    difference = latex.number(comparison["difference"], 3, signed=True)
+    return f"The combined score, the reward itself against the frozen reference, {change} ({difference}, {intervals(comparison, 3, trainings)})."
+
+
+def other_terms(rewards: params.Rewards) -> str:
+    """Define the terms of the reward that are not calibrated."""
+    limits = {"free": rewards.free_words, "limit": rewards.limit_words}
+    defined = [
+        rf"\emph{{{term.replace('_', ' ')}}}, {what.format(**limits)}"
+        for term, what in OTHER_TERMS.items()
+        if term in rewards.weights
+    ]
+    if not defined:
+        return ""
+    return f"Other terms lie in $[0,1]$ by their definition and enter as they are: {'; '.join(defined)}."
 
 
 def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
@@ -419,8 +450,8 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
             f"{_NEW_TRAINING} The permutation tests are about these trainings."
         )
     once = (
-        "One training seed was run. Intervals and tests say what these weights do on stories like these, not what training "
-        "again would give, be it from the same seed on another processor, which rounds differently."
+        r"The comparison of \autoref{tab:results} is of one training. Its first interval and its tests say what these weights do on stories like these, not "
+        "what training again would give, be it from the same seed on another processor, which rounds differently."
     )
     if not source["trainings"]:
         return (
@@ -477,16 +508,14 @@ def study_verdict(found: Analysis | None, source: SpreadSource) -> str:
     if found is None:
         return "One training cannot say what the next one would give."
     by_metric = {row["metric"]: row for row in trainings.rows(found)}
-    reward, held_out = (
-        NEW_TRAINING[estimates.side(_new(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)
-    )
-    made = ", made under other conditions," if source["other_conditions"] else ""
-    means = [MEAN_CHANGE[estimates.side(_mean(by_metric[metric]), 0)] for metric in ("empathy_raw", trainings.HELD_OUT)]
-    again = "" if reward == held_out else f"{held_out} that it would give "
-    return (
-        f"The study of {len(found['training_seeds'])} trainings{made} {reward} that a new training would give on the reward's scorer, and "
-        f"{again}on the held-out one. The mean over its trainings {means[0]} on the reward's scorer and {means[1]} on the held-out one."
-    )
+    made = ", made under other conditions" if source["other_conditions"] else ""
+    said = []
+    for metric, where in (("empathy_raw", "the reward's scorer"), (trainings.HELD_OUT, "the held-out one")):
+        new, mean = (SIDE[estimates.side(of(by_metric[metric]), 0)] for of in (_new, _mean))
+        said.append(
+            f"on {where} the interval for a new training {new} and that for the mean {'does too' if mean == new else mean}"
+        )
+    return f"In the study of {len(found['training_seeds'])} trainings{made}, {'; '.join(said)}."
 
 
 def _mean(row: StudyRow) -> Estimate:
@@ -497,14 +526,53 @@ def _new(row: StudyRow) -> Estimate:
     return {"estimate": row["mean"], "low": row["new_low"], "high": row["new_high"]}
 
 
-def gains(analysis: Analysis, ratings: RunRatings) -> str:
-    """Say what the change in score is, and what it is not."""
-    audit = analysis["audit"]
-    text = GAINS[audit["verdict"]]
+def study_audit_verdict(found: Analysis | None, run: Analysis) -> str:
+    """Say what the audit of the several trainings finds; nothing where the run is its own study."""
+    return "" if _other_study(found, run) is None else verdicts.STUDY_AUDIT[found["audit"]["verdict"]]
+
+
+def study_audit(found: Analysis | None, run: Analysis) -> str:
+    """Say the same with how far both scorers lie apart, and what drifted."""
+    if _other_study(found, run) is None:
+        return ""
+    audit, gap = found["audit"], found["audit"]["gap"]
+    apart = latex.number(gap["difference"], 2, signed=True)
+    return (
+        f"{study_audit_verdict(found, run)} The reward's scorer less the held-out one changes by {apart} ({intervals(gap, 2, len(found['training_seeds']))}). "
+        f"{latex.escape(verdicts.drift(audit))}"
+    )
+
+
+def _other_study(found: Analysis | None, run: Analysis) -> Analysis | None:
+    """Return the study of several trainings, if it is of the run's conditions and another."""
+    if found is None or len(run["training_seeds"]) > 1 or run["between_trainings"]["other_conditions"]:
+        return None
+    return found
+
+
+def gains(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> str:
+    """Say what the change in score is, and what it is not; by the study, if there is one."""
+    several = _other_study(study, analysis)
+    audit = (several or analysis)["audit"]
+    text = ("By the study of several trainings: " if several else "") + GAINS[audit["verdict"]]
     if audit["templates"]["signs"]:
         before = ", which the starting policy shows too" if audit["templates"]["starting_signs"] else ""
         text += f" The audit for templates finds a sign of one{before}, so that part of what the scorers see may be a manner that all answers share."
-    return f"{text} {GAINS_RATED[rating_verdicts.sense_verdict(ratings)]}"
+    return f"{text} {_reward_and_ratings(analysis, ratings)} {GAINS_RATED[rating_verdicts.sense_verdict(ratings)]}".replace(
+        "  ", " "
+    )
+
+
+def _reward_and_ratings(analysis: Analysis, ratings: RunRatings) -> str:
+    """Set the change of the reward beside that of the ratings of the same prompts."""
+    found, reward = rating_verdicts.leading(ratings, "single"), analysis["metrics"].get("combined_reference")
+    if reward is None or found is None or found["difference"] is None:
+        return ""
+    sensible, empathetic = (latex.LATEX.estimate(found["difference"][mark]) for mark in ("sensible", "empathetic"))
+    return (
+        f"In this run the reward itself {COMBINED[reward['verdict']]}, while by the ratings the share of sensible answers changed by {sensible} and that of "
+        f"empathetic ones by {empathetic}."
+    )
 
 
 def study_seeds(found: Analysis | None, run: Analysis) -> str:

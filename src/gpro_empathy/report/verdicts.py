@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from gpro_empathy.analysis import metric_names, trainings
+from gpro_empathy.analysis import effects, metric_names, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     Audit,
+    Comparison,
     SpreadSource,
     TemplateCriteria,
     Templates,
@@ -21,7 +22,14 @@ POLICIES = {"base": "the base model", "warm_start": "the warm-started model"}
 HEADLINE = {
     "improved": "the tuned policy scores higher in raw empathy than the policy that it started from",
     "worsened": "the tuned policy scores lower in raw empathy than the policy that it started from",
-    "no evidence of a change": "there is no evidence that tuning changed the raw empathy score",
+    "no evidence of a change": "no change of the raw empathy score is established",
+}
+# Where it is established for the weights at hand, and not for another training.
+HEADLINE_OF_WEIGHTS = {
+    "improved": "these weights score higher in raw empathy than the policy that they started from, and one training alone does not show that "
+    "another would",
+    "worsened": "these weights score lower in raw empathy than the policy that they started from, and one training alone does not show that "
+    "another would",
 }
 SIMILARITY = {
     "improved": "Semantic similarity rose",
@@ -33,14 +41,24 @@ LOSS = {
     "not inferior": "a loss of {margin} or more is excluded",
     "inferior": "the loss is more than the margin of {margin}",
     "inconclusive": "a loss of {margin} or more cannot be excluded",
+    "not inferior by these weights": "a loss of {margin} or more is excluded for these weights, and not for a new training",
 }
 AUDIT = {
-    "no gain to audit": "In this run no gain on the reward's own scorer is established that a held-out scorer could confirm.",
+    "no gain to audit": "By this run alone no gain on the reward's scorer is established, so that the held-out scorer has none to confirm.",
     "not confirmed": "The held-out scorer, which training never saw, does not confirm the gain: it may be peculiar to the "
     "scorer that was optimised.",
     "partly confirmed": "The held-out scorer, which training never saw, confirms a gain, but a smaller one: part of it may be "
     "peculiar to the scorer that was optimised, or the held-out scorer moves less for one and the same difference.",
     "confirmed": "The held-out scorer, which training never saw, confirms the gain.",
+}
+
+# The same of a study of several trainings.
+STUDY_AUDIT = {
+    "no gain to audit": "Over these trainings no gain on the reward's scorer is established.",
+    "not confirmed": "Over these trainings a gain on the reward's scorer is established, which the held-out scorer does not confirm: it may be "
+    "peculiar to the scorer that was optimised.",
+    "partly confirmed": "Over these trainings both scorers show a gain, the held-out one a smaller one.",
+    "confirmed": "Over these trainings the held-out scorer confirms the gain.",
 }
 
 # What a policy does that shows a sign of a template; the threshold is a number of the criteria.
@@ -60,6 +78,15 @@ TEMPLATES = {
     "answers by a template": "The tuned policy answers by a template.",
     "no sign of a template": "No sign of a template is found in the tuned policy.",
 }
+
+
+def headline(comparison: Comparison, confidence: float) -> str:
+    """Return the main finding as a clause: of a new training, or else of these weights."""
+    if comparison["verdict"] == "no evidence of a change" and comparison["new_low"] is not None:
+        words = ("improved", "worsened")
+        of_weights = effects.verdict(comparison["low"], comparison["high"], comparison["p_holm"], confidence, words)
+        return HEADLINE_OF_WEIGHTS.get(of_weights, HEADLINE[comparison["verdict"]])
+    return HEADLINE[comparison["verdict"]]
 
 
 def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
