@@ -243,6 +243,11 @@ given = $(if $(filter command,$(origin $(1))),$(2) "$$$(1)")
 sweep: .venv/ready scm  ## Train over a grid: SET="key=value,value key=value,..." SEEDS="23,24,25" NAME=<name>; NAME alone goes on; without, list
 	@$(BIN)/python -m gpro_empathy.tools.sweep $(call given,SET,--set) $(call given,SEEDS,--seeds) $(call given,NAME,--name)
 
+.PHONY: people-scorer
+people-scorer: .venv/ready  ## Does a scorer that learned from WASSA=<folder of the official files> see the gain? Into bench/people_scorer.md
+	@$(if $(WASSA),,echo "error: give the folder of the official files: make people-scorer WASSA=<folder>" >&2; exit 1)
+	@$(BIN)/python bench/people_scorer.py $(WASSA) $(if $(ROLLOUTS),--rollouts $(ROLLOUTS))
+
 .PHONY: check-corpus
 check-corpus: .venv/ready  ## Measure the corpus labels against a scorer trained on WASSA=<folder of the official files>
 	@$(if $(WASSA),,echo "error: give the folder of the official files: make check-corpus WASSA=<folder>" >&2; exit 1)
