@@ -86,10 +86,11 @@ def changes(table: pd.DataFrame) -> list[str]:
     ]
     for metric, name in SCORERS.items():
         one, means = compared[metric], compared[metric]["means"]
+        spread = start[metric].std() if np.ptp(start[metric]) else np.nan
         new = "not known" if one["new_low"] is None else f"[{one['new_low']:.2f}, {one['new_high']:.2f}]"
         lines.append(
             f"| {name} | {means[start['model'].iloc[0]]:.2f} | {means['tuned']:.2f} | {one['difference']:+.2f} | "
-            f"[{one['low']:.2f}, {one['high']:.2f}] | {new} | {one['difference'] / start[metric].std():+.2f} |"
+            f"[{one['low']:.2f}, {one['high']:.2f}] | {new} | {one['difference'] / spread:+.2f} |"
         )
     return lines
 
