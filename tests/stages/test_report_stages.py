@@ -572,14 +572,22 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
         name: {"sensible": auc(*ends), "sense": auc(0.1, 0.3), "empathy": nothing}
         for name, ends in (("empathy_raw", (0.45, 0.9)), ("overlap", (0.2, 0.4)), ("distinct_2", (0.52, 0.56)))
     }
-    ratings = {"leading": {"single": "person"}, "by_kind": {"person": {"validity": scores}}}
+    ratings = {"leading": {"single": "person", "pair": None}, "by_kind": {"person": {"validity": scores}}}
     text = rating_verdicts.validity(ratings, latex.LATEX)
     assert "the reward's scorer goes with rated empathy at not defined (no pair was decided)" in text
     assert (
-        "Of the 2 of 3 scores whose AUC has an interval that excludes one half, overlap with the user's words tells sensible answers"
+        "Of 3 scores with an AUC for sense, 2 have an interval that excludes one half; farthest from it is that of overlap with the user's words"
         in text
     )
     assert "so that less of it goes with sense" in text
+    assert "GRPO compares" not in text
+    ratings["leading"]["pair"] = "person"
+    for ends, said in (((0.6, 0.8), "more often"), ((0.4, 0.6), "not shown to differ"), ((0.2, 0.4), "less often")):
+        scores["combined_reference"] = {"sensible": nothing, "ordered": auc(*ends)}
+        told = rating_verdicts.validity(ratings, latex.LATEX)
+        assert f"of the decided choices, {said}" in told
+        assert "Of 3 scores with an AUC" in told
+    del scores["combined_reference"]
     del scores["overlap"], scores["distinct_2"]
     assert "No score is shown to tell sensible answers from others" in rating_verdicts.validity(ratings, latex.LATEX)
 

@@ -16,6 +16,7 @@ from gpro_empathy.analysis.results import (
     PolicyRatings,
     RatedPairs,
     RunRatings,
+    ScoreValidity,
     ValidityEstimate,
 )
 from gpro_empathy.report.number_format import NumberFormat
@@ -44,7 +45,18 @@ GROUPS = {
     "models": "between readings by language models",
     "models_with_persons": "between a language model and a person",
 }
-SCORERS = {"empathy_raw": "the reward's scorer", "audit_empathy_raw": "the held-out one"}
+SCORERS = {
+    "empathy_raw": "the reward's scorer",
+    "relative_empathy_raw": "the same less what is usual for the approach",
+    "audit_empathy_raw": "the held-out one",
+}
+# How often a score orders pairs as the raters do, by `estimates.side` of its interval and one half.
+ORDERED = {
+    1: "more often than by chance",
+    0: "not shown to differ from chance",
+    -1: "less often than by chance",
+    None: "too few stories to tell it from chance",
+}
 
 
 def kinds(ratings: RunRatings) -> list[str]:
@@ -234,15 +246,33 @@ def validity(ratings: RunRatings, form: NumberFormat) -> str:
         if metric in scores
     ]
     text = f"Over the rated answers, {'; '.join(said)} (Spearman's correlation)." if said else ""
-    clear = {name: one["sensible"] for name, one in scores.items() if _beside(one["sensible"], 0.5)}
+    return " ".join(filter(None, [text, _best(scores, form), _order(ratings, form)]))
+
+
+def _best(scores: Mapping[str, ScoreValidity], form: NumberFormat) -> str:
+    """Say which score tells sensible answers from others best, over all messages."""
+    defined = {name: one["sensible"] for name, one in scores.items() if one["sensible"]["estimate"] is not None}
+    clear = {name: one for name, one in defined.items() if _beside(one, 0.5)}
     if not clear:
-        return f"{text} No score is shown to tell sensible answers from others: no AUC has an interval that excludes one half.".strip()
+        return "No score is shown to tell sensible answers from others: no AUC has an interval that excludes one half."
     best = max(clear, key=lambda name: abs(clear[name]["estimate"] - 0.5))
     turned = "" if clear[best]["estimate"] > 0.5 else ", so that less of it goes with sense"
     return (
-        f"{text} Of the {len(clear)} of {len(scores)} scores whose AUC has an interval that excludes one half, {metric_names.label(best)} tells sensible answers from others best, with an AUC of "
-        f"{form.estimate(clear[best], signed=False)}{turned}; the best of several looks better than it is."
-    ).strip()
+        f"Of {len(defined)} scores with an AUC for sense, {len(clear)} have an interval that excludes one half; farthest from it is that of "
+        f"{metric_names.label(best)}, with {form.estimate(clear[best], signed=False)}{turned}. The best of several looks better than it is."
+    )
+
+
+def _order(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say whether the reward orders two answers to one message as raters do."""
+    paired = leading(ratings, "pair")
+    found = paired and paired["validity"].get("combined_reference")
+    if not found or found["ordered"]["estimate"] is None:
+        return ""
+    return (
+        "GRPO compares answers to one message: of both policies' answers to one, the combined score puts the preferred one first in a share of "
+        f"{form.estimate(found['ordered'], signed=False)} of the decided choices, {ORDERED[estimates.side(found['ordered'], 0.5)]}."
+    )
 
 
 def _beside(estimate: Estimate, value: float) -> bool:
