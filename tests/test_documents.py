@@ -11,7 +11,7 @@ import pytest
 
 from gpro_empathy import files
 from gpro_empathy.data import ratings
-from gpro_empathy.report import rating_verdicts
+from gpro_empathy.report import number_format, rating_verdicts
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/gpro_empathy"
@@ -156,7 +156,7 @@ def test_figures_of_the_readme_are_those_of_the_study():
 
 def test_readme_says_of_the_ratings_what_the_report_does():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert rating_verdicts.sense(files.read_json(ROOT / "reports/ratings.json")) in text
+    assert rating_verdicts.sense(files.read_json(ROOT / "reports/ratings.json"), number_format.MARKDOWN) in text
 
 
 def test_readme_of_the_ratings_names_every_file_and_column():

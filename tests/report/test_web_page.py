@@ -343,7 +343,9 @@ def test_page_shows_what_raters_found_where_answers_were_rated(tmp_path, made, a
     analyse_ratings.run(CONFIG, tmp_path)
     rated = files.read_json(tmp_path / analyse_ratings.RESULT)
     told = {finding["what"]: finding["text"] for finding in page_tables.findings(analysis, rated, None)}
-    assert "that a language model rated, blind to policy and score, 0% are sensible replies" in told["Sense"]
+    assert (
+        "that a language model rated, blind to policy and score, the share of sensible replies is 0.00" in told["Sense"]
+    )
     assert "the tuned policy's answer won" in told["Preference"]
     policies, validity, *rest = page_tables.tables(analysis, rated, None)
     assert len(rest) == len(page_tables.tables(analysis, unrated, None))

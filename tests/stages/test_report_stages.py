@@ -430,7 +430,7 @@ def rated_report(root, *files_of, **made):
 )
 def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, sensible, said):
     text = rated_report(tmp_path, {"sensible": sensible})
-    share = rf"{100 * sensible:.0f}\% are sensible replies"
+    share = rf"the share of sensible replies is \num{{{sensible:.2f}}}"
     assert (
         f"Of 60 answers of the tuned policy that language models (2 readings) rated, blind to policy and score, {share}"
         in text

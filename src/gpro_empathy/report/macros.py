@@ -174,10 +174,12 @@ def _training(inputs: Inputs) -> dict[str, str]:
     seconds = float(timing["step_s"].mean())
     completions = latex.integer(grpo.prompts_per_step * grpo.num_generations)
     n_seeds = len(inputs.analysis["training_seeds"])
+    constant = grpo.lr_scheduler == "constant" and grpo.warmup_ratio == 0
+    rate = "a constant learning rate" if constant else "a peak learning rate"
     again = f", anew for each of {latex.integer(n_seeds)} training seeds" if n_seeds > 1 else ""
     return {
         "RunTrainingSentence": f"GRPO runs for {latex.integer(len(log))} steps of {completions} responses each, with the optimizer "
-        rf"\stage{{{grpo.optimizer}}} at a peak learning rate of {latex.setting(grpo.learning_rate)}{again}.",
+        rf"\stage{{{grpo.optimizer}}} at {rate} of {latex.setting(grpo.learning_rate)}{again}.",
         "RunSamplesPerPrompt": latex.integer(rollout.samples_per_prompt),
         "RunBaseSamples": " (the base model, which is described and not compared, once)"
         if rollout.base_samples(inputs.warm_start["enabled"]) < rollout.samples_per_prompt
@@ -316,7 +318,7 @@ def _ratings(found: RunRatings) -> dict[str, str]:
     rated, form = found["ratings"] > 0, latex.LATEX
     tables = next((kind for kind in ("single", "pair") if rating_verdicts.leading(found, kind)), None)
     return {
-        "RunSenseSentence": latex.escape(rating_verdicts.sense(found)),
+        "RunSenseSentence": rating_verdicts.sense(found, latex.LATEX),
         "RunSenseVerdict": latex.escape(rating_verdicts.SENSE[rating_verdicts.sense_verdict(found)]),
         "RunRatingRules": sentences.RATING_RULES[rated],
         "RunRatersSentence": latex.escape(rating_verdicts.raters(found)),

@@ -34,7 +34,7 @@ def findings(
     return [
         *([{"what": "Against the baseline", "text": against}] if against else []),
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
-        {"what": "Sense", "text": rating_verdicts.sense(ratings)},
+        {"what": "Sense", "text": rating_verdicts.sense(ratings, PAGE)},
         *([{"what": "Preference", "text": rating_verdicts.preference(ratings, PAGE)}] if ratings["ratings"] else []),
         {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
         {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},

@@ -97,27 +97,27 @@ def sense_verdict(ratings: RunRatings) -> str:
     return {1: "do", -1: "do not"}.get(side, "open")
 
 
-def sense(ratings: RunRatings) -> str:
-    """Say what was found in single answers, and whether these make sense; plain text."""
+def sense(ratings: RunRatings, form: NumberFormat) -> str:
+    """Say what was found in single answers, and whether these make sense."""
     verdict, found, start = SENSE[sense_verdict(ratings)], leading(ratings, "single"), ratings["starting_policy"]
     if found is None:
         return verdict
     tuned = found["policies"]["tuned"]
     text = (
         f"Of {tuned['answers']} answers of the tuned policy that {who(ratings, ratings['leading']['single'], tuned['raters'])} rated, blind to "
-        f"policy and score, {_shares(tuned)}"
+        f"policy and score, the share of sensible replies is {_shares(tuned, form, ', that of nonsense ', ' and that of empathetic answers ')}"
     )
     if start in found["policies"]:
         before = found["policies"][start]
-        text += f"; of {before['answers']} of {POLICIES[start]}, {_shares(before)}"
+        text += f"; of {before['answers']} of {POLICIES[start]} these are {_shares(before, form, ', ', ' and ')}"
     return f"{text}. {verdict}"
 
 
-def _shares(found: PolicyRatings) -> str:
-    def percent(name: str) -> str:
-        return f"{100 * found['shares'][name]['estimate']:.0f}%"
-
-    return f"{percent('sensible')} are sensible replies, {percent('nonsense')} are nonsense and {percent('empathetic')} are empathetic"
+def _shares(found: PolicyRatings, form: NumberFormat, *between: str) -> str:
+    first, second, third = (
+        form.estimate(found["shares"][name], signed=False) for name in ("sensible", "nonsense", "empathetic")
+    )
+    return f"{first}{between[0]}{second}{between[1]}{third}"
 
 
 def difference(ratings: RunRatings, form: NumberFormat) -> str:
