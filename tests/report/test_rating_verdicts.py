@@ -34,7 +34,7 @@ def test_ties_of_a_judge_are_told_as_ties_and_its_sides_are_not():
 
 
 def test_prompts_that_both_policies_answered_alike_are_told():
-    said = "differ on 10 of the prompts and are alike on 2, which are not counted. In 10 choices between them, by one person"
+    said = "differ on 10 of 12 prompts and are alike on the others, which are not counted. In 10 choices over 10 of these pairs, by one person"
     assert said in rating_verdicts.preference(paired("person", alike=2), LATEX)
     assert "are alike on" not in rating_verdicts.preference(paired("person"), LATEX)
 

@@ -457,7 +457,7 @@ def test_people_lead_and_are_counted_and_models_are_named(tmp_path):
     assert "says on answers what people found and on pairs what language models found. What a language model" in text
     assert "Ann" not in text
     assert "between a language model and a person it is" in text
-    assert "choices between them, by a language model," in text
+    assert "choices over 60 of these pairs, by a language model," in text
     table = (tmp_path / "paper/generated/ratings_table.tex").read_text()
     assert table.index("3 people") < table.index("a language model")
 
@@ -473,7 +473,7 @@ def test_people_who_rated_pairs_alone_leave_the_sense_open(tmp_path):
         in text
     )
     assert "Ratings of this run's answers: 60 by one person." in text
-    assert "choices between them, by one person," in text
+    assert "choices over 60 of these pairs, by one person," in text
     assert "no evidence about people" not in text
     assert "Nothing was rated twice" in text
     assert "tab:validity} has how every score orders the pairs" in text
@@ -615,8 +615,10 @@ def test_study_says_of_which_scores_the_mean_over_trainings_is_told_from_zero(tm
     study = made_study(tmp_path)
     study["metrics"]["empathy_raw"] |= {"low": 0.1, "high": 0.3}
     study["metrics"]["audit_empathy_raw"] |= {"low": -0.1, "high": 0.3}
-    text = sentences.study_verdict(study, study["between_trainings"])
-    assert text.index("that for the mean does too") < text.index("that for the mean includes zero")
+    assert sentences.study_verdict(study, study["between_trainings"]) == (
+        "In the study of 3 trainings, on the reward's scorer the interval for a new training lies above zero and that for the mean does too; "
+        "on the held-out one the interval for a new training lies above zero and that for the mean includes zero."
+    )
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ def _ratings(found: RunRatings) -> dict[str, str]:
     rated, form = found["ratings"] > 0, latex.LATEX
     tables = next((kind for kind in ("single", "pair") if rating_verdicts.leading(found, kind)), None)
     return {
-        "RunSenseSentence": rating_verdicts.sense(found, latex.LATEX),
+        "RunSenseSentence": rating_verdicts.sense(found, form),
         "RunSenseVerdict": latex.escape(rating_verdicts.SENSE[rating_verdicts.sense_verdict(found)]),
         "RunRatingRules": sentences.RATING_RULES[rated],
         "RunRatersSentence": latex.escape(rating_verdicts.raters(found)),

@@ -26,8 +26,9 @@ def findings(
 ) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     test, audit = analysis["similarity_noninferiority"], analysis["audit"]
-    similarity = verdicts.SIMILARITY[analysis["metrics"]["semantic_similarity_raw"]["verdict"]]
-    loss = verdicts.LOSS[test["verdict"]].format(margin=f"{test['margin']:g}")
+    similar = analysis["metrics"]["semantic_similarity_raw"]
+    similarity = verdicts.SIMILARITY[similar["verdict"]]
+    loss = verdicts.loss(similar, test, analysis["confidence"], f"{test['margin']:g}")
     conditions = verdicts.conditions(analysis["between_trainings"], str)
     over = "One training was run, and no study of several is at hand."
     against = baseline_section.summary(baseline, baseline_section.WEB)

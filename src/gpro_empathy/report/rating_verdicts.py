@@ -142,8 +142,8 @@ def preference(ratings: RunRatings, form: NumberFormat) -> str:
         return "No pairs of both policies' answers were rated." if ratings["ratings"] else ""
     kind, pairs = ratings["leading"]["pair"], found["pairs"]
     text = (
-        f"Both policies' first answers differ on {pairs['pairs']} of the prompts{_alike(pairs)}. In {pairs['choices']} choices between them, by "
-        f"{who(ratings, kind, pairs['raters'])}, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
+        f"Both policies' first answers differ on {pairs['prompts'] - pairs['alike']} of {pairs['prompts']} prompts{_alike(pairs)}. In {pairs['choices']} choices "
+        f"over {pairs['pairs']} of these pairs, by {who(ratings, kind, pairs['raters'])}, the tuned policy's answer won {pairs['wins']} and that of {start} {pairs['losses']}; {_ties(kind, pairs)}. "
         f"With half of these ties, the win rate is {form.estimate(pairs['win_rate'], signed=False)}: {PREFERENCE[pairs['verdict']]}."
     )
     # A judge saw each pair in both orders, and its row has the answers in that of their hashes.
@@ -156,7 +156,7 @@ def _alike(pairs: RatedPairs) -> str:
     """Say which prompts have no pair: a win rate over all would lie nearer to one half."""
     if not pairs["alike"]:
         return ""
-    return f" and are alike on {pairs['alike']}, which are not counted"
+    return " and are alike on the others, which are not counted"
 
 
 def _ties(kind: str, pairs: RatedPairs) -> str:

@@ -109,8 +109,8 @@ LOSS = {
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
-        "This training by itself shows no gain to explain by cheating the scorer, and no drift of style is confirmed.",
-        "This training by itself shows no gain to explain by cheating the scorer; yet the responses changed in style.",
+        "This run by itself shows no gain to explain by cheating the scorer, and no drift of style is confirmed.",
+        "This run by itself shows no gain to explain by cheating the scorer; yet the responses changed in style.",
     ),
     "not confirmed": (
         "A gain that the held-out scorer does not confirm may be reward hacking, though no drift of style is confirmed.",
@@ -401,14 +401,7 @@ def _kept_responses(grpo: params.TrainGrpo) -> str:
 def similarity(comparison: Comparison, noninferiority: Noninferiority, trainings: int, confidence: float) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
     change = verdicts.SIMILARITY[comparison["verdict"]]
-    margin, verdict = noninferiority["margin"], noninferiority["verdict"]
-    # The test is of these weights, as is the first of both intervals.
-    if verdict == "inconclusive" and comparison["new_low"] is not None:
-        of_weights = effects.noninferiority(
-            comparison["low"], comparison["high"], noninferiority["p"], margin, confidence
-        )
-        verdict = "not inferior by these weights" if of_weights == "not inferior" else verdict
-    bound = verdicts.LOSS[verdict].format(margin=latex.setting(margin))
+    bound = verdicts.loss(comparison, noninferiority, confidence, latex.setting(noninferiority["margin"]))
     difference = latex.number(comparison["difference"], 3, signed=True)
     test = latex.p_statement(noninferiority["p"])
     return f"{change} ({difference}, {intervals(comparison, 3, trainings)}); {bound} (one-sided {test})."
@@ -558,9 +551,8 @@ def gains(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> st
     if audit["templates"]["signs"]:
         before = ", which the starting policy shows too" if audit["templates"]["starting_signs"] else ""
         text += f" The audit for templates finds a sign of one{before}, so that part of what the scorers see may be a manner that all answers share."
-    return f"{text} {_reward_and_ratings(analysis, ratings)} {GAINS_RATED[rating_verdicts.sense_verdict(ratings)]}".replace(
-        "  ", " "
-    )
+    rated = GAINS_RATED[rating_verdicts.sense_verdict(ratings)]
+    return " ".join(filter(None, [text, _reward_and_ratings(analysis, ratings), rated]))
 
 
 def _reward_and_ratings(analysis: Analysis, ratings: RunRatings) -> str:

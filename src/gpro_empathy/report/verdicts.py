@@ -7,6 +7,7 @@ from gpro_empathy.analysis.results import (
     Analysis,
     Audit,
     Comparison,
+    Noninferiority,
     SpreadSource,
     TemplateCriteria,
     Templates,
@@ -87,6 +88,17 @@ def headline(comparison: Comparison, confidence: float) -> str:
         of_weights = effects.verdict(comparison["low"], comparison["high"], comparison["p_holm"], confidence, words)
         return HEADLINE_OF_WEIGHTS.get(of_weights, HEADLINE[comparison["verdict"]])
     return HEADLINE[comparison["verdict"]]
+
+
+def loss(comparison: Comparison, noninferiority: Noninferiority, confidence: float, margin: str) -> str:
+    """Return as a clause whether a loss of the margin, as it is to be written, is excluded."""
+    verdict = noninferiority["verdict"]
+    # The test is of these weights, as is the first of both intervals.
+    if verdict == "inconclusive" and comparison["new_low"] is not None:
+        limits = comparison["low"], comparison["high"], noninferiority["p"], noninferiority["margin"]
+        if effects.noninferiority(*limits, confidence) == "not inferior":
+            verdict = "not inferior by these weights"
+    return LOSS[verdict].format(margin=margin)
 
 
 def study(found: Analysis, conditions: str, form: NumberFormat) -> str:
