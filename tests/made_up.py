@@ -232,7 +232,7 @@ def write_reports(
             **{term: {"mean": 0.0, "sd": 0.3} for term in AROUND_ZERO},
         },
     )
-    settings = {"parameters_trained": 9768960, "parameters_total": 144284544, "model": "smollm2-135m-instruct",
+    settings = {"parameters_trained": 9768960, "model": "smollm2-135m-instruct",
                 "load_in_4bit": True, "dtype": "bfloat16", "device": "cpu", "completions_per_step": 16, "backend": "transformers"}  # fmt: skip
     _json(training / "settings.json", settings)
     enabled = {

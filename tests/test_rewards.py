@@ -7,6 +7,7 @@ from scipy.special import expit
 from gpro_empathy import calibration, labels, packaged_models, rewards, user_rewards
 from gpro_empathy.files import UserError
 from gpro_empathy.response_format import parse_response
+from gpro_empathy.scorer import approach
 
 WELL_FORMED = (
     "<reasoning>\nUser's main concern: a\nEmotional content: b\nIntensity level (0-5): 1\nResponse approach: c\n"
@@ -93,6 +94,11 @@ def test_approach_match_is_that_of_message_and_answer():
 def test_relative_score_is_the_score_less_what_is_usual_for_the_approach_of_the_answer():
     relative = rewards.Relative(lambda utterances, responses: np.array([2.0, 3.0]), "empathy", Approaches())
     assert relative(["u"] * 2, replies("abcde", "hi")) == pytest.approx([1.5, 2.8])
+
+
+def test_approach_model_knows_what_is_usual_of_every_relative_term():
+    relative = {name for name in rewards.TERMS if name.startswith(calibration.RELATIVE)}
+    assert relative == {f"{calibration.RELATIVE}{name}" for name in approach.USUAL}
 
 
 def test_model_scores_answers_once_for_all_terms_that_ask():

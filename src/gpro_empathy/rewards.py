@@ -249,8 +249,9 @@ TERMS: dict[str, Callable[[params.Rewards, _Models, StartingPolicy | None], Term
 }
 # The scores that the approach model knows for each approach, and that may enter against it.
 TERMS |= {
-    f"{calibration.RELATIVE}{name}": partial(_load_relative, name)
-    for name in ("empathy", "reader_sense", "reader_empathy")
+    name: partial(_load_relative, name.removeprefix(calibration.RELATIVE))
+    for name in calibration.CALIBRATED
+    if name.startswith(calibration.RELATIVE)
 }
 
 

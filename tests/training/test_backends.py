@@ -444,18 +444,6 @@ def test_unsloth_is_imported_before_what_it_patches(published, tmp_path):
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(published):
-    config = published.train_grpo.model_copy(update={"kl_beta": 0.1})
-    with pytest.raises(UserError, match=r"kl_beta.*0\.1\b.*unsloth.*warm start"):
-        backends.Unsloth(published.policy, config, Path(), ADAPTER)
-
-
-def test_refuses_unsloth_with_a_server(published):
-    config = published.train_grpo.model_copy(update={"vllm_mode": "server"})
-    with pytest.raises(UserError, match=r"vllm_mode.*server.*unsloth.*colocate"):
-        backends.Unsloth(published.policy, config, Path("policy"), None)
-
-
 def test_unsloth_without_vllm_samples_with_the_model_itself(published):
     config = published.train_grpo.model_copy(update={"vllm_mode": "none"})
     model = unsloth_engine.model_arguments(published.policy, config, Path("weights"))

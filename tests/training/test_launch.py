@@ -44,10 +44,10 @@ def policy(settings):
     return settings.policy.model_copy(update={"load_in_4bit": False, "backend": "transformers"})
 
 
-def refusal(grpo, policy, folder=ROOT / "accelerate", **changes):
+def refusal(grpo, policy, folder=ROOT / "accelerate", *, warm_started=False, **changes):
     """Return the one line with which settings are refused."""
     with pytest.raises(UserError) as caught:
-        launch.check(grpo.model_copy(update=changes), policy, folder)
+        launch.check(grpo.model_copy(update=changes), policy, folder, warm_started=warm_started)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -108,7 +108,7 @@ def test_documented_command_is_accepted(file, profile, settings, server, monkeyp
     assert found.train_grpo.launcher == file or file not in LAUNCHERS
     monkeypatch.setattr(launch, "_is_installed", lambda package: True)
     with_server = found.train_grpo.model_copy(update={"vllm_server_url": server[0]})
-    launch.check(with_server, found.policy, ROOT / "accelerate")
+    launch.check(with_server, found.policy, ROOT / "accelerate", warm_started=False)
 
 
 def test_there_is_a_launcher_for_each_way_of_spreading_a_run():
@@ -194,7 +194,7 @@ def test_refuses_a_launcher_that_forces_a_number_format(tmp_path):
 
 
 def test_run_in_one_process_needs_nothing(grpo, policy):
-    assert launch.check(grpo, policy, Path("no such folder")) is None
+    assert launch.check(grpo, policy, Path("no such folder"), warm_started=False) is None
 
 
 def test_refuses_a_launcher_that_is_not_there_and_names_those_that_are(grpo, policy):
@@ -266,9 +266,9 @@ def test_server_that_is_up_is_accepted_where_vllm_is_installed(grpo, policy, ser
     settings = grpo.model_copy(update={"vllm_mode": "server", "vllm_server_url": server[0]})
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="vllm"):
-        launch.check(settings, policy)
+        launch.check(settings, policy, warm_started=False)
     monkeypatch.setattr(launch, "_is_installed", lambda package: True)
-    launch.check(settings, policy)
+    launch.check(settings, policy, warm_started=False)
 
 
 @pytest.mark.parametrize(("key", "value"), [("load_in_4bit", True), ("backend", "unsloth")])
@@ -300,8 +300,8 @@ def test_refuses_to_give_4_bit_weights_to_a_vllm_beside_transformers(grpo, polic
     # Unsloth would be refused with a launcher.
     assert refusal(grpo, packed, vllm_mode="colocate", launcher="two_cpu").endswith("train_grpo.vllm_mode: none")
     colocate = grpo.model_copy(update={"vllm_mode": "colocate"})
-    launch.check(colocate, policy)
-    launch.check(colocate, packed.model_copy(update={"backend": "unsloth"}))
+    launch.check(colocate, policy, warm_started=False)
+    launch.check(colocate, packed.model_copy(update={"backend": "unsloth"}), warm_started=False)
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,18 @@ def test_refuses_parts_of_groups_where_whole_ones_are_trained_on(grpo, policy, b
     )
 
 
+def test_refuses_a_divergence_that_unsloth_would_measure_from_the_base(grpo, policy):
+    unsloth = policy.model_copy(update={"backend": "unsloth"})
+    line = refusal(grpo, unsloth, vllm_mode="colocate", kl_beta=0.1, warm_started=True)
+    assert re.search(r"kl_beta is 0\.1, .*unsloth.*warm start", line)
+    divergent = grpo.model_copy(update={"vllm_mode": "colocate", "kl_beta": 0.1})
+    launch.check(divergent, unsloth, warm_started=False)  # the base is where it starts
+    launch.check(divergent, policy, warm_started=True)
+
+
 def test_own_trainer_takes_parts_of_groups_and_of_responses(grpo, policy):
     parts = grpo.model_copy(update={"trained_generations": 2, "advantage_on": "answer"})
-    assert launch.check(parts, policy) is None
+    assert launch.check(parts, policy, warm_started=False) is None
 
 
 def test_documented_server_has_the_options_that_trl_demands():
@@ -348,7 +357,7 @@ def test_profile_of_70b_goes_together(tmp_path, server, monkeypatch):
     assert found.train_grpo.trained_generations == found.train_grpo.num_generations
     monkeypatch.setattr(launch, "_is_installed", lambda package: True)
     with_server = found.train_grpo.model_copy(update={"vllm_server_url": server[0]})
-    launch.check(with_server, found.policy, ROOT / "accelerate")
+    launch.check(with_server, found.policy, ROOT / "accelerate", warm_started=False)
 
 
 # Runs

@@ -45,7 +45,9 @@ def main(on_trained: Callable[["PeftModel"], None] | None = None) -> None:
     config, rewards_config = params.load(params.TrainGrpo), params.load(params.Rewards)
     policy_config = params.load(params.Policy)
     if not distributed.launched():
-        launch.check(config, policy_config)
+        # The adapter is looked for by its file: peft must not be imported before Unsloth.
+        warm_started = (WARM_START / "adapter_config.json").is_file()
+        launch.check(config, policy_config, warm_started=warm_started)
         if config.launcher != "none":
             launch.launch(config.launcher, "gpro_empathy.stages.train_grpo")
             return

@@ -27,7 +27,7 @@ def examine(config: params.Params, this_machine: machine.Machine) -> preflight.E
         driver_needed=_driver_needed(this_machine),
         hub=hub_access.look_up(repositories),
         hub_disk=hub_access.separate_disk() if repositories else None,
-        launch=_refusal(lambda: launch.check(config.train_grpo, config.policy)),
+        launch=_refusal(lambda: launch.check(config.train_grpo, config.policy, warm_started=config.warm_start.enabled)),
         rewards=_refusal(lambda: rewards.load_user_terms(config.rewards)),
         inputs=_refusal(lambda: params.check_inputs(config)),
     )

@@ -16,7 +16,6 @@ from peft import PeftModel
 from trl import GRPOTrainer
 
 from gpro_empathy import distributed, params
-from gpro_empathy.files import UserError
 from gpro_empathy.policy import loading, vllm_engine
 from gpro_empathy.policy.decoding import DecoderSampler
 from gpro_empathy.policy.sampling import Sampler, Sampling
@@ -85,16 +84,6 @@ class Unsloth:
     """
 
     def __init__(self, config: params.Policy, grpo_config: params.TrainGrpo, folder: Path, adapter: Path | None):
-        if grpo_config.kl_beta and adapter is not None:
-            raise UserError(
-                f"train_grpo.kl_beta is {grpo_config.kl_beta:g}, but the backend unsloth would measure the divergence from "
-                "the base model and not from the warm start; set it to 0, or policy.backend: transformers"
-            )
-        if grpo_config.vllm_mode == "server":
-            raise UserError(
-                "train_grpo.vllm_mode is server, but the backend unsloth brings a vLLM of its own; set it to colocate, or "
-                "policy.backend: transformers"
-            )
         self.config, self.grpo, self.folder, self.adapter = config, grpo_config, folder, adapter
         self._model: PeftModel | None = None
 

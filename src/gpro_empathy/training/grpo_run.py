@@ -182,7 +182,6 @@ def effective_settings(run: Run, trainer: GRPOTrainer) -> dict:
         "dtype": str(loading.compute_dtype(run.policy)).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "parameters_trained": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
-        "parameters_total": sum(p.numel() for p in run.model.parameters()),
         "steps": args.max_steps,
         "processes": distributed.count(),
         "completions_per_step": args.generation_batch_size,

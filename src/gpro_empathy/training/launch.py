@@ -22,8 +22,11 @@ SHARDING = ("FSDP", "DEEPSPEED")
 PATIENCE = 5.0  # seconds that a server may take to say that it is up
 
 
-def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGURATIONS) -> None:
+def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGURATIONS, *, warm_started: bool) -> None:
     """Check what the launcher and the vLLM server need, in seconds, before any long work.
+
+    Args:
+        warm_started: Whether GRPO starts from the adapter of a warm start.
 
     Raises:
         UserError: If there is no such launcher, its processes cannot share a step, the server does
@@ -53,6 +56,11 @@ def check(grpo: params.TrainGrpo, policy: params.Policy, folder: Path = CONFIGUR
         raise UserError(
             "train_grpo.vllm_mode: colocate with policy.backend: transformers cannot give vLLM 4-bit weights, which TRL "
             f"sends packed; set policy.load_in_4bit: false, or train_grpo.vllm_mode: none{unsloth}"
+        )
+    if policy.backend == "unsloth" and grpo.kl_beta and warm_started:
+        raise UserError(
+            f"train_grpo.kl_beta is {grpo.kl_beta:g}, but the backend unsloth would measure the divergence from the base "
+            "model and not from the warm start; set it to 0, or policy.backend: transformers"
         )
     check_whole_groups(grpo, policy.backend)
     if grpo.vllm_mode == "server":
