@@ -365,6 +365,11 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     assert r"$s$ is from a study of \num{3} trainings (\autoref{tab:study})." in words(root)
     table = (root / "paper/generated/study_table.tex").read_text()
     assert table.count(r"\\") == 1 + len(CONFIG.metrics)
+    assert "Verdicts are those of the study of 3 trainings" in words(root)
+    for metric, found in analysis["metrics"].items():
+        several = study["metrics"][metric]
+        if several["new_low"] <= found["difference"] <= several["new_high"]:
+            assert found["verdict"] == several["verdict"], metric
     changed = PARAMS.train_grpo.model_copy(update={"steps": 3})
     analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
     write_numbers.run(SECTIONS, root)
@@ -542,11 +547,35 @@ def test_discussion_goes_by_the_study_and_sets_the_reward_beside_the_ratings(tmp
     text = sentences.gains(one, study, ratings)
     assert text.startswith(f"By the study of several trainings: {sentences.GAINS['not confirmed']}")
     reward = sentences.COMBINED[study["metrics"]["combined_reference"]["verdict"]]
-    assert f"the reward itself {reward}, while by the ratings the share of sensible answers changed by" in text
+    assert (
+        f"the reward itself {reward}, while by the ratings of this run's answers the share of sensible ones changed by"
+        in text
+    )
     assert sentences.study_audit(study, one).startswith(verdicts.STUDY_AUDIT["not confirmed"])
     other = one | {"between_trainings": {"other_conditions": ["policy.model"]}}
     assert not sentences.gains(other, study, ratings).startswith("By the study")
     assert sentences.study_audit(study, other) == ""
+
+
+def test_report_says_of_each_verdict_whether_the_study_or_the_run_has_it(tmp_path):
+    study = made_study(tmp_path)
+    one = study | {"training_seeds": [1], "between_trainings": {"other_conditions": []}}
+    assert verdicts.decided(study, one) == "Verdicts are those of the study of 3 trainings"
+    assert verdicts.headline(study, one).endswith(", as in the study of several trainings")
+    assert verdicts.similarity(study, one, "0.05").startswith("By the study of several trainings, ")
+    assert verdicts.audit(study, one) == verdicts.run_drift(study, one) == ""
+    beyond = {"difference": study["metrics"]["empathy_raw"]["new_high"] + 0.01, "verdict": "improved"}
+    other = one | {
+        "metrics": one["metrics"] | {"empathy_raw": one["metrics"]["empathy_raw"] | beyond},
+        "audit": one["audit"] | {"verdict": "not confirmed", "drifts": ["stock_phrase"]},
+    }
+    assert "but for empathy, reward's scorer, whose change" in verdicts.decided(study, other)
+    assert verdicts.headline(study, other) == verdicts.HEADLINE["improved"]
+    changed = study | {"audit": study["audit"] | {"verdict": "confirmed"}}
+    assert verdicts.audit(changed, other) == f"{verdicts.BY_ITSELF} {verdicts.AUDIT['not confirmed']}"
+    assert verdicts.run_drift(study, other).startswith(f"{verdicts.BY_ITSELF} Confirmed drift: stock phrase")
+    assert verdicts.decided(None, one) == "Verdicts go by the adjusted p and the interval for a new training"
+    assert verdicts.audit(None, other) == verdicts.AUDIT["not confirmed"]
 
 
 @pytest.mark.parametrize(
@@ -560,7 +589,14 @@ def test_discussion_goes_by_the_study_and_sets_the_reward_beside_the_ratings(tmp
 )
 def test_a_change_of_these_weights_alone_is_called_one(p, low, new_low, said):
     found = {"verdict": "no evidence of a change", "p_holm": p, "low": low, "high": 0.3, "new_low": new_low}
-    assert verdicts.headline(found, 0.95).startswith(said)
+    run = {
+        "training_seeds": [1],
+        "confidence": 0.95,
+        "metrics": {"empathy_raw": found | {"difference": 0.2}},
+        "audit": {"metrics": {}, "gap": {}},
+        "between_trainings": {"other_conditions": ["policy.model"]},
+    }
+    assert verdicts.headline(None, run).startswith(said)
 
 
 def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():

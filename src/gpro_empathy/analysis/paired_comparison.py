@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics, response_table
+from gpro_empathy.analysis import bootstrap, effects, metric_names, paired_statistics, response_table, trainings
 from gpro_empathy.analysis.results import Analysis, Comparison, Gap, Noninferiority
 
 # What the report's sentences rest on.
@@ -29,11 +29,11 @@ def compare(
     interval and standard error, for a new training, and for each training seed; sign-flip, Wilcoxon
     and Holm-adjusted p; d_z, Cliff's delta, probability of improvement; the smallest difference
     that the test would find by itself, and at the strictest level that Holm's method may ask of it;
-    and a verdict, chosen by `deciding_interval` and the adjusted p.
+    and a verdict, chosen by `deciding_interval` and the adjusted p, or that of `study`.
 
     Args:
         study: The analysis of several trainings, from which a single one takes the spread between
-            trainings.
+            trainings, and the verdict on each metric that changed by what it lets expect.
 
     Raises:
         ValueError: As `response_table.per_seed`; and if there are fewer than two stories.
@@ -45,6 +45,7 @@ def compare(
         result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng, study)
     alpha = effects.significance_level(config.confidence)
     adjusted = effects.holm(np.array([result[metric]["p_sign_flip"] for metric in metrics]))
+    deciding = trainings.deciding(study, config.confidence, config.metrics, config.similarity_margin)
     for metric, p in zip(metrics, adjusted, strict=True):
         comparison = result[metric]
         words = metric_names.verdict_words(metric)
@@ -52,7 +53,11 @@ def compare(
         error = comparison["standard_error"]
         comparison["smallest_detectable"] = effects.smallest_detectable(error, alpha)
         comparison["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
-        comparison["verdict"] = effects.verdict(*deciding_interval(comparison), float(p), config.confidence, words)
+        own = effects.verdict(*deciding_interval(comparison), float(p), config.confidence, words)
+        # The gap between both scorers has no verdict in the study.
+        comparison["verdict"] = (trainings.expected(deciding, metric, comparison["difference"]) or {}).get(
+            "verdict", own
+        )
     return {metric: result[metric] for metric in metrics}
 
 
@@ -130,7 +135,7 @@ def _estimates(
 
 def study_spread(study: Analysis, metrics: Sequence[str]) -> bootstrap.Spread:
     """Return the spread between the trainings of a study; NaN for a metric that it lacks."""
-    known = study["audit"]["metrics"] | {"scorer_gap": study["audit"]["gap"]} | study["metrics"]
+    known = trainings.known(study)
     sd_M = [known[metric]["between_training_sd"] if metric in known else None for metric in metrics]
     return bootstrap.Spread(np.array(sd_M, dtype=float), len(study["training_seeds"]))
 
@@ -140,16 +145,25 @@ def _or_none(value: float) -> float | None:
 
 
 def similarity_noninferiority(
-    table: pd.DataFrame, comparison: Comparison, config: params.AnalyseRewards, rng: np.random.Generator
+    table: pd.DataFrame,
+    comparison: Comparison,
+    config: params.AnalyseRewards,
+    rng: np.random.Generator,
+    study: Analysis | None = None,
 ) -> Noninferiority:
     """Test whether the tuned policy loses `similarity_margin` or more of raw semantic similarity.
 
     Args:
         comparison: That of semantic_similarity_raw, by `compare`.
+        study: As there: where the change is as it lets expect, its verdict stands.
     """
     wide = response_table.per_prompt(table, "semantic_similarity_raw")
     excess_P = (wide["tuned"] - wide[response_table.starting_policy(table)]).to_numpy() + config.similarity_margin
     data = bootstrap.clusters(excess_P[:, None], response_table.stories(table, wide.index))
     p = float(paired_statistics.sign_flip_p(data.sums, config.n_resamples, rng, one_sided=True)[0])
-    verdict = effects.noninferiority(*deciding_interval(comparison), p, config.similarity_margin, config.confidence)
+    deciding = trainings.deciding(study, config.confidence, config.metrics, config.similarity_margin)
+    if trainings.expected(deciding, "semantic_similarity_raw", comparison["difference"]):
+        verdict = deciding["similarity_noninferiority"]["verdict"]
+    else:
+        verdict = effects.noninferiority(*deciding_interval(comparison), p, config.similarity_margin, config.confidence)
     return {"margin": config.similarity_margin, "p": p, "verdict": verdict}

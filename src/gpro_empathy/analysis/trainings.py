@@ -3,7 +3,8 @@
 One training says what its weights do. What training again would give, with another seed or on
 another processor, needs the spread between trainings, which only several of them show: the study
 that `make seeds` leaves in reports/seeds. A run of one training takes the spread from there, if the
-study was made under its own conditions.
+study was made under its own conditions; and its verdicts, as one training more changes little about
+them, unless it shows what the study does not let expect.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gpro_empathy import files, params
-from gpro_empathy.analysis.results import Analysis, Comparison, Conditions, SpreadSource, StudyRow
+from gpro_empathy.analysis.results import Analysis, Comparison, Conditions, Gap, SpreadSource, StudyRow
 
 HELD_OUT = "audit_empathy_raw"
 # Settings that make another training of the same kind, or none; and paths, which differ by machine.
@@ -85,6 +86,43 @@ def source(seeds: Sequence[int], own: Conditions, study: Analysis | None) -> Spr
     if own["prompts_sha256"] != study["conditions"]["prompts_sha256"]:
         other.append("test prompts")
     return {"study": True, "trainings": len(study["training_seeds"]), "other_conditions": other}
+
+
+def deciding(study: Analysis | None, confidence: float, metrics: Sequence[str], margin: float) -> Analysis | None:
+    """Return a study whose verdicts can stand for those of a run of one training, or None.
+
+    They are of the same declared metrics, adjusted together, at the same confidence, and of the
+    same margin of similarity.
+    """
+    if study is None:
+        return None
+    theirs = study["confidence"], list(study["metric_order"]), study["similarity_noninferiority"]["margin"]
+    return study if theirs == (confidence, list(metrics), margin) else None
+
+
+def beside(study: Analysis | None, run: Analysis) -> Analysis | None:
+    """Return the study that decides the verdicts on a run, of its conditions and another run."""
+    if study is None or len(run["training_seeds"]) > 1 or run["between_trainings"]["other_conditions"]:
+        return None
+    return deciding(study, run["confidence"], run["metric_order"], run["similarity_noninferiority"]["margin"])
+
+
+def known(study: Analysis) -> dict[str, Comparison | Gap]:
+    """Return what a study found of each metric, declared or audited, and of the scorers' gap."""
+    return study["audit"]["metrics"] | {"scorer_gap": study["audit"]["gap"]} | study["metrics"]
+
+
+def expected(study: Analysis | None, metric: str, difference: float) -> Comparison | Gap | None:
+    """Return what a study found of a metric, if it lets expect this change of one more training.
+
+    The change then lies within the study's interval for a new training. Several trainings say more
+    than the one that it is of, and their verdict stands; a change outside is a finding of its own,
+    such as of other code.
+    """
+    found = None if study is None else known(study).get(metric)
+    if found is None or found["new_low"] is None or not found["new_low"] <= difference <= found["new_high"]:
+        return None
+    return found
 
 
 def rows(study: Analysis) -> list[StudyRow]:

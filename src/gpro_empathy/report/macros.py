@@ -66,10 +66,10 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_data(inputs),
         **scorer_section.macros(inputs.scorer, inputs.sections["train_scorer"], inputs.benchmark),
         **_training(inputs),
-        **_results(inputs.analysis),
+        **_results(inputs.analysis, inputs.study),
         **_study(inputs.analysis, inputs.study),
         **_intensity(inputs.analysis),
-        **_audit(inputs.analysis),
+        **_audit(inputs.analysis, inputs.study),
         **_temperature(inputs.analysis),
         **_ratings(inputs.ratings),
         **baseline_section.macros(inputs.baseline),
@@ -217,10 +217,10 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     }
 
 
-def _results(analysis: Analysis) -> dict[str, str]:
+def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     trainings = len(analysis["training_seeds"])
     start = analysis["starting_policy"]
-    empathy, similar = analysis["metrics"]["empathy_raw"], analysis["metrics"]["semantic_similarity_raw"]
+    empathy = analysis["metrics"]["empathy_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
     return {
         "RunPrompts": latex.integer(analysis["prompts"]),
@@ -228,7 +228,7 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunStories": latex.integer(analysis["stories"]),
         "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": verdicts.POLICIES[start],
-        "RunHeadline": verdicts.headline(empathy, analysis["confidence"]),
+        "RunHeadline": verdicts.headline(study, analysis),
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
         "RunEmpathyInterval": sentences.intervals(empathy, 2, trainings),
         "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
@@ -239,15 +239,12 @@ def _results(analysis: Analysis) -> dict[str, str]:
         "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
-        "RunSimilaritySentence": sentences.similarity(
-            similar, analysis["similarity_noninferiority"], trainings, analysis["confidence"]
-        ),
-        "RunCombinedSentence": sentences.combined(analysis["metrics"]["combined_reference"], trainings)
-        if "combined_reference" in analysis["metrics"]
-        else "",
+        "RunSimilaritySentence": sentences.similarity(study, analysis),
+        "RunCombinedSentence": sentences.combined(study, analysis),
+        "RunVerdictsOf": latex.escape(verdicts.decided(study, analysis)),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
-        "RunSeedSentence": sentences.seeds(analysis["training_seeds"], analysis["between_trainings"]),
+        "RunSeedSentence": sentences.seeds(analysis, study),
         "RunSeedResults": sentences.seed_results(empathy),
     }
 
@@ -281,13 +278,13 @@ def _pearson(correlation: float | None) -> str:
     return "undefined (no spread)" if correlation is None else latex.number(correlation, 2)
 
 
-def _audit(analysis: Analysis) -> dict[str, str]:
+def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     audit, trainings = analysis["audit"], len(analysis["training_seeds"])
     held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     agreement, start = audit["response_agreement"], analysis["starting_policy"]
     return {
-        "RunAuditSentence": verdicts.AUDIT[audit["verdict"]],
+        "RunAuditSentence": verdicts.audit(study, analysis),
         "RunHackingSentence": sentences.hacking(audit),
         "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
         "RunSecondInterval": sentences.intervals(held_out, 2, trainings),
@@ -297,7 +294,7 @@ def _audit(analysis: Analysis) -> dict[str, str]:
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),
-        "RunDriftSentence": latex.escape(verdicts.drift(audit)),
+        "RunDriftSentence": latex.escape(verdicts.run_drift(study, analysis)),
         "RunStockPhraseCount": latex.integer(len(response_table.STOCK_PHRASES)),
         **_templates(audit["templates"]),
     }

@@ -25,10 +25,9 @@ def findings(
     analysis: Analysis, ratings: RunRatings, study: Analysis | None, baseline: Mapping[str, Any] = NO_BASELINE
 ) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
-    test, audit = analysis["similarity_noninferiority"], analysis["audit"]
-    similar = analysis["metrics"]["semantic_similarity_raw"]
-    similarity = verdicts.SIMILARITY[similar["verdict"]]
-    loss = verdicts.loss(similar, test, analysis["confidence"], f"{test['margin']:g}")
+    margin = f"{analysis['similarity_noninferiority']['margin']:g}"
+    several = trainings.beside(study, analysis)
+    held_out = "" if several is None else verdicts.STUDY_AUDIT[several["audit"]["verdict"]]
     conditions = verdicts.conditions(analysis["between_trainings"], str)
     over = "One training was run, and no study of several is at hand."
     against = baseline_section.summary(baseline, baseline_section.WEB)
@@ -37,10 +36,10 @@ def findings(
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
         {"what": "Sense", "text": rating_verdicts.sense(ratings, PAGE)},
         *([{"what": "Preference", "text": rating_verdicts.preference(ratings, PAGE)}] if ratings["ratings"] else []),
-        {"what": "Semantic similarity", "text": f"{similarity}; {loss}."},
-        {"what": "Held-out scorer", "text": verdicts.AUDIT[audit["verdict"]]},
-        {"what": "Side effects", "text": verdicts.drift(audit)},
-        {"what": "Templates", "text": verdicts.templates(audit["templates"])},
+        {"what": "Semantic similarity", "text": f"{verdicts.similarity(study, analysis, margin)}."},
+        {"what": "Held-out scorer", "text": " ".join(filter(None, [held_out, verdicts.audit(study, analysis)]))},
+        {"what": "Side effects", "text": verdicts.drift(analysis["audit"])},
+        {"what": "Templates", "text": verdicts.templates(analysis["audit"]["templates"])},
     ]
 
 
@@ -64,7 +63,7 @@ def tables(
         {
             "title": "Declared metrics",
             "note": f"Change: tuned less {against}, with intervals for {of} and for a new training; p adjusted over the "
-            "table by Holm's method. Verdicts go by the interval for a new training, where there is one.",
+            f"table by Holm's method. {verdicts.decided(study, analysis)}.",
             "header": compared,
             "rows": _compared(analysis["metrics"], analysis["metric_order"], policies),
         },

@@ -15,7 +15,6 @@ from gpro_empathy.analysis.results import (
     Estimate,
     ExplainedGain,
     Gap,
-    Noninferiority,
     RewardAudit,
     RunRatings,
     SpreadSource,
@@ -223,7 +222,12 @@ SECOND = r"\second"
 _NEW_TRAINING = (
     r"A further interval is for the gain of one more training: beside the variance of the stories it holds $s^2(1+1/n)$, where $s$ is the "
     r"standard deviation between trainings and $n$ the number of trainings behind the mean, as Student's prediction interval "
-    r"does~\citep{hahn1991statistical}, with Satterthwaite's degrees of freedom. Verdicts go by this interval."
+    r"does~\citep{hahn1991statistical}, with Satterthwaite's degrees of freedom."
+)
+_BY_THIS_INTERVAL = "Verdicts go by this interval."
+_BY_THE_STUDY = (
+    "Verdicts are those of the study, by its own interval for a new training: one training more says little beside it. Where a metric changed in this run by "
+    "what that interval does not hold, which other code or data would do, the verdict is this run's, by this run's interval."
 )
 
 
@@ -398,20 +402,26 @@ def _kept_responses(grpo: params.TrainGrpo) -> str:
     )
 
 
-def similarity(comparison: Comparison, noninferiority: Noninferiority, trainings: int, confidence: float) -> str:
+def similarity(study: Analysis | None, run: Analysis) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
-    change = verdicts.SIMILARITY[comparison["verdict"]]
-    bound = verdicts.loss(comparison, noninferiority, confidence, latex.setting(noninferiority["margin"]))
-    difference = latex.number(comparison["difference"], 3, signed=True)
-    test = latex.p_statement(noninferiority["p"])
-    return f"{change} ({difference}, {intervals(comparison, 3, trainings)}); {bound} (one-sided {test})."
+    said = verdicts.similarity(study, run, latex.setting(run["similarity_noninferiority"]["margin"]))
+    test = latex.p_statement(run["similarity_noninferiority"]["p"])
+    return f"{said}. In this run the change is {_in_run(run, 'semantic_similarity_raw')}, and the one-sided test of that loss has {test}."
 
 
-def combined(comparison: Comparison, trainings: int) -> str:
-    """Say what became of the reward itself, against the frozen reference."""
-    change = COMBINED[comparison["verdict"]]
+def combined(study: Analysis | None, run: Analysis) -> str:
+    """Say what became of the reward itself, against the frozen reference, where it is declared."""
+    if "combined_reference" not in run["metrics"]:
+        return ""
+    change = COMBINED[run["metrics"]["combined_reference"]["verdict"]]
+    by = " by the study of several trainings" if verdicts.is_expected(study, run, "combined_reference") else ""
+    return f"The combined score, the reward itself against the frozen reference, {change}{by}; in this run by {_in_run(run, 'combined_reference')}."
+
+
+def _in_run(run: Analysis, metric: str) -> str:
+    comparison = run["metrics"][metric]
     difference = latex.number(comparison["difference"], 3, signed=True)
-    return f"The combined score, the reward itself against the frozen reference, {change} ({difference}, {intervals(comparison, 3, trainings)})."
+    return f"{difference} ({intervals(comparison, 3, len(run['training_seeds']))})"
 
 
 def other_terms(rewards: params.Rewards) -> str:
@@ -427,11 +437,12 @@ def other_terms(rewards: params.Rewards) -> str:
     return f"Other terms lie in $[0,1]$ by their definition and enter as they are: {'; '.join(defined)}."
 
 
-def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
+def seeds(run: Analysis, study: Analysis | None) -> str:
     """Say how many trainings the comparison rests on.
 
     It says too what that means for intervals, tests and verdicts.
     """
+    numbers, source = run["training_seeds"], run["between_trainings"]
     if len(numbers) > 1:
         caution = "; over two seeds such intervals were too short in simulation" if len(numbers) == 2 else ""
         named = listed([str(number) for number in numbers])
@@ -440,7 +451,7 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
             "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
             "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the stories, "
             f"the degrees of freedom of the sum being Satterthwaite's{caution}. That interval is for the mean over trainings. "
-            f"{_NEW_TRAINING} The permutation tests are about these trainings."
+            f"{_NEW_TRAINING} {_BY_THIS_INTERVAL} The permutation tests are about these trainings."
         )
     once = (
         r"The comparison of \autoref{tab:results} is of one training. Its first interval and its tests say what these weights do on stories like these, not "
@@ -457,7 +468,8 @@ def seeds(numbers: Sequence[int], source: SpreadSource) -> str:
             rf"{once} The {of} at hand (\autoref{{tab:study}}) was made under other conditions: {conditions(source)}. Its spread between "
             "trainings is not used, so that there is no interval for a new training of this run, and the verdicts too are about these weights."
         )
-    return rf"{once} {_NEW_TRAINING} Here $n=1$, and $s$ is from a {of} (\autoref{{tab:study}})."
+    by = _BY_THIS_INTERVAL if trainings.beside(study, run) is None else _BY_THE_STUDY
+    return rf"{once} {_NEW_TRAINING} Here $n=1$, and $s$ is from a {of} (\autoref{{tab:study}}). {by}"
 
 
 def conditions(source: SpreadSource) -> str:
@@ -521,12 +533,12 @@ def _new(row: StudyRow) -> Estimate:
 
 def study_audit_verdict(found: Analysis | None, run: Analysis) -> str:
     """Say what the audit of the several trainings finds; nothing where the run is its own study."""
-    return "" if _other_study(found, run) is None else verdicts.STUDY_AUDIT[found["audit"]["verdict"]]
+    return "" if trainings.beside(found, run) is None else verdicts.STUDY_AUDIT[found["audit"]["verdict"]]
 
 
 def study_audit(found: Analysis | None, run: Analysis) -> str:
     """Say the same with how far both scorers lie apart, and what drifted."""
-    if _other_study(found, run) is None:
+    if trainings.beside(found, run) is None:
         return ""
     audit, gap = found["audit"], found["audit"]["gap"]
     apart = latex.number(gap["difference"], 2, signed=True)
@@ -536,34 +548,28 @@ def study_audit(found: Analysis | None, run: Analysis) -> str:
     )
 
 
-def _other_study(found: Analysis | None, run: Analysis) -> Analysis | None:
-    """Return the study of several trainings, if it is of the run's conditions and another."""
-    if found is None or len(run["training_seeds"]) > 1 or run["between_trainings"]["other_conditions"]:
-        return None
-    return found
-
-
 def gains(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> str:
     """Say what the change in score is, and what it is not; by the study, if there is one."""
-    several = _other_study(study, analysis)
+    several = trainings.beside(study, analysis)
     audit = (several or analysis)["audit"]
     text = ("By the study of several trainings: " if several else "") + GAINS[audit["verdict"]]
     if audit["templates"]["signs"]:
         before = ", which the starting policy shows too" if audit["templates"]["starting_signs"] else ""
         text += f" The audit for templates finds a sign of one{before}, so that part of what the scorers see may be a manner that all answers share."
     rated = GAINS_RATED[rating_verdicts.sense_verdict(ratings)]
-    return " ".join(filter(None, [text, _reward_and_ratings(analysis, ratings), rated]))
+    return " ".join(filter(None, [text, _reward_and_ratings(analysis, study, ratings), rated]))
 
 
-def _reward_and_ratings(analysis: Analysis, ratings: RunRatings) -> str:
+def _reward_and_ratings(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> str:
     """Set the change of the reward beside that of the ratings of the same prompts."""
     found, reward = rating_verdicts.leading(ratings, "single"), analysis["metrics"].get("combined_reference")
     if reward is None or found is None or found["difference"] is None:
         return ""
     sensible, empathetic = (latex.LATEX.estimate(found["difference"][mark]) for mark in ("sensible", "empathetic"))
+    where = "Over these trainings" if verdicts.is_expected(study, analysis, "combined_reference") else "In this run"
     return (
-        f"In this run the reward itself {COMBINED[reward['verdict']]}, while by the ratings the share of sensible answers changed by {sensible} and that of "
-        f"empathetic ones by {empathetic}."
+        f"{where} the reward itself {COMBINED[reward['verdict']]}, while by the ratings of this run's answers the share of sensible ones changed by "
+        f"{sensible} and that of empathetic ones by {empathetic}."
     )
 
 

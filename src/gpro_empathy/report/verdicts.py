@@ -6,13 +6,11 @@ from gpro_empathy.analysis import effects, metric_names, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     Audit,
-    Comparison,
-    Noninferiority,
     SpreadSource,
     TemplateCriteria,
     Templates,
 )
-from gpro_empathy.report.number_format import NumberFormat
+from gpro_empathy.report.number_format import NumberFormat, listed
 
 # So many of the conditions in which a study differs are named, the others counted.
 NAMED_CONDITIONS = 4
@@ -62,6 +60,8 @@ STUDY_AUDIT = {
     "confirmed": "Over these trainings the held-out scorer confirms the gain.",
 }
 
+# Before what a run finds otherwise than its study.
+BY_ITSELF = "This run by itself finds otherwise."
 # What a policy does that shows a sign of a template; the threshold is a number of the criteria.
 SIGNS = {
     "largest_level_share": "states one intensity level in more than {share} of its well-formed responses",
@@ -81,8 +81,32 @@ TEMPLATES = {
 }
 
 
-def headline(comparison: Comparison, confidence: float) -> str:
-    """Return the main finding as a clause: of a new training, or else of these weights."""
+def is_expected(study: Analysis | None, run: Analysis, metric: str) -> bool:
+    """Say whether a metric of the run has the verdict of the study: `trainings.expected`."""
+    difference = trainings.known(run)[metric]["difference"]
+    return trainings.expected(trainings.beside(study, run), metric, difference) is not None
+
+
+def decided(study: Analysis | None, run: Analysis) -> str:
+    """Say whose verdicts those on the metrics of a run are, as a sentence without its full stop."""
+    if trainings.beside(study, run) is None:
+        new = "" if run["metrics"]["empathy_raw"]["new_low"] is None else " for a new training"
+        return f"Verdicts go by the adjusted p and the interval{new}"
+    metrics = dict.fromkeys([*run["metric_order"], *run["audit"]["metrics"]])
+    own = [metric_names.label(metric) for metric in metrics if not is_expected(study, run, metric)]
+    but = (
+        f"; but for {listed(own)}, whose change in this run is outside the study's interval for a new training"
+        if own
+        else ""
+    )
+    return f"Verdicts are those of the study of {len(study['training_seeds'])} trainings{but}"
+
+
+def headline(study: Analysis | None, run: Analysis) -> str:
+    """Return the main finding of a run as a clause: of a new training, or else of these weights."""
+    comparison, confidence = run["metrics"]["empathy_raw"], run["confidence"]
+    if is_expected(study, run, "empathy_raw"):
+        return f"{HEADLINE[comparison['verdict']]}, as in the study of several trainings"
     if comparison["verdict"] == "no evidence of a change" and comparison["new_low"] is not None:
         words = ("improved", "worsened")
         of_weights = effects.verdict(comparison["low"], comparison["high"], comparison["p_holm"], confidence, words)
@@ -90,15 +114,42 @@ def headline(comparison: Comparison, confidence: float) -> str:
     return HEADLINE[comparison["verdict"]]
 
 
-def loss(comparison: Comparison, noninferiority: Noninferiority, confidence: float, margin: str) -> str:
-    """Return as a clause whether a loss of the margin, as it is to be written, is excluded."""
-    verdict = noninferiority["verdict"]
+def similarity(study: Analysis | None, run: Analysis, margin: str) -> str:
+    """Say what became of semantic similarity, and whether a loss of the margin is excluded.
+
+    Args:
+        margin: As it is to be written.
+    """
+    comparison, test = run["metrics"]["semantic_similarity_raw"], run["similarity_noninferiority"]
+    changed, verdict = SIMILARITY[comparison["verdict"]], test["verdict"]
+    if is_expected(study, run, "semantic_similarity_raw"):
+        return f"By the study of several trainings, {_lower(changed)}; {LOSS[verdict].format(margin=margin)}"
     # The test is of these weights, as is the first of both intervals.
     if verdict == "inconclusive" and comparison["new_low"] is not None:
-        limits = comparison["low"], comparison["high"], noninferiority["p"], noninferiority["margin"]
-        if effects.noninferiority(*limits, confidence) == "not inferior":
+        limits = comparison["low"], comparison["high"], test["p"], test["margin"]
+        if effects.noninferiority(*limits, run["confidence"]) == "not inferior":
             verdict = "not inferior by these weights"
-    return LOSS[verdict].format(margin=margin)
+    return f"{changed}; {LOSS[verdict].format(margin=margin)}"
+
+
+def audit(study: Analysis | None, run: Analysis) -> str:
+    """Say what the audit of a run finds, if its study has not said so."""
+    verdict, several = run["audit"]["verdict"], trainings.beside(study, run)
+    if several is None:
+        return AUDIT[verdict]
+    return "" if several["audit"]["verdict"] == verdict else f"{BY_ITSELF} {AUDIT[verdict]}"
+
+
+def run_drift(study: Analysis | None, run: Analysis) -> str:
+    """Name the side effects of a run, if its study has not done so."""
+    said, several = drift(run["audit"]), trainings.beside(study, run)
+    if several is None:
+        return said
+    return "" if drift(several["audit"]) == said else f"{BY_ITSELF} {said}"
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def study(found: Analysis, conditions: str, form: NumberFormat) -> str:

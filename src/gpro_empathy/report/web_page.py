@@ -67,7 +67,7 @@ def render(
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     empathy, start = analysis["metrics"]["empathy_raw"], analysis["starting_policy"]
-    headline = verdicts.headline(empathy, analysis["confidence"])
+    headline = verdicts.headline(study, analysis)
     return environment.from_string(template.markup).render(
         style=template.style,
         script=template.script,
