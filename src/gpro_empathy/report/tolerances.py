@@ -80,8 +80,6 @@ def _level(path: tuple, old: float, new: float, report: object) -> bool:
 
 def _same_side(path: tuple, old: float, new: float, report: object) -> bool:
     alpha = effects.significance_level(report["confidence"])
-    if path[0] == "similarity_noninferiority":
-        alpha /= 2  # its test is one-sided
     return (old < alpha) == (new < alpha)
 
 
@@ -90,7 +88,7 @@ def _intensity(path: tuple, old: float, new: float, report: object) -> bool:
     for key in path[:-1]:
         level = level[key]
     if level["low"] is None:
-        return abs(new - old) <= 2 * report["metrics"][path[2]]["sd_of_differences"]
+        return True
     return abs(new - old) <= _WIDENING * max(level["high"] - level["mean"], level["mean"] - level["low"])
 
 
@@ -135,14 +133,15 @@ RULES = (
     Rule("calibration: spreads of the starting policy", "15 %", r"reference\.json$", r"sd$", _relative(0.15)),
     Rule("calibration: means of the starting policy", "0.3 of the spread", r"reference\.json$", r"", _in_spreads(0.3)),
     Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes|signs", _exact),
-    Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
+    Rule("p-values of trends that a sentence goes by", "the same side of its level", _ANALYSIS, r"^by_intensity\.values\.empathy_raw\.(tuned|change)\.trend\.p$", _same_side),
+    Rule("other p-values", "any: what follows of them is a verdict in words, or nothing", _ANALYSIS, r"(^|\.)p(_\w+)?$", anything),
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(
         "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2), or 1 / prompts if that is more",
         _ANALYSIS, rf"{_INTERVAL}.*\.((new_)?(low|high)|\w*means\.\w+|by_seed\.\w+)$", _level,
     ),
     Rule(
-        "scores by intensity", "half the level's interval, times sqrt(2); without one, two sd of the metric's differences",
+        "scores by intensity", "half the level's interval, times sqrt(2); any, of too few stories for an interval",
         _ANALYSIS, r"^by_intensity\.values.*\.(mean|low|high)$", _intensity,
     ),
     Rule("templates: distinct n-grams", "0.1", _ANALYSIS, r"^audit\.templates\..*distinct_\d$", _absolute(0.1)),
