@@ -87,6 +87,16 @@ def test_a_report_agrees_with_itself(name, reports):
     assert all(one.agrees for one in found)
 
 
+def has_too_few_stories(report, path):
+    """Say whether a path leads to a mean by intensity of a level that has no interval."""
+    if path[:2] != ("by_intensity", "values") or "levels" not in path:
+        return False
+    level = report
+    for key in path[:-1]:
+        level = level[key]
+    return path[-1] == "mean" and level["low"] is None
+
+
 @pytest.mark.parametrize("name", reproduction.COMPARED)
 def test_every_value_that_moves_far_is_found(name, reports):
     """Refuse a number that is half as large again and 100 away, and another word, by any rule."""
@@ -97,7 +107,7 @@ def test_every_value_that_moves_far_is_found(name, reports):
             parent = parent[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
             new = f"not {value}"
-        elif rule_of(name, path).what == "p-values":
+        elif rule_of(name, path).what.startswith("p-values"):
             new = 1.0 if value < 0.05 else 0.0
         else:
             new = 1.5 * value + 100
@@ -105,7 +115,7 @@ def test_every_value_that_moves_far_is_found(name, reports):
     places = [
         ".".join(map(str, path))
         for path, _ in compared(reports[name])
-        if rule_of(name, path).agrees is not tolerances.anything
+        if rule_of(name, path).agrees is not tolerances.anything and not has_too_few_stories(reports[name], path)
     ]
     assert sorted(wrong(name, reports[name], report)) == sorted(places)
 
