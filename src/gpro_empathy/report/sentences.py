@@ -414,8 +414,11 @@ def combined(study: Analysis | None, run: Analysis) -> str:
     if "combined_reference" not in run["metrics"]:
         return ""
     change = COMBINED[run["metrics"]["combined_reference"]["verdict"]]
-    by = " by the study of several trainings" if verdicts.is_expected(study, run, "combined_reference") else ""
-    return f"The combined score, the reward itself against the frozen reference, {change}{by}; in this run by {_in_run(run, 'combined_reference')}."
+    where = " in the study of several trainings" if verdicts.is_expected(study, run, "combined_reference") else ""
+    return (
+        f"The combined score, the reward itself against the frozen reference, {change}{where}; in this run the change is "
+        f"{_in_run(run, 'combined_reference')}."
+    )
 
 
 def _in_run(run: Analysis, metric: str) -> str:
