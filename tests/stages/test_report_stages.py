@@ -17,6 +17,7 @@ from gpro_empathy.report import (
     provenance,
     rating_verdicts,
     sentences,
+    sweeps,
     typeset,
     verdicts,
 )
@@ -61,6 +62,9 @@ def make_report(root, effect="gain", **made):
     analyse_rewards.run(CONFIG, PARAMS.rewards, grpo, root)
     analyse_ratings.run(CONFIG, root)
     write_numbers.run(SECTIONS, root)
+    for path in (root / "paper/generated").glob("*.tex"):
+        # Escaped twice, markup would be printed.
+        assert r"\textbackslash" not in path.read_text(), path.name
 
 
 def words(pdf_root):
@@ -403,6 +407,14 @@ def test_report_has_a_section_of_sweeps_where_there_are_any(tmp_path):
     files.write_json(tmp_path / "reports/sweeps/made_up/summary.json", summary)
     write_numbers.run(SECTIONS, tmp_path)
     assert r"\subsection{Made up}" in section.read_text()
+    answered = re.search(r"RunTemperatureStudy\}\{(.*)\}\n", words(tmp_path))[1]
+    assert (
+        r"anew under \num{2} settings of \stage{rewards.calibration_temperature} (\autoref{tab:sweep-made_up})"
+        in answered
+    )
+    assert sweeps.verdict(summary, latex.LATEX) in answered
+    assert sweeps.verdict(summary, latex.LATEX) not in section.read_text()
+    assert f"RunTermsStudy}}{{{sentences.NO_TERMS}}}" in words(tmp_path)
     assert r"\input{../reports/sweeps/made_up/table}" in section.read_text()
 
 
@@ -789,12 +801,12 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
         (["overlap"], "No term of the reward is a calibrated score.", False),
         (
             ["relative_empathy", "overlap"],
-            "The reward holds, less what is usual for the kind of answer, the score of a learned empathy regressor, calibrated",
+            "The reward holds the score of a learned empathy regressor, less what is usual for the kind of answer; calibrated",
             False,
         ),
         (
             ["approach_match", "relative_empathy", "relative_reader_sense"],
-            "model finds in the answer, and further whether message and answer are of one kind, each calibrated",
+            "in the answer, each less what is usual for the kind of answer, with whether message and answer are of one kind; each",
             False,
         ),
     ],

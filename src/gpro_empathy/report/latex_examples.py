@@ -73,8 +73,9 @@ def _prompt(table: pd.DataFrame, prompt: str, policies: Sequence[str], title: st
 
 
 def _box(title: str, row: pd.Series, replies: Sequence[str]) -> str:
+    """Set a message and what was replied, below a title in LaTeX."""
     lines = [
-        rf"\textit{{{latex.escape(title)}}}\enspace"
+        rf"\textit{{{title}}}\enspace"
         rf"\speaker{{user, {latex.escape(str(row['prompt_id']))}}}{_excerpt(row['prompt'])}\par",
         *replies,
     ]

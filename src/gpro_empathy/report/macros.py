@@ -21,6 +21,7 @@ from gpro_empathy.report import (
     reader_sentences,
     scorer_section,
     sentences,
+    sweeps,
     verdicts,
 )
 
@@ -37,7 +38,7 @@ class Inputs:
     sections of params.yaml.
     `responses` are the run's, one row each, `study` is the analysis of several trainings, `gpus`
     are the rehearsals on GPUs, in reports/gpu, `protocol` is the record of what was fixed
-    when, `baseline` the comparison with the baseline.
+    when, `baseline` the comparison with the baseline, `sweeps` the summary of each sweep.
     """
 
     data: dict
@@ -56,6 +57,7 @@ class Inputs:
     gpus: Sequence[dict]
     protocol: protocol.Protocol
     baseline: Mapping[str, Any]
+    sweeps: list[dict]
     sections: Mapping[str, params.Section]
 
 
@@ -71,6 +73,8 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_intensity(inputs.analysis),
         **_audit(inputs.analysis, inputs.study),
         **_temperature(inputs.analysis),
+        "RunTemperatureStudy": sweeps.answer(inputs.sweeps, sweeps.TEMPERATURE, sentences.NO_TEMPERATURES),
+        "RunTermsStudy": sweeps.answer(inputs.sweeps, sweeps.WEIGHTS, sentences.NO_TERMS),
         **_ratings(inputs.ratings),
         **baseline_section.macros(inputs.baseline),
         "RunUndeclaredTerms": sentences.undeclared_terms(

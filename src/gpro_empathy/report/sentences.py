@@ -211,6 +211,9 @@ OTHER_TERMS = {
 }
 # By the verdict on the combined score.
 COMBINED = {"improved": "rose", "worsened": "fell", "no evidence of a change": "is not shown to have changed"}
+# Where no policies were trained at other temperatures, or without a term of the reward.
+NO_TEMPERATURES = r"No policy was trained at another $T$ to tell; \stage{make sweep} does it."
+NO_TERMS = r"What each term of the reward adds was not tried by leaving it out; \stage{make sweep} does that too."
 # In place of a share that is not defined.
 NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
 CALIBRATIONS = {
@@ -301,15 +304,14 @@ def scored_terms(weights: Mapping[str, float]) -> str:
     relative = [what for term, what in SCORED.items() if calibration.RELATIVE + term in weights]
     if not named and not relative:
         return "No term of the reward is a calibrated score."
-    combined = []
-    if relative:
-        combined.append(f"less what is usual for the kind of answer, {listed(relative)}")
-    if named:
-        combined.append(listed(named))
     several = len(named) + len(relative) > 1
     verb, end = ("combines", "each calibrated") if several else ("holds", "calibrated")
-    comma = ", " if relative else " "
-    return f"The reward {verb}{comma}{', and further '.join(combined)}, {end} to the unit interval with a temperature."
+    end += " to the unit interval with a temperature."
+    if not relative:
+        return f"The reward {verb} {listed(named)}, {end}"
+    each = "each " if len(relative) > 1 else ""
+    further = f", with {listed(named)}" if named else ""
+    return f"The reward {verb} {listed(relative)}, {each}less what is usual for the kind of answer{further}; {end}"
 
 
 def reward_departure(weights: Mapping[str, float]) -> str:

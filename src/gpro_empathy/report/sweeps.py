@@ -22,6 +22,8 @@ _NEEDED = frozenset(
     {"name", "keys", "seeds", "arms", "reference", "confidence_together", "metric_order", "other_measures"}
 )
 _LONGEST_REASON = 100
+# The settings whose sweeps answer a question of the report's results: by `answer`, and only there.
+TEMPERATURE, WEIGHTS = "rewards.calibration_temperature", "rewards.weights"
 ABOUT = (
     "Change by tuning under each setting, with its interval over stories and trainings (empathy in label units, length in "
     "words); the differences are that change on the reward's and on the held-out scorer, less the reference's, with intervals "
@@ -159,6 +161,21 @@ def latex_table(summary: Mapping) -> str:
     return generated + latex.tabular("@{}lr" + "r" * (len(head) - 2) + "@{}", head, rows(summary, LATEX), failed)
 
 
+def answer(summaries: list[dict], key: str, otherwise: str) -> str:
+    """Say in LaTeX what the sweeps that vary a setting found, or `otherwise` where none does."""
+    found = [
+        f"Policies were trained anew under {latex.integer(len(one['arms']))} settings of "
+        rf"{_keys(one)} (\autoref{{tab:sweep-{one['name']}}}): {runs(one)} {verdict(one, LATEX)}"
+        for one in summaries
+        if key in one["keys"]
+    ]
+    return " ".join(found) or otherwise
+
+
+def _keys(summary: Mapping) -> str:
+    return " and ".join(rf"\stage{{{key}}}" for key in summary["keys"])
+
+
 def latex_section(summaries: list[dict]) -> str:
     """Return the section on sweeps, which is empty where there is none."""
     if not summaries:
@@ -169,13 +186,14 @@ def latex_section(summaries: list[dict]) -> str:
 
 
 def _subsection(summary: Mapping) -> str:
-    name, keys = summary["name"], " and ".join(rf"\stage{{{key}}}" for key in summary["keys"])
+    name = summary["name"]
     folder, more = f"{FOLDER}/{name}", latex.percent(summary["confidence_together"], 1)
     reference = latex.escape(summary["arms"][summary["reference"]]["label"])
+    told = "" if {TEMPERATURE, WEIGHTS} & set(summary["keys"]) else verdict(summary, LATEX)
     source = rf"\source{{make sweep}}{{{folder}/{SUMMARY}}}"
     return rf"""\subsection{{{latex.escape(title(summary))}}}
 \label{{sec:sweep-{name}}}
-Trained anew under each of {latex.integer(len(summary["arms"]))} settings of {keys}: {runs(summary)} {verdict(summary, LATEX)}
+Trained anew under each of {latex.integer(len(summary["arms"]))} settings of {_keys(summary)}: {runs(summary)} {told}
 
 \begin{{table}}[tb]
 \centering\footnotesize

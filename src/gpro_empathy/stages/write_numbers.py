@@ -92,7 +92,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "intensity_table": latex_tables.intensity_table(inputs.analysis),
             "templates_table": latex_tables.templates_table(inputs.analysis),
             "prompts_table": latex_tables.prompts_table(inputs.analysis),
-            "sweeps": sweeps.latex_section(sweeps.read(root)),
+            "sweeps": sweeps.latex_section(inputs.sweeps),
             "examples": latex_examples.examples(inputs.responses),
             **baseline_tables.latex_tables(inputs.baseline),
         }
@@ -131,6 +131,7 @@ def read_inputs(sections: list[params.Section], root: Path) -> report_macros.Inp
         timing=csv_table.read(root / TRAINING / "timing.csv", ["step_s", "generation_s"]),
         protocol=protocol.read(root / protocol.PATH),
         baseline=files.read_json(root / COMPARISON),
+        sweeps=sweeps.read(root),
         gpus=gpu_table.read(root / GPUS),
         sections={section.section_name(): section for section in sections},
     )
