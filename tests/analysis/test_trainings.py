@@ -14,7 +14,7 @@ def comparison(start, by_seed):
     return {
         "difference": mean, "low": mean - 0.1, "high": mean + 0.1, "new_low": mean - 0.3, "new_high": mean + 0.3,
         "between_training_sd": sd, "by_seed": {str(5 + s): gain for s, gain in enumerate(by_seed)},
-        "means": {"warm_start": start, "tuned": start + mean},
+        "means": {"warm_start": start, "tuned": start + mean}, "p_holm": 0.01, "verdict": "improved",
     }  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def study(settings, **changes):
         "training_seeds": [5, 6, 7], "stories": 16, "starting_policy": "warm_start", "metric_order": ["empathy_raw"],
         "metrics": {"empathy_raw": comparison(1.9, [0.5, 0.7, 0.9])},
         "audit": {"metrics": audited, "gap": {"between_training_sd": 0.3}},
+        "by_intensity": {}, "confidence": 0.95, "similarity_noninferiority": {"margin": 0.05},
         "conditions": trainings.conditions(sections(settings), PROMPTS),
     } | changes  # fmt: skip
 
@@ -44,6 +45,19 @@ def test_rows_are_those_of_the_declared_metrics_and_the_held_out_scorer(settings
     assert (first["metric"], held_out["metric"]) == ("empathy_raw", "audit_empathy_raw")
     assert (first["mean"], first["lowest"], first["highest"]) == pytest.approx((0.7, 0.5, 0.9))
     assert (first["low"], first["new_high"]) == pytest.approx((0.6, 1.0))
+    assert (first["p_holm"], first["verdict"]) == (0.01, "improved")
+
+
+def test_changes_that_a_study_does_not_let_expect_are_named(settings):
+    several = study(settings)  # lets expect 0.4 to 1.0, and of the held-out scorer 0.1 to 0.7
+    run = {
+        "prompts": 20,
+        "metrics": {"empathy_raw": {"difference": 1.04}, "unknown": {"difference": 9.0}},
+        "audit": {"metrics": {"audit_empathy_raw": {"difference": 0.04}, "well_formed": {"difference": 0.1}}},
+    }
+    assert trainings.outside(several, run) == ["audit_empathy_raw"]  # one prompt of 20 may be 0.05
+    run["metrics"]["empathy_raw"] = {"difference": 1.06}
+    assert trainings.outside(several, run) == ["audit_empathy_raw", "empathy_raw"]
 
 
 def test_range_of_the_tuned_policy_is_that_of_single_trainings(settings):
@@ -89,4 +103,11 @@ def test_refuses_a_file_that_is_no_study(settings, tmp_path, changes, message):
     path = tmp_path / "reward_analysis.json"
     path.write_text(json.dumps([] if changes is None else study(settings, **changes)))
     with pytest.raises(files.UserError, match=message):
+        trainings.read(path)
+
+
+def test_refuses_a_study_that_lacks_a_part(settings, tmp_path):
+    path = tmp_path / "reward_analysis.json"
+    path.write_text(json.dumps({key: value for key, value in study(settings).items() if key != "confidence"}))
+    with pytest.raises(files.UserError, match="of another version"):
         trainings.read(path)

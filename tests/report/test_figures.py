@@ -25,10 +25,12 @@ def test_interval_for_a_new_training_is_a_thinner_line():
     assert ax.lines[2].get_linewidth() < ax.lines[0].get_linewidth()
 
 
-def test_a_change_without_evidence_is_an_open_point():
-    unclear = {**METRIC, "verdict": "no evidence of a change"}
-    ax = figures.paired_differences({"overlap": unclear}, ["overlap"], **LOOK).axes[0]
-    assert ax.lines[1].get_markerfacecolor() == "white"
+@pytest.mark.parametrize(
+    ("ends", "is_open"), [({}, False), ({"low": -0.1}, True), ({"new_low": -0.1, "new_high": 0.6}, True)]
+)
+def test_a_point_whose_wider_interval_holds_zero_is_open(ends, is_open):
+    ax = figures.paired_differences({"overlap": METRIC | ends}, ["overlap"], **LOOK).axes[0]
+    assert (ax.lines[1].get_markerfacecolor() == "white") == is_open
 
 
 def test_a_metric_without_spread_is_named_instead_of_divided_by_zero():

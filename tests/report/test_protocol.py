@@ -20,6 +20,7 @@ def made(**changed):
         "selection": "Chosen on validation.",
         "metrics": PARAMS.analyse_rewards.metrics,
         "settings": {name: section.model_dump(mode="json") for name, section in SECTIONS.items()},
+        "changes": [],
         "runs": [],
     }
     return protocol.Protocol.model_validate(content | changed)
@@ -66,6 +67,11 @@ def test_metrics_that_were_declared_later_are_told():
 def test_setting_that_the_record_does_not_know_is_another_one():
     settings = {"warm_start": PARAMS.warm_start.model_dump() | {"gone": 1}}
     assert protocol.differing(made(settings=settings), SECTIONS) == ["warm_start.gone"]
+
+
+def test_what_was_changed_once_results_were_known_is_told():
+    text = protocol.sentence(made(changes=[{"date": "2026-11-28", "what": "the rule & its words"}]), SECTIONS)
+    assert r"Changed since results were known: the rule \& its words (2026-11-28)." in text
 
 
 def test_runs_on_test_are_listed():

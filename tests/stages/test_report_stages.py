@@ -9,11 +9,13 @@ import pytest
 import made_up
 import made_up_sweep
 from gpro_empathy import files, params
+from gpro_empathy.analysis import trainings
 from gpro_empathy.data import ratings as rating_files
 from gpro_empathy.report import (
     figure_files,
     latex,
     latex_tables,
+    page_tables,
     provenance,
     rating_verdicts,
     sentences,
@@ -225,7 +227,7 @@ def test_best_of_eight_is_told_where_it_was_tried_with_the_settings_of_the_run(t
     tried = {"draws": 8, "settings": {"rollout": rollout}, "measures": measures}
     files.write_json(tmp_path / "bench/best_of.json", {"test": tried})
     write_numbers.run(SECTIONS, tmp_path)
-    assert r"keeping of \num{8} answers of the starting policy" in words(tmp_path)
+    assert r"keeping, of \num{8} answers of the starting policy" in words(tmp_path)
     assert r"by \num{+0.25}" in words(tmp_path)
     files.write_json(
         tmp_path / "bench/best_of.json", {"test": tried | {"settings": {"rollout": rollout | {"seed": 1}}}}
@@ -254,7 +256,7 @@ def test_results_table_holds_declared_and_audited_metrics_once(tmp_path):
     for metric in ("stock_phrase", "commonest_level"):
         analysis["metric_order"].append(metric)
         analysis["metrics"][metric] = analysis["audit"]["metrics"][metric]
-    assert latex_tables.results_table(analysis).count(r"\midrule") == 1
+    assert latex_tables.results_table(analysis, None).count(r"\midrule") == 1
 
 
 def test_settings_without_a_value_are_left_out_of_the_table():
@@ -366,14 +368,10 @@ def test_report_leads_with_the_study_and_takes_the_spread_between_trainings_from
     assert sd == study["metrics"]["empathy_raw"]["between_training_sd"]
     assert "Over 3 trainings from different seeds raw empathy changed by" in words(root)
     assert r"whose training seeds are 5, 7 and 9" in words(root)
-    assert r"$s$ is from a study of \num{3} trainings (\autoref{tab:study})." in words(root)
+    assert r"$s$ is from the study of \num{3} trainings (\autoref{tab:study})." in words(root)
     table = (root / "paper/generated/study_table.tex").read_text()
     assert table.count(r"\\") == 1 + len(CONFIG.metrics)
-    assert "Verdicts are those of the study of 3 trainings" in words(root)
-    for metric, found in analysis["metrics"].items():
-        several = study["metrics"][metric]
-        if several["new_low"] <= found["difference"] <= several["new_high"]:
-            assert found["verdict"] == several["verdict"], metric
+    assert "Verdicts are those of the 3 trainings of the study" in words(root)
     changed = PARAMS.train_grpo.model_copy(update={"steps": 3})
     analyse_rewards.run(CONFIG, PARAMS.rewards, changed, root)
     write_numbers.run(SECTIONS, root)
@@ -424,7 +422,8 @@ def test_report_without_a_study_says_that_none_is_at_hand(tmp_path):
         tmp_path
     )
     assert "the verdicts too are about these weights" in words(tmp_path)
-    assert "for a new training" not in words(tmp_path)
+    own = [line for line in words(tmp_path).splitlines() if "RunProtocolSentence" not in line]
+    assert "for a new training" not in "\n".join(own)
     assert "no study of several trainings is at hand" in (tmp_path / "paper/generated/study_table.tex").read_text()
 
 
@@ -449,7 +448,7 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
     text = rated_report(tmp_path, {"sensible": sensible})
     share = rf"the share of sensible replies is \num{{{sensible:.2f}}}"
     assert (
-        f"Of 60 answers of the tuned policy that language models (2 readings) rated, blind to policy and score, {share}"
+        f"Of 60 answers of this run's tuned policy that language models (2 readings) rated, blind to policy and score, {share}"
         in text
     )
     assert re.search(r"RunSenseSentence\}.*" + re.escape(said), text)
@@ -469,7 +468,7 @@ def test_report_says_whether_the_answers_that_were_rated_make_sense(tmp_path, se
 def test_people_lead_and_are_counted_and_models_are_named(tmp_path):
     people = {"raters": ("Ann", "Bob", "Eve"), "kind": "person", "pairs": False, "seed": 7}
     text = rated_report(tmp_path, {"raters": ("gpt_x",), "sensible": 0.2}, people)
-    assert "Of 60 answers of the tuned policy that 3 people rated" in text
+    assert "Of 60 answers of this run's tuned policy that 3 people rated" in text
     assert "360 by 3 people and 180 by a language model (gpt\\_x). They are not pooled" in text
     assert "says on answers what people found and on pairs what language models found. What a language model" in text
     assert "Ann" not in text
@@ -535,7 +534,8 @@ def test_discussion_is_of_what_was_found(verdict, signs, sensible):
     leading = {"single": None if sensible is None else "person", "pair": None}
     ratings = {"leading": leading, "by_kind": {"person": {"policies": policies}}}
     audit = {"verdict": verdict, "templates": {"signs": signs, "starting_signs": signs}}
-    found = {"audit": audit, "metrics": {}, "training_seeds": [1], "between_trainings": {"other_conditions": []}}
+    source = {"study": False, "trainings": 0, "other_conditions": []}
+    found = {"audit": audit, "metrics": {}, "training_seeds": [1], "between_trainings": source}
     text = sentences.gains(found, None, ratings)
     assert ("finds a sign of one, which the starting policy shows too, so" in text) == bool(signs)
     found["audit"]["templates"]["starting_signs"] = []
@@ -555,39 +555,77 @@ def test_discussion_goes_by_the_study_and_sets_the_reward_beside_the_ratings(tmp
         "leading": {"single": "person", "pair": None},
         "by_kind": {"person": {"policies": {"tuned": tuned}, "difference": change}},
     }
-    one = study | {"training_seeds": [1], "between_trainings": {"other_conditions": []}}
+    source = {"study": True, "trainings": 3, "other_conditions": []}
+    one = study | {
+        "training_seeds": [1],
+        "between_trainings": source,
+        "audit": study["audit"] | {"verdict": "confirmed"},
+    }
     text = sentences.gains(one, study, ratings)
-    assert text.startswith(f"By the study of several trainings: {sentences.GAINS['not confirmed']}")
+    assert text.startswith(sentences.GAINS["not confirmed"])
     reward = sentences.COMBINED[study["metrics"]["combined_reference"]["verdict"]]
     assert (
         f"the reward itself {reward}, while by the ratings of this run's answers the share of sensible ones changed by"
         in text
     )
-    assert sentences.study_audit(study, one).startswith(verdicts.STUDY_AUDIT["not confirmed"])
-    other = one | {"between_trainings": {"other_conditions": ["policy.model"]}}
-    assert not sentences.gains(other, study, ratings).startswith("By the study")
-    assert sentences.study_audit(study, other) == ""
+    assert sentences.audit(study, one).startswith(verdicts.STUDY_AUDIT["not confirmed"])
+    other = one | {"between_trainings": source | {"other_conditions": ["policy.model"]}}
+    assert sentences.gains(other, study, ratings).startswith(sentences.GAINS["confirmed"])
+    assert sentences.audit(study, other).startswith(verdicts.AUDIT["confirmed"])
 
 
-def test_report_says_of_each_verdict_whether_the_study_or_the_run_has_it(tmp_path):
+def test_report_of_a_run_beside_a_study_has_the_verdicts_of_the_study(tmp_path):
     study = made_study(tmp_path)
-    one = study | {"training_seeds": [1], "between_trainings": {"other_conditions": []}}
-    assert verdicts.decided(study, one) == "Verdicts are those of the study of 3 trainings"
-    assert verdicts.headline(study, one).endswith(", as in the study of several trainings")
-    assert verdicts.similarity(study, one, "0.05").startswith("By the study of several trainings, ")
-    assert verdicts.audit(study, one) == verdicts.run_drift(study, one) == ""
-    beyond = {"difference": study["metrics"]["empathy_raw"]["new_high"] + 0.01, "verdict": "improved"}
-    other = one | {
-        "metrics": one["metrics"] | {"empathy_raw": one["metrics"]["empathy_raw"] | beyond},
-        "audit": one["audit"] | {"verdict": "not confirmed", "drifts": ["stock_phrase"]},
+    source = {"study": True, "trainings": 3, "other_conditions": []}
+    empathy = study["metrics"]["empathy_raw"] | {"difference": -0.4, "verdict": "worsened", "p_holm": 0.01}
+    audit = study["audit"] | {"verdict": "no gain to audit", "drifts": ["stock_phrase"]}
+    one = study | {
+        "training_seeds": [5],
+        "between_trainings": source,
+        "metrics": study["metrics"] | {"empathy_raw": empathy},
+        "audit": audit,
     }
-    assert "but for empathy, reward's scorer, whose change" in verdicts.decided(study, other)
-    assert verdicts.headline(study, other) == verdicts.HEADLINE["improved"]
-    changed = study | {"audit": study["audit"] | {"verdict": "confirmed"}}
-    assert verdicts.audit(changed, other) == f"{verdicts.BY_ITSELF} {verdicts.AUDIT['not confirmed']}"
-    assert verdicts.run_drift(study, other).startswith(f"{verdicts.BY_ITSELF} Confirmed drift: stock phrase")
-    assert verdicts.decided(None, one) == "Verdicts go by the adjusted p and the interval for a new training"
-    assert verdicts.audit(None, other) == verdicts.AUDIT["not confirmed"]
+    assert verdicts.decided(study, one) == "Verdicts are those of the 3 trainings of the study"
+    assert verdicts.headline(study, one) == f"over 3 trainings, {verdicts.HEADLINE['improved']}"
+    assert verdicts.audit(study, one) == verdicts.STUDY_AUDIT[study["audit"]["verdict"]]
+    assert "Confirmed drift" not in sentences.audit(study, one)
+    assert verdicts.similarity(study, one, latex.LATEX, "0.05").startswith("By the study, ")
+    assert "this report's run, one more training, the change" in sentences.result_of_run(study, one)
+    assert sentences.conclusion(study, one) == ""
+    assert "the change in empathy, reward's scorer lies outside the study's interval" in verdicts.outside(study, one)
+    assert verdicts.outside(study, one | {"metrics": study["metrics"]}) == ""
+    assert "verdict" not in latex_tables.results_table(one, study)
+    assert "worsened" in latex_tables.results_table(one, None)
+    assert sentences.combined(study, one).startswith(
+        "The combined score, the reward itself against the frozen reference, rose in"
+    )
+    analyse_ratings.run(CONFIG, tmp_path)
+    ratings = files.read_json(tmp_path / "reports/ratings.json")
+    page = page_tables.findings(one, ratings, study)
+    assert {"what": "Held-out scorer", "text": verdicts.audit(study, one)} in page
+    assert {"what": "Beside the study", "text": verdicts.outside(study, one)} in page
+    (declared,) = (part for part in page_tables.tables(one, ratings, study) if part["title"] == "Declared metrics")
+    assert declared["header"][-1] == "adjusted p"
+    # Without it, or with other declared metrics, they are the run's own.
+    for of, run in ((None, one), (study, one | {"confidence": 0.9}), (study | {"metric_order": ["x"]}, one)):
+        assert verdicts.decided(of, run) == "Verdicts go by the adjusted p and the interval for a new training"
+        assert verdicts.headline(of, run) == verdicts.HEADLINE["worsened"]
+        assert verdicts.audit(of, run) == verdicts.AUDIT["no gain to audit"]
+        assert sentences.conclusion(of, run) == f"In this run, {verdicts.HEADLINE['worsened']}."
+    assert verdicts.outside(None, one) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "decides"),
+    [
+        ({"study": True, "trainings": 3, "other_conditions": []}, True),
+        ({"study": True, "trainings": 3, "other_conditions": ["policy.model"]}, False),
+        ({"study": False, "trainings": 3, "other_conditions": []}, False),
+    ],
+)
+def test_a_study_decides_for_a_run_of_its_conditions_alone(tmp_path, source, decides):
+    study = made_study(tmp_path)
+    assert (trainings.deciding(study, study | {"between_trainings": source}) is study) == decides
 
 
 @pytest.mark.parametrize(
@@ -606,7 +644,7 @@ def test_a_change_of_these_weights_alone_is_called_one(p, low, new_low, said):
         "confidence": 0.95,
         "metrics": {"empathy_raw": found | {"difference": 0.2}},
         "audit": {"metrics": {}, "gap": {}},
-        "between_trainings": {"other_conditions": ["policy.model"]},
+        "between_trainings": {"study": False, "other_conditions": []},
     }
     assert verdicts.headline(None, run).startswith(said)
 
@@ -617,7 +655,7 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
 
     nothing = {"estimate": None, "low": None, "high": None, "reason": "no pair was decided"}
     scores = {
-        name: {"sensible": auc(*ends), "sense": auc(0.1, 0.3), "empathy": nothing}
+        name: {"sensible": auc(*ends), "sense": auc(0.1, 0.3), "empathy": nothing, "ordered": nothing}
         for name, ends in (("empathy_raw", (0.45, 0.9)), ("overlap", (0.2, 0.4)), ("distinct_2", (0.52, 0.56)))
     }
     ratings = {"leading": {"single": "person", "pair": None}, "by_kind": {"person": {"validity": scores}}}
@@ -634,7 +672,11 @@ def test_a_score_is_called_best_only_where_its_interval_leaves_one_half_out():
         scores["combined_reference"] = {"sensible": nothing, "ordered": auc(*ends)}
         told = rating_verdicts.validity(ratings, latex.LATEX)
         assert f"of the decided choices, {said}" in told
+        assert ("Of 1 scores this one does so" in told) == (said == "more often")
         assert "Of 3 scores with an AUC" in told
+    scores["overlap"]["ordered"] = auc(0.55, 0.7)
+    told = rating_verdicts.validity(ratings, latex.LATEX)
+    assert "Of 2 scores this one does so more often than by chance: overlap with the user's words" in told
     del scores["combined_reference"]
     del scores["overlap"], scores["distinct_2"]
     assert "No score is shown to tell sensible answers from others" in rating_verdicts.validity(ratings, latex.LATEX)
@@ -694,7 +736,7 @@ def test_rewarded_terms_that_are_no_declared_metric_are_given_before_and_after()
     )
     weights = {"empathy": 1.0, "reader_sense": 3.0, "well_formed": 2.0, "mine.words": 1.0}
     text = sentences.undeclared_terms(responses, weights, ["empathy_raw", "well_formed"], "warm_start")
-    assert text.endswith(r"before and after: sense, reader model \num{0.30} and \num{0.70}.")
+    assert text.endswith(r"before and after: reader sense \num{0.30} and \num{0.70}.")
     assert sentences.undeclared_terms(responses, {"empathy": 1.0}, ["empathy_raw"], "warm_start") == ""
 
 
@@ -730,12 +772,6 @@ def test_sign_of_a_template_that_the_starting_policy_lacks_is_a_drift_of_style(v
     assert text == sentences.HACKING[verdict][1]
 
 
-def test_part_of_the_change_that_is_not_explained_is_said_to_be_not_defined():
-    gains = {"empathy_raw": {"share": 0.567}, "audit_empathy_raw": {"share": None}}
-    text = sentences.explained(gains)
-    assert text.startswith(r"The explained part is \qty{57}{\percent} on the reward's scorer and not defined (")
-
-
 @pytest.mark.parametrize(
     ("tuned", "change", "expected"),
     [
@@ -757,8 +793,13 @@ def test_part_of_the_change_that_is_not_explained_is_said_to_be_not_defined():
     ],
 )
 def test_trend_is_claimed_only_where_the_test_finds_it(tuned, change, expected):
-    found = [{"spearman": spearman, "p": p} for spearman, p in (tuned, change)]
-    assert sentences.trend(*found, 0.95).startswith(expected)
+    of_both = {
+        name: {"trend": {"spearman": spearman, "p": p}}
+        for name, (spearman, p) in (("tuned", tuned), ("change", change))
+    }
+    source = {"study": False, "trainings": 0, "other_conditions": []}
+    run = {"by_intensity": {"values": {"empathy_raw": of_both}}, "confidence": 0.95, "between_trainings": source}
+    assert sentences.trend(None, run).startswith(expected)
 
 
 def test_effect_of_the_temperature_is_told_in_numbers():

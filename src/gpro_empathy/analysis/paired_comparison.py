@@ -29,11 +29,11 @@ def compare(
     interval and standard error, for a new training, and for each training seed; sign-flip, Wilcoxon
     and Holm-adjusted p; d_z, Cliff's delta, probability of improvement; the smallest difference
     that the test would find by itself, and at the strictest level that Holm's method may ask of it;
-    and a verdict, chosen by `deciding_interval` and the adjusted p, or that of `study`.
+    and a verdict, chosen by `deciding_interval` and the adjusted p.
 
     Args:
         study: The analysis of several trainings, from which a single one takes the spread between
-            trainings, and the verdict on each metric that changed by what it lets expect.
+            trainings.
 
     Raises:
         ValueError: As `response_table.per_seed`; and if there are fewer than two stories.
@@ -45,7 +45,6 @@ def compare(
         result |= _estimates(table, {metric: wide[metric] for metric in same}, config, rng, study)
     alpha = effects.significance_level(config.confidence)
     adjusted = effects.holm(np.array([result[metric]["p_sign_flip"] for metric in metrics]))
-    deciding = trainings.deciding(study, config.confidence, config.metrics, config.similarity_margin)
     for metric, p in zip(metrics, adjusted, strict=True):
         comparison = result[metric]
         words = metric_names.verdict_words(metric)
@@ -53,11 +52,7 @@ def compare(
         error = comparison["standard_error"]
         comparison["smallest_detectable"] = effects.smallest_detectable(error, alpha)
         comparison["smallest_detectable_adjusted"] = effects.smallest_detectable(error, alpha / len(metrics))
-        own = effects.verdict(*deciding_interval(comparison), float(p), config.confidence, words)
-        # The gap between both scorers has no verdict in the study.
-        comparison["verdict"] = (trainings.expected(deciding, metric, comparison["difference"]) or {}).get(
-            "verdict", own
-        )
+        comparison["verdict"] = effects.verdict(*deciding_interval(comparison), float(p), config.confidence, words)
     return {metric: result[metric] for metric in metrics}
 
 
@@ -145,25 +140,16 @@ def _or_none(value: float) -> float | None:
 
 
 def similarity_noninferiority(
-    table: pd.DataFrame,
-    comparison: Comparison,
-    config: params.AnalyseRewards,
-    rng: np.random.Generator,
-    study: Analysis | None = None,
+    table: pd.DataFrame, comparison: Comparison, config: params.AnalyseRewards, rng: np.random.Generator
 ) -> Noninferiority:
     """Test whether the tuned policy loses `similarity_margin` or more of raw semantic similarity.
 
     Args:
         comparison: That of semantic_similarity_raw, by `compare`.
-        study: As there: where the change is as it lets expect, its verdict stands.
     """
     wide = response_table.per_prompt(table, "semantic_similarity_raw")
     excess_P = (wide["tuned"] - wide[response_table.starting_policy(table)]).to_numpy() + config.similarity_margin
     data = bootstrap.clusters(excess_P[:, None], response_table.stories(table, wide.index))
     p = float(paired_statistics.sign_flip_p(data.sums, config.n_resamples, rng, one_sided=True)[0])
-    deciding = trainings.deciding(study, config.confidence, config.metrics, config.similarity_margin)
-    if trainings.expected(deciding, "semantic_similarity_raw", comparison["difference"]):
-        verdict = deciding["similarity_noninferiority"]["verdict"]
-    else:
-        verdict = effects.noninferiority(*deciding_interval(comparison), p, config.similarity_margin, config.confidence)
+    verdict = effects.noninferiority(*deciding_interval(comparison), p, config.similarity_margin, config.confidence)
     return {"margin": config.similarity_margin, "p": p, "verdict": verdict}

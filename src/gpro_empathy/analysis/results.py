@@ -302,7 +302,8 @@ class StudyRow(TypedDict):
     """A metric over the trainings of a study: `trainings.rows`.
 
     `mean` is the change, tuned less starting policy, over all trainings; its intervals are for the
-    mean over trainings and for a new training; `lowest` and `highest` are those of one training.
+    mean over trainings and for a new training; `lowest` and `highest` are those of one training;
+    p, of the trainings at hand, and verdict are as in `Comparison`.
     """
 
     metric: str
@@ -313,6 +314,8 @@ class StudyRow(TypedDict):
     new_high: float
     lowest: float
     highest: float
+    p_holm: float
+    verdict: str
 
 
 # Of reports/scorer.json

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gpro_empathy import params
-from gpro_empathy.analysis import effects, paired_comparison, response_table, stated_levels, trainings
+from gpro_empathy.analysis import effects, paired_comparison, response_table, stated_levels
 from gpro_empathy.analysis.results import Analysis, Comparison, Gap, RewardAudit
 
 AUDITED = (
@@ -62,8 +62,6 @@ def audit(
     comparisons = paired_comparison.compare(table, AUDITED, config, rng, study)
     comparisons |= {metric: declared[metric] for metric in AUDITED if metric in declared}
     gap = paired_comparison.compare(table, ["scorer_gap"], config, rng, study)["scorer_gap"]
-    deciding = trainings.deciding(study, config.confidence, config.metrics, config.similarity_margin)
-    expected_gap = trainings.expected(deciding, "scorer_gap", gap["difference"])
     changes = _changes(table)
     best = changes.sort_values("empathy_raw", ascending=False, kind="stable").head(NAMED)
     worst = changes.sort_values("empathy_raw", kind="stable").head(NAMED)
@@ -81,9 +79,7 @@ def audit(
         "worst_prompts": worst.reset_index().to_dict("records"),
         "drifts": [metric for metric in changed if metric not in asked],
         "asked_changes": asked,
-        "verdict": _verdict(
-            comparisons["empathy_raw"]["verdict"], comparisons["audit_empathy_raw"]["verdict"], expected_gap or gap
-        ),
+        "verdict": _verdict(comparisons["empathy_raw"]["verdict"], comparisons["audit_empathy_raw"]["verdict"], gap),
     }
 
 
@@ -122,7 +118,7 @@ def _phrase_rates(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     return rates
 
 
-def _verdict(reward: str, held_out: str, gap: Comparison | Gap) -> str:
+def _verdict(reward: str, held_out: str, gap: Comparison) -> str:
     if reward != "improved":
         return "no gain to audit"
     if held_out != "improved":

@@ -3,8 +3,8 @@
 One training says what its weights do. What training again would give, with another seed or on
 another processor, needs the spread between trainings, which only several of them show: the study
 that `make seeds` leaves in reports/seeds. A run of one training takes the spread from there, if the
-study was made under its own conditions; and its verdicts, as one training more changes little about
-them, unless it shows what the study does not let expect.
+study was made under its own conditions. What is found is then the study's to say, as one training
+is one draw, and which draw may hang on rounding.
 """
 
 import hashlib
@@ -27,7 +27,12 @@ LEFT_OUT = frozenset(
     }
 )
 # Keys without which a file is none of several trainings, or one of another version.
-_NEEDED = frozenset({"training_seeds", "metrics", "audit", "stories", "conditions"})
+_NEEDED = frozenset(
+    {
+        "training_seeds", "metrics", "metric_order", "audit", "by_intensity", "stories", "conditions", "confidence",
+        "similarity_noninferiority",
+    }
+)  # fmt: skip
 
 
 def read(path: Path) -> Analysis | None:
@@ -88,41 +93,43 @@ def source(seeds: Sequence[int], own: Conditions, study: Analysis | None) -> Spr
     return {"study": True, "trainings": len(study["training_seeds"]), "other_conditions": other}
 
 
-def deciding(study: Analysis | None, confidence: float, metrics: Sequence[str], margin: float) -> Analysis | None:
-    """Return a study whose verdicts can stand for those of a run of one training, or None.
-
-    They are of the same declared metrics, adjusted together, at the same confidence, and of the
-    same margin of similarity.
-    """
-    if study is None:
-        return None
-    theirs = study["confidence"], list(study["metric_order"]), study["similarity_noninferiority"]["margin"]
-    return study if theirs == (confidence, list(metrics), margin) else None
-
-
 def beside(study: Analysis | None, run: Analysis) -> Analysis | None:
-    """Return the study that decides the verdicts on a run, of its conditions and another run."""
-    if study is None or len(run["training_seeds"]) > 1 or run["between_trainings"]["other_conditions"]:
-        return None
-    return deciding(study, run["confidence"], run["metric_order"], run["similarity_noninferiority"]["margin"])
+    """Return the study of several trainings of a run of one, if it is of the run's conditions."""
+    source = run["between_trainings"]
+    return study if study is not None and source["study"] and not source["other_conditions"] else None
 
 
-def known(study: Analysis) -> dict[str, Comparison | Gap]:
-    """Return what a study found of each metric, declared or audited, and of the scorers' gap."""
-    return study["audit"]["metrics"] | {"scorer_gap": study["audit"]["gap"]} | study["metrics"]
+def deciding(study: Analysis | None, run: Analysis) -> Analysis | None:
+    """Return the study whose verdicts a run's report has, or None where they are the run's own.
 
-
-def expected(study: Analysis | None, metric: str, difference: float) -> Comparison | Gap | None:
-    """Return what a study found of a metric, if it lets expect this change of one more training.
-
-    The change then lies within the study's interval for a new training. Several trainings say more
-    than the one that it is of, and their verdict stands; a change outside is a finding of its own,
-    such as of other code.
+    It is one beside the run, with the same declared metrics, confidence and margin of similarity.
     """
-    found = None if study is None else known(study).get(metric)
-    if found is None or found["new_low"] is None or not found["new_low"] <= difference <= found["new_high"]:
-        return None
-    return found
+    several = beside(study, run)
+    return several if several is not None and _declared(several) == _declared(run) else None
+
+
+def _declared(analysis: Analysis) -> tuple:
+    return analysis["confidence"], analysis["metric_order"], analysis["similarity_noninferiority"]["margin"]
+
+
+def known(analysis: Analysis) -> dict[str, Comparison | Gap]:
+    """Return what is known of each metric, declared or audited, and of the gap between scorers."""
+    return analysis["audit"]["metrics"] | {"scorer_gap": analysis["audit"]["gap"]} | analysis["metrics"]
+
+
+def outside(study: Analysis, run: Analysis) -> list[str]:
+    """Return the metrics whose change in a run is none that a study lets expect of a new training.
+
+    It lies outside the study's interval for one, by more than one prompt of all can do. Of several
+    metrics one may do so by chance; of a training of other code or data many do.
+    """
+    found, slack = known(study), 1 / run["prompts"]
+    return [
+        metric
+        for metric, one in (run["audit"]["metrics"] | run["metrics"]).items()
+        if metric in found
+        and not found[metric]["new_low"] - slack <= one["difference"] <= found[metric]["new_high"] + slack
+    ]
 
 
 def rows(study: Analysis) -> list[StudyRow]:
@@ -144,6 +151,8 @@ def _row(metric: str, comparison: Comparison) -> StudyRow:
         "new_high": comparison["new_high"],
         "lowest": min(by_seed),
         "highest": max(by_seed),
+        "p_holm": comparison["p_holm"],
+        "verdict": comparison["verdict"],
     }
 
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpro_empathy.analysis import metric_names
+from gpro_empathy.analysis.paired_comparison import deciding_interval
 from gpro_empathy.analysis.results import ByIntensity, Comparison, ScoreValidity, TemperatureEffect
 
 # Told apart by shape as well as by colour, so that the figures can be read in grey.
@@ -120,11 +121,11 @@ def paired_differences(metrics: Mapping[str, Comparison], order: Sequence[str], 
         if len(comparison["by_seed"]) > 1:
             seeds = np.array(list(comparison["by_seed"].values())) / sd
             ax.plot(seeds, np.full(len(seeds), row + 0.22), "|", color="0.35", markersize=5)
-        clear = comparison["verdict"] != "no evidence of a change"
+        ends = deciding_interval(comparison)
+        clear = ends[0] > 0 or ends[1] < 0
         ax.plot(centre, row, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=5)
         if comparison["new_low"] is not None:
-            ends = np.array([comparison["new_low"], comparison["new_high"]]) / sd
-            ax.plot(ends, [row, row], "|-", color=colour, linewidth=0.6, markersize=4, zorder=1)
+            ax.plot(np.array(ends) / sd, [row, row], "|-", color=colour, linewidth=0.6, markersize=4, zorder=1)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.set_yticks(range(len(order)), [metric_names.short_label(metric) for metric in order])
     ax.set_ylim(len(order) - 0.4, -0.6)

@@ -69,7 +69,7 @@ def _single(titled: Sequence[tuple[str, pd.Series]]) -> list[str]:
 def _prompt(table: pd.DataFrame, prompt: str, policies: Sequence[str], title: str, change: float) -> str:
     rows = table[table["prompt_id"] == prompt].sort_values(["seed", "sample"], kind="stable")
     replies = [_reply(rows[rows["model"] == policy].iloc[0]) for policy in policies]
-    return _box(f"{title} (mean change {latex.number(change, 2, signed=True)})", rows.iloc[0], replies)
+    return _box(f"{title} (its mean empathy changes by {latex.number(change, 2, signed=True)})", rows.iloc[0], replies)
 
 
 def _box(title: str, row: pd.Series, replies: Sequence[str]) -> str:

@@ -98,33 +98,49 @@ def study_table(study: Analysis | None) -> str:
             latex.interval(row["new_low"], row["new_high"], digits),
             latex.number(row["lowest"], digits, signed=True),
             latex.number(row["highest"], digits, signed=True),
+            latex.p_value(row["p_holm"]),
+            _verdict(row["verdict"]),
         ]
         for row in ([] if study is None else trainings.rows(study))
         for digits in [metric_names.digits(row["metric"])]
     ]
-    none = [[r"\multicolumn{6}{@{}l@{}}{no study of several trainings is at hand}"]]
-    header = ["metric", "mean", "interval of the mean", "for a new training", "lowest", "highest"]
-    return latex.GENERATED + latex.tabular("@{}lrrrrr@{}", header, body or none)
+    none = [[r"\multicolumn{8}{@{}l@{}}{no study of several trainings is at hand}"]]
+    header = [
+        "metric",
+        "mean",
+        "interval of the mean",
+        "for a new training",
+        "lowest",
+        "highest",
+        "$p$ adj.",
+        "verdict",
+    ]
+    return latex.GENERATED + latex.tabular("@{}lrrrrrrl@{}", header, body or none)
 
 
-def results_table(analysis: Analysis) -> str:
+def results_table(analysis: Analysis, study: Analysis | None) -> str:
     """Lay out the comparison of every declared metric.
 
-    Below it stands that of what the audit looks at beside those metrics.
+    Below it stands that of what the audit looks at beside those metrics. Verdicts are left out
+    where the study has them.
     """
+    own = trainings.deciding(study, analysis) is None
     policies, audited = analysis["policies"], analysis["audit"]["metrics"]
-    declared = [_compared(metric, analysis["metrics"][metric], policies) for metric in analysis["metric_order"]]
+    declared = [
+        _compared(metric, analysis["metrics"][metric], policies, own=own) for metric in analysis["metric_order"]
+    ]
     others = [
-        _compared(metric, audited[metric], policies)
+        _compared(metric, audited[metric], policies, own=own)
         for metric in reward_hacking.AUDITED
         if metric not in analysis["metrics"]
     ]
     names = [latex.escape(metric_names.POLICY_LABELS[policy]) for policy in policies]
-    header = ["metric", *names, "diff.", "interval", "new training", "$p$ adj.", "verdict"]
-    return latex.GENERATED + latex.tabular("@{}l" + "r" * (len(policies) + 4) + "l@{}", header, declared, others)
+    header = ["metric", *names, "diff.", "interval", "new training", "$p$ adj.", *(["verdict"] if own else [])]
+    columns = "@{}l" + "r" * (len(policies) + 4) + "l" * own + "@{}"
+    return latex.GENERATED + latex.tabular(columns, header, declared, others)
 
 
-def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
+def _compared(metric: str, row: Mapping, policies: Sequence[str], *, own: bool) -> list[str]:
     digits = metric_names.digits(metric)
     return [
         latex.escape(metric_names.label_with_unit(metric)),
@@ -133,8 +149,12 @@ def _compared(metric: str, row: Mapping, policies: Sequence[str]) -> list[str]:
         latex.interval(row["low"], row["high"], digits),
         "--" if row["new_low"] is None else latex.interval(row["new_low"], row["new_high"], digits),
         latex.p_value(row["p_holm"]),
-        "--" if row["verdict"] == "no evidence of a change" else row["verdict"],
+        *([_verdict(row["verdict"])] if own else []),
     ]
+
+
+def _verdict(verdict: str) -> str:
+    return "--" if verdict == "no evidence of a change" else verdict
 
 
 def effects_table(analysis: Analysis) -> str:

@@ -70,13 +70,16 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_training(inputs),
         **_results(inputs.analysis, inputs.study),
         **_study(inputs.analysis, inputs.study),
-        **_intensity(inputs.analysis),
+        **_intensity(inputs.analysis, inputs.study, inputs.responses),
         **_audit(inputs.analysis, inputs.study),
         **_temperature(inputs.analysis),
         "RunTemperatureStudy": sweeps.answer(inputs.sweeps, sweeps.TEMPERATURE, sentences.NO_TEMPERATURES),
         "RunTermsStudy": sweeps.answer(inputs.sweeps, sweeps.WEIGHTS, sentences.NO_TERMS),
         **_ratings(inputs.ratings),
         **baseline_section.macros(inputs.baseline),
+        "RunRewardParts": sentences.reward_parts(
+            inputs.responses, inputs.sections["rewards"].weights, inputs.analysis["starting_policy"]
+        ),
         "RunUndeclaredTerms": sentences.undeclared_terms(
             inputs.responses,
             inputs.sections["rewards"].weights,
@@ -215,14 +218,11 @@ def _study(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunStudyPath": "reports/seeds/reward_analysis.json"
         if len(analysis["training_seeds"]) == 1
         else "reports/reward_analysis.json",
-        "RunStudyAudit": sentences.study_audit(study, analysis),
-        "RunStudyAuditVerdict": sentences.study_audit_verdict(study, analysis),
         "RunStudyVerdict": sentences.study_verdict(study, analysis["between_trainings"]),
     }
 
 
 def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
-    trainings = len(analysis["training_seeds"])
     start = analysis["starting_policy"]
     empathy = analysis["metrics"]["empathy_raw"]
     formed = analysis["audit"]["metrics"]["well_formed"]
@@ -232,10 +232,11 @@ def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunStories": latex.integer(analysis["stories"]),
         "RunResponses": latex.integer(analysis["responses"]),
         "RunStartingPolicy": verdicts.POLICIES[start],
-        "RunHeadline": verdicts.headline(study, analysis),
+        "RunResult": sentences.result_of_run(study, analysis),
+        "RunBaseModel": sentences.base_model(analysis),
+        "RunOutside": latex.escape(verdicts.outside(study, analysis)),
+        "RunConclusion": sentences.conclusion(study, analysis),
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
-        "RunEmpathyInterval": sentences.intervals(empathy, 2, trainings),
-        "RunEmpathyP": latex.p_statement(empathy["p_holm"]),
         "RunEmpathyStart": latex.number(empathy["means"][start], 2),
         "RunEmpathyTuned": latex.number(empathy["means"]["tuned"], 2),
         "RunEmpathyDz": r"\text{undefined}" if empathy["d_z"] is None else latex.number(empathy["d_z"], 2),
@@ -253,15 +254,14 @@ def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     }
 
 
-def _intensity(analysis: Analysis) -> dict[str, str]:
+def _intensity(analysis: Analysis, study: Analysis | None, responses: pd.DataFrame) -> dict[str, str]:
     start, by_policy = analysis["starting_policy"], analysis["by_intensity"]["values"]["empathy_raw"]
     agreement = analysis["intensity_agreement"]
     return {
         "RunTrendStart": _correlation(by_policy[start]["trend"]),
         "RunTrendTuned": _correlation(by_policy["tuned"]["trend"]),
-        "RunTrendSentence": sentences.trend(
-            by_policy["tuned"]["trend"], by_policy["change"]["trend"], analysis["confidence"]
-        ),
+        "RunTrendSentence": sentences.trend(study, analysis),
+        "RunStatedConstant": sentences.stated_constant(responses),
         "RunFewestStories": latex.integer(bootstrap.FEWEST_STORIES),
         "RunStatedExact": latex.percent(agreement["tuned"]["exact"]),
         "RunStatedWithinOne": latex.percent(agreement["tuned"]["within_one"]),
@@ -288,8 +288,9 @@ def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
     correlation = audit["prompt_correlation"]
     agreement, start = audit["response_agreement"], analysis["starting_policy"]
     return {
-        "RunAuditSentence": verdicts.audit(study, analysis),
-        "RunHackingSentence": sentences.hacking(audit),
+        "RunAudit": sentences.audit(study, analysis),
+        "RunAuditVerdict": verdicts.audit(study, analysis),
+        "RunHackingSentence": sentences.hacking(verdicts.carrier(study, analysis)["audit"]),
         "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
         "RunSecondInterval": sentences.intervals(held_out, 2, trainings),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
@@ -298,20 +299,18 @@ def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),
-        "RunDriftSentence": latex.escape(verdicts.run_drift(study, analysis)),
         "RunStockPhraseCount": latex.integer(len(response_table.STOCK_PHRASES)),
-        **_templates(audit["templates"]),
+        **_templates(audit["templates"], verdicts.carrier(study, analysis)["audit"]["templates"]),
     }
 
 
-def _templates(found: Templates) -> dict[str, str]:
+def _templates(found: Templates, deciding: Templates) -> dict[str, str]:
     return {
         "RunTemplateAnswers": latex.integer(found["answers"]),
         "RunSelfBleuAnswers": latex.integer(found["self_bleu_answers"]),
         "RunLevelUsedFrom": latex.percent(stated_levels.USED_FROM),
         "RunTemplateCriteria": latex.escape(verdicts.template_criteria(found["criteria"])),
-        "RunTemplateSentence": latex.escape(verdicts.templates(found)),
-        "RunExplainedSentence": sentences.explained(found["explained"]),
+        "RunTemplateSentence": latex.escape(verdicts.templates(deciding)),
     }
 
 

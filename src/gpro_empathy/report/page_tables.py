@@ -26,8 +26,8 @@ def findings(
 ) -> list[dict[str, str]]:
     """Return the verdicts beside the headline: what was asked, and the answer."""
     margin = f"{analysis['similarity_noninferiority']['margin']:g}"
-    several = trainings.beside(study, analysis)
-    held_out = "" if several is None else verdicts.STUDY_AUDIT[several["audit"]["verdict"]]
+    decided = verdicts.carrier(study, analysis)["audit"]
+    outside = verdicts.outside(study, analysis)
     conditions = verdicts.conditions(analysis["between_trainings"], str)
     over = "One training was run, and no study of several is at hand."
     against = baseline_section.summary(baseline, baseline_section.WEB)
@@ -36,10 +36,11 @@ def findings(
         {"what": "Several trainings", "text": over if study is None else verdicts.study(study, conditions, PAGE)},
         {"what": "Sense", "text": rating_verdicts.sense(ratings, PAGE)},
         *([{"what": "Preference", "text": rating_verdicts.preference(ratings, PAGE)}] if ratings["ratings"] else []),
-        {"what": "Semantic similarity", "text": f"{verdicts.similarity(study, analysis, margin)}."},
-        {"what": "Held-out scorer", "text": " ".join(filter(None, [held_out, verdicts.audit(study, analysis)]))},
-        {"what": "Side effects", "text": verdicts.drift(analysis["audit"])},
-        {"what": "Templates", "text": verdicts.templates(analysis["audit"]["templates"])},
+        {"what": "Semantic similarity", "text": f"{verdicts.similarity(study, analysis, PAGE, margin)}."},
+        {"what": "Held-out scorer", "text": verdicts.audit(study, analysis)},
+        {"what": "Side effects", "text": verdicts.drift(decided)},
+        {"what": "Templates", "text": verdicts.templates(decided["templates"])},
+        *([{"what": "Beside the study", "text": outside}] if outside else []),
     ]
 
 
@@ -51,9 +52,18 @@ def tables(
     First are those against a baseline and that of several trainings, where there is one.
     """
     policies, start = analysis["policies"], analysis["starting_policy"]
+    own = trainings.deciding(study, analysis) is None
     header = [metric_names.POLICY_LABELS[policy] for policy in policies]
     interval = f"{percent(analysis['confidence'])} interval"
-    compared = ["Metric", *header, "change", interval, "for a new training", "adjusted p", "verdict"]
+    compared = [
+        "Metric",
+        *header,
+        "change",
+        interval,
+        "for a new training",
+        "adjusted p",
+        *(["verdict"] if own else []),
+    ]
     against = metric_names.POLICY_LABELS[start]
     of = "these weights" if len(analysis["training_seeds"]) == 1 else "the mean over trainings"
     return [
@@ -65,13 +75,13 @@ def tables(
             "note": f"Change: tuned less {against}, with intervals for {of} and for a new training; p adjusted over the "
             f"table by Holm's method. {verdicts.decided(study, analysis)}.",
             "header": compared,
-            "rows": _compared(analysis["metrics"], analysis["metric_order"], policies),
+            "rows": _compared(analysis["metrics"], analysis["metric_order"], policies, own=own),
         },
         {
             "title": "Audit of the reward",
             "note": "What may drift beside the reward.",
             "header": compared,
-            "rows": _compared(analysis["audit"]["metrics"], sorted(analysis["audit"]["metrics"]), policies),
+            "rows": _compared(analysis["audit"]["metrics"], sorted(analysis["audit"]["metrics"]), policies, own=own),
         },
         {
             "title": "Templates",
@@ -133,13 +143,24 @@ def _trainings(study: Analysis) -> dict:
                 PAGE.interval(row["new_low"], row["new_high"], digits),
                 PAGE.number(row["lowest"], digits, signed=True),
                 PAGE.number(row["highest"], digits, signed=True),
+                PAGE.p_value(row["p_holm"]),
+                row["verdict"],
             ]
         )
     seeds = ", ".join(map(str, study["training_seeds"]))
     return {
         "title": "Several trainings",
         "note": f"Change by tuning over trainings with the seeds {seeds}; lowest and highest of one training.",
-        "header": ["Metric", "mean", "interval of the mean", "for a new training", "lowest", "highest"],
+        "header": [
+            "Metric",
+            "mean",
+            "interval of the mean",
+            "for a new training",
+            "lowest",
+            "highest",
+            "adjusted p",
+            "verdict",
+        ],
         "rows": rows,
     }
 
@@ -181,7 +202,7 @@ def percent(share: float) -> str:
     return f"{100 * share:g}\N{NO-BREAK SPACE}%"
 
 
-def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str]) -> list[list[str]]:
+def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str], *, own: bool) -> list[list[str]]:
     rows = []
     for name in order:
         comparison, digits = metrics[name], metric_names.digits(name)
@@ -193,7 +214,7 @@ def _compared(metrics: Mapping, order: Sequence[str], policies: Sequence[str]) -
                 PAGE.interval(comparison["low"], comparison["high"], digits),
                 _interval(comparison["new_low"], comparison["new_high"], digits),
                 PAGE.p_value(comparison["p_holm"]),
-                comparison["verdict"],
+                *([comparison["verdict"]] if own else []),
             ]
         )
     return rows

@@ -22,7 +22,7 @@ NOT_COMPARED = {"train_grpo.seeds", "train_grpo.save_steps", "rollout.batch_size
 
 
 class Look(BaseModel):
-    """A run whose responses to the test prompts were scored."""
+    """A run whose responses to the test prompts were scored, or a change after such a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,10 @@ class Look(BaseModel):
 
 
 class Protocol(BaseModel):
-    """The record: when metrics and settings were frozen, which, and the runs on test since."""
+    """The record: when metrics and settings were frozen, which, and what came since.
+
+    `changes` are those of how results are told, after some were known; `runs` those on test.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +42,7 @@ class Protocol(BaseModel):
     selection: str = Field(min_length=1)
     metrics: list[str]
     settings: dict[str, dict[str, Any]]
+    changes: list[Look]
     runs: list[Look]
 
 
@@ -75,8 +79,12 @@ def differing(protocol: Protocol, sections: Mapping[str, params.Section]) -> lis
 
 def sentence(protocol: Protocol, sections: Mapping[str, params.Section]) -> str:
     """Say when metrics and settings were frozen, and whether this run has others."""
-    looks = "; ".join(f"{latex.escape(look.what)} ({look.date.isoformat()})" for look in protocol.runs)
+    looks, changes = (
+        "; ".join(f"{latex.escape(one.what)} ({one.date.isoformat()})" for one in listed)
+        for listed in (protocol.runs, protocol.changes)
+    )
     since = f" Runs on test since then: {looks}." if looks else " No run on test is recorded since then."
+    since += f" Changed since results were known: {changes}." if changes else ""
     text = (
         f"{latex.escape(protocol.selection)} Metrics and settings were frozen on {protocol.frozen.isoformat()}, before any "
         f"response to a test story was read or scored.{since}"

@@ -29,7 +29,7 @@ PEOPLE = {"person": "people", "model": "language models"}
 SENSE = {
     "not rated": "No ratings of the tuned policy's answers, one by one, are at hand, so that whether they make sense is not known.",
     "do not": "By the ratings, fewer than half of the tuned policy's answers are sensible replies: the answers do not make sense.",
-    "open": "Whether more than half of the tuned policy's answers are sensible replies is left open: no interval of their share excludes one half.",
+    "open": "Whether more than half of the tuned policy's answers are sensible replies is left open, as no interval of their share lies above one half or below it.",
     "do": "By the ratings, more than half of the tuned policy's answers are sensible replies.",
 }
 # By the verdict of `rated_policies.pairs`.
@@ -104,7 +104,7 @@ def sense(ratings: RunRatings, form: NumberFormat) -> str:
         return verdict
     tuned = found["policies"]["tuned"]
     text = (
-        f"Of {tuned['answers']} answers of the tuned policy that {who(ratings, ratings['leading']['single'], tuned['raters'])} rated, blind to "
+        f"Of {tuned['answers']} answers of this run's tuned policy that {who(ratings, ratings['leading']['single'], tuned['raters'])} rated, blind to "
         f"policy and score, the share of sensible replies is {_shares(tuned, form, ', that of nonsense ', ' and that of empathetic answers ')}"
     )
     if start in found["policies"]:
@@ -129,8 +129,8 @@ def difference(ratings: RunRatings, form: NumberFormat) -> str:
         return "No rater rated answers of both policies to one prompt, so that there is no paired difference."
     change = found["difference"]
     return (
-        f"Over the {change['prompts']} prompts of which a rater rated both policies' answers, tuned less starting policy, the share of sensible "
-        f"answers differs by {form.estimate(change['sensible'])}, that of empathetic ones by {form.estimate(change['empathetic'])}, and the "
+        f"Over the {change['prompts']} prompts of which a rater rated both policies' answers, each prompt counted once, the share of sensible "
+        f"answers changes by {form.estimate(change['sensible'])}, that of empathetic ones by {form.estimate(change['empathetic'])}, and the "
         f"mean mark of empathy (1 to 5) by {form.estimate(change['empathy'])}."
     )
 
@@ -269,9 +269,18 @@ def _order(ratings: RunRatings, form: NumberFormat) -> str:
     found = paired and paired["validity"].get("combined_reference")
     if not found or found["ordered"]["estimate"] is None:
         return ""
+    orders = {
+        name: one["ordered"] for name, one in paired["validity"].items() if one["ordered"]["estimate"] is not None
+    }
+    clear = [
+        f"{metric_names.label(name)} {form.estimate(one, signed=False)}"
+        for name, one in orders.items()
+        if estimates.side(one, 0.5) == 1
+    ]
     return (
         "GRPO compares answers to one message: of both policies' answers to one, the combined score puts the preferred one first in a share of "
-        f"{form.estimate(found['ordered'], signed=False)} of the decided choices, {ORDERED[estimates.side(found['ordered'], 0.5)]}."
+        f"{form.estimate(found['ordered'], signed=False)} of the decided choices, {ORDERED[estimates.side(found['ordered'], 0.5)]}. Of {len(orders)} "
+        f"scores {'these do' if len(clear) > 1 else 'this one does' if clear else 'none does'} so more often than by chance{': ' if clear else ''}{', '.join(clear)}."
     )
 
 

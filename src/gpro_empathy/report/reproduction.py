@@ -10,7 +10,6 @@ is 0 whenever there was something to compare.
 import argparse
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import yaml
 from gpro_empathy import entry_point, files
 from gpro_empathy.files import UserError
 from gpro_empathy.report import repository, tolerances
-from gpro_empathy.report.tolerances import NOT_COMPARED, RULES, Rule, rule_of
+from gpro_empathy.report.tolerances import RULES, Rule, is_compared, rule_of
 
 # metrics.json repeats numbers of reward_analysis.json, ratings.json is about the texts of one run,
 # provenance.json and timing.csv are those of a machine.
@@ -62,7 +61,7 @@ def compare(name: str, committed: object, current: object) -> list[Comparison]:
     old, new = dict(leaves(committed)), dict(leaves(current))
     comparisons = []
     for path in sorted(old.keys() | new.keys(), key=_natural):
-        if re.search(NOT_COMPARED, ".".join(map(str, path))):
+        if not is_compared(path, committed):
             continue
         rule = rule_of(name, path)
         a, b = old.get(path, _MISSING), new.get(path, _MISSING)

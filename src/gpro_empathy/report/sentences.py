@@ -13,7 +13,6 @@ from gpro_empathy.analysis.results import (
     Audit,
     Comparison,
     Estimate,
-    ExplainedGain,
     Gap,
     RewardAudit,
     RunRatings,
@@ -108,8 +107,8 @@ LOSS = {
 # By the audit's verdict: without and with a confirmed drift of style.
 HACKING = {
     "no gain to audit": (
-        "This run by itself shows no gain to explain by cheating the scorer, and no drift of style is confirmed.",
-        "This run by itself shows no gain to explain by cheating the scorer; yet the responses changed in style.",
+        "There is no gain to explain by cheating the scorer, and no drift of style is confirmed.",
+        "There is no gain to explain by cheating the scorer; yet the responses changed in style.",
     ),
     "not confirmed": (
         "A gain that the held-out scorer does not confirm may be reward hacking, though no drift of style is confirmed.",
@@ -130,7 +129,7 @@ HACKING = {
 # `rating_verdicts.sense_verdict`.
 GAINS = {
     "no gain to audit": "No gain on the reward's scorer is established, so that there is none to interpret.",
-    "not confirmed": "What rose is the score that was optimised. A model of another kind, which learned from other stories, does not confirm "
+    "not confirmed": "What rose is the score of the model that the reward uses. A model of another kind, which learned from other stories, does not confirm "
     "the gain, and we do not count it as one.",
     "partly confirmed": "Both scorers rate the tuned answers higher, the optimised one by more. What both see is a change of wording that two models "
     "of different kinds value; the rest may be peculiar to the optimised one, or be that the two move by different amounts.",
@@ -214,8 +213,6 @@ COMBINED = {"improved": "rose", "worsened": "fell", "no evidence of a change": "
 # Where no policies were trained at other temperatures, or without a term of the reward.
 NO_TEMPERATURES = r"No policy was trained at another $T$ to tell; \stage{make sweep} does it."
 NO_TERMS = r"What each term of the reward adds was not tried by leaving it out; \stage{make sweep} does that too."
-# In place of a share that is not defined.
-NOT_EXPLAINED = "not defined (a difference within its standard error, or covariates that tell the policies apart)"
 CALIBRATIONS = {
     "batch": "in batch calibration",
     "prompt": "calibrated over a single prompt's responses",
@@ -223,14 +220,19 @@ CALIBRATIONS = {
 }
 SECOND = r"\second"
 _NEW_TRAINING = (
-    r"A further interval is for the gain of one more training: beside the variance of the stories it holds $s^2(1+1/n)$, where $s$ is the "
+    r"A further interval is for the gain of one more training, which is GRPO from another seed or on another processor and from the same warm start, with the same scorers and reader model: beside the variance of the stories it holds $s^2(1+1/n)$, where $s$ is the "
     r"standard deviation between trainings and $n$ the number of trainings behind the mean, as Student's prediction interval "
     r"does~\citep{hahn1991statistical}, with Satterthwaite's degrees of freedom."
 )
 _BY_THIS_INTERVAL = "Verdicts go by this interval."
 _BY_THE_STUDY = (
-    "Verdicts are those of the study, by its own interval for a new training: one training more says little beside it. Where a metric changed in this run by "
-    "what that interval does not hold, which other code or data would do, the verdict is this run's, by this run's interval."
+    "Verdicts are those of the study, by its interval for a new training and its own tests, which take its trainings as they are: one training more says "
+    "little beside it."
+)
+_OTHERWISE_DECLARED = "The study declares other metrics, another confidence or another margin, so that the verdicts are this run's and go by that interval."
+_OVER_TRAININGS = (
+    "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where trainings differ. So the seeds "
+    "are not resampled: the variance of their mean is added to that of the stories, the degrees of freedom of the sum being Satterthwaite's"
 )
 
 
@@ -348,8 +350,8 @@ def best_of(found: Mapping, sections: Mapping[str, params.Section]) -> str:
         for one in (tried["measures"][name] for name in ("empathy_raw", "audit_empathy_raw"))
     ]
     return (
-        f"The same reward can be had without training it in: keeping of {latex.integer(tried['draws'])} answers of the starting policy to a test "
-        f"prompt the one that it puts highest changes empathy, against one draw, by {changes[0]} on the reward's scorer and by {changes[1]} on the "
+        f"A higher score can be had without training: keeping, of {latex.integer(tried['draws'])} answers of the starting policy to a test prompt, "
+        f"the one that the reward puts highest changes empathy, against one draw, by {changes[0]} on the reward's scorer and by {changes[1]} on the "
         r"held-out one (\linked{bench/best_of.json}). What tuning is worth is what it adds to that."
     )
 
@@ -406,19 +408,69 @@ def _kept_responses(grpo: params.TrainGrpo) -> str:
 
 def similarity(study: Analysis | None, run: Analysis) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded."""
-    said = verdicts.similarity(study, run, latex.setting(run["similarity_noninferiority"]["margin"]))
+    margin = latex.setting(run["similarity_noninferiority"]["margin"])
+    said = verdicts.similarity(study, run, latex.LATEX, margin)
     test = latex.p_statement(run["similarity_noninferiority"]["p"])
     return f"{said}. In this run the change is {_in_run(run, 'semantic_similarity_raw')}, and the one-sided test of that loss has {test}."
 
 
+def result_of_run(study: Analysis | None, run: Analysis) -> str:
+    """Give the change of raw empathy in the run, with the verdict on it where it has its own."""
+    empathy, count = run["metrics"]["empathy_raw"], len(run["training_seeds"])
+    change = latex.number(empathy["difference"], 2, signed=True)
+    found = (
+        f"{change} label units ({latex.percent(run['confidence'])} intervals: {intervals(empathy, 2, count)}; Holm-adjusted "
+        f"{latex.p_statement(empathy['p_holm'])})"
+    )
+    on = f"on {latex.integer(run['prompts'])} test prompts about {latex.integer(run['stories'])} stories"
+    if trainings.deciding(study, run) is not None:
+        return f"In this report's run, one more training, the change {on} is {found}."
+    return f"In this report's run, {on}, {verdicts.headline(study, run)}: the mean change is {found}."
+
+
+def base_model(run: Analysis) -> str:
+    """Give the base model's scores, where a warm start stands between it and the tuned policy."""
+    if run["starting_policy"] == "base":
+        return ""
+    known = run["audit"]["metrics"] | run["metrics"]
+    reward, held_out, words = (
+        [latex.number(known[metric]["means"][policy], digits) for policy in ("base", run["starting_policy"], "tuned")]
+        for metric, digits in (("empathy_raw", 2), (trainings.HELD_OUT, 2), ("answer_words", 1))
+    )
+    return (
+        f"The base model, which is not compared, scores {reward[0]} on the reward's scorer and {held_out[0]} on the held-out one (warm start {reward[1]} and "
+        f"{held_out[1]}, tuned {reward[2]} and {held_out[2]}), with {words[0]} words an answer."
+    )
+
+
+def reward_parts(responses: pd.DataFrame, weights: Mapping[str, float], start: str) -> str:
+    """Split the change of the combined score in the run into the parts of its terms, largest first.
+
+    Args:
+        responses: One row a response, with each term's score.
+        start: The policy that GRPO started from.
+    """
+    total, parts = sum(weights.values()), {}
+    for term, weight in weights.items():
+        column = f"{term}_reference" if f"{term}_reference" in responses else f"{term}_raw"
+        if column not in responses:
+            return ""
+        # As everywhere, each prompt counts alike.
+        mean = responses.groupby(["model", "prompt_id"])[column].mean().groupby("model").mean()
+        parts[metric_names.label(f"{term}_raw")] = weight * (mean["tuned"] - mean[start]) / total
+    ordered = sorted(parts, key=lambda name: -abs(parts[name]))
+    said = [f"{latex.escape(name)} {latex.number(parts[name], 3, signed=True)}" for name in ordered]
+    return f"By term, weighted as in the reward, this run's change of the combined score is {', '.join(said)}."
+
+
 def combined(study: Analysis | None, run: Analysis) -> str:
     """Say what became of the reward itself, against the frozen reference, where it is declared."""
+    found, is_study = verdicts.of_metric(study, run, "combined_reference")
     if "combined_reference" not in run["metrics"]:
         return ""
-    change = COMBINED[run["metrics"]["combined_reference"]["verdict"]]
-    where = " in the study of several trainings" if verdicts.is_expected(study, run, "combined_reference") else ""
+    where = " in the study" if is_study else ""
     return (
-        f"The combined score, the reward itself against the frozen reference, {change}{where}; in this run the change is "
+        f"The combined score, the reward itself against the frozen reference, {COMBINED[found['verdict']]}{where}; in this run the change is "
         f"{_in_run(run, 'combined_reference')}."
     )
 
@@ -453,9 +505,7 @@ def seeds(run: Analysis, study: Analysis | None) -> str:
         named = listed([str(number) for number in numbers])
         return (
             f"The policy was trained {len(numbers)} times, with the seeds {named}; the scores of a prompt are averaged over them. "
-            "A bootstrap of so few seeds never reaches beyond their range, and in simulation its intervals cover too rarely where "
-            "trainings differ. So the seeds are not resampled: the variance of their mean is added to that of the stories, "
-            f"the degrees of freedom of the sum being Satterthwaite's{caution}. That interval is for the mean over trainings. "
+            f"{_OVER_TRAININGS}{caution}. That interval is for the mean over trainings. "
             f"{_NEW_TRAINING} {_BY_THIS_INTERVAL} The permutation tests are about these trainings."
         )
     once = (
@@ -473,8 +523,8 @@ def seeds(run: Analysis, study: Analysis | None) -> str:
             rf"{once} The {of} at hand (\autoref{{tab:study}}) was made under other conditions: {conditions(source)}. Its spread between "
             "trainings is not used, so that there is no interval for a new training of this run, and the verdicts too are about these weights."
         )
-    by = _BY_THIS_INTERVAL if trainings.beside(study, run) is None else _BY_THE_STUDY
-    return rf"{once} {_NEW_TRAINING} Here $n=1$, and $s$ is from a {of} (\autoref{{tab:study}}). {by}"
+    by = _OTHERWISE_DECLARED if trainings.deciding(study, run) is None else _BY_THE_STUDY
+    return rf"{once} The study's interval for the mean is over stories and trainings. {_OVER_TRAININGS}. {_NEW_TRAINING} Of this run $n=1$, and $s$ is from the {of} (\autoref{{tab:study}}). {by}"
 
 
 def conditions(source: SpreadSource) -> str:
@@ -503,7 +553,8 @@ def intervals(comparison: Comparison | Gap, digits: int, trainings: int) -> str:
     text = f"{latex.interval(comparison['low'], comparison['high'], digits)} for {of}"
     if comparison["new_low"] is None:
         return text
-    return f"{text}, {latex.interval(comparison['new_low'], comparison['new_high'], digits)} for a new training"
+    alone = " by this run alone" if trainings == 1 else ""
+    return f"{text}, {latex.interval(comparison['new_low'], comparison['new_high'], digits)} for a new training{alone}"
 
 
 def study(found: Analysis | None, source: SpreadSource) -> str:
@@ -536,28 +587,21 @@ def _new(row: StudyRow) -> Estimate:
     return {"estimate": row["mean"], "low": row["new_low"], "high": row["new_high"]}
 
 
-def study_audit_verdict(found: Analysis | None, run: Analysis) -> str:
-    """Say what the audit of the several trainings finds; nothing where the run is its own study."""
-    return "" if trainings.beside(found, run) is None else verdicts.STUDY_AUDIT[found["audit"]["verdict"]]
-
-
-def study_audit(found: Analysis | None, run: Analysis) -> str:
-    """Say the same with how far both scorers lie apart, and what drifted."""
-    if trainings.beside(found, run) is None:
-        return ""
-    audit, gap = found["audit"], found["audit"]["gap"]
+def audit(study: Analysis | None, run: Analysis) -> str:
+    """Say what the audit finds, and of several trainings how far both scorers lie apart."""
+    several = trainings.deciding(study, run)
+    said, drift = verdicts.audit(study, run), latex.escape(verdicts.drift(verdicts.carrier(study, run)["audit"]))
+    if several is None:
+        return f"{said} {drift}"
+    gap = several["audit"]["gap"]
     apart = latex.number(gap["difference"], 2, signed=True)
-    return (
-        f"{study_audit_verdict(found, run)} The reward's scorer less the held-out one changes by {apart} ({intervals(gap, 2, len(found['training_seeds']))}). "
-        f"{latex.escape(verdicts.drift(audit))}"
-    )
+    return f"{said} The reward's scorer less the held-out one changes by {apart} ({intervals(gap, 2, len(several['training_seeds']))}). {drift}"
 
 
 def gains(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> str:
     """Say what the change in score is, and what it is not; by the study, if there is one."""
-    several = trainings.beside(study, analysis)
-    audit = (several or analysis)["audit"]
-    text = ("By the study of several trainings: " if several else "") + GAINS[audit["verdict"]]
+    audit = verdicts.carrier(study, analysis)["audit"]
+    text = GAINS[audit["verdict"]]
     if audit["templates"]["signs"]:
         before = ", which the starting policy shows too" if audit["templates"]["starting_signs"] else ""
         text += f" The audit for templates finds a sign of one{before}, so that part of what the scorers see may be a manner that all answers share."
@@ -567,11 +611,12 @@ def gains(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> st
 
 def _reward_and_ratings(analysis: Analysis, study: Analysis | None, ratings: RunRatings) -> str:
     """Set the change of the reward beside that of the ratings of the same prompts."""
-    found, reward = rating_verdicts.leading(ratings, "single"), analysis["metrics"].get("combined_reference")
+    found = rating_verdicts.leading(ratings, "single")
+    reward, is_study = verdicts.of_metric(study, analysis, "combined_reference")
     if reward is None or found is None or found["difference"] is None:
         return ""
     sensible, empathetic = (latex.LATEX.estimate(found["difference"][mark]) for mark in ("sensible", "empathetic"))
-    where = "Over these trainings" if verdicts.is_expected(study, analysis, "combined_reference") else "In this run"
+    where = "Over these trainings" if is_study else "In this run"
     return (
         f"{where} the reward itself {COMBINED[reward['verdict']]}, while by the ratings of this run's answers the share of sensible ones changed by "
         f"{sensible} and that of empathetic ones by {empathetic}."
@@ -586,11 +631,13 @@ def study_seeds(found: Analysis | None, run: Analysis) -> str:
     if found is None:
         return ""
     named = listed([str(number) for number in found["training_seeds"]])
-    within = (
-        " The run of this report is one of these trainings, so that the two are no independent evidence."
-        if _is_one_of(found, run)
-        else ""
-    )
+    within = ""
+    if _is_one_of(found, run):
+        within = " The run of this report is one of these trainings, so that the two are no independent evidence."
+    elif set(run["training_seeds"]) <= set(found["training_seeds"]) and len(run["training_seeds"]) == 1:
+        within = (
+            " The run of this report has the seed of one of them, and is another training by rounding, code or data."
+        )
     return rf"\autoref{{tab:study}} has every metric of that study, whose training seeds are {named}.{within}"
 
 
@@ -637,19 +684,42 @@ def seed_results(comparison: Comparison) -> str:
     return f"By training seed, the change is {listed(changes)}."
 
 
-def trend(tuned: Trend, change: Trend, confidence: float) -> str:
+def trend(study: Analysis | None, run: Analysis) -> str:
     """Say whether the tuned policy's empathy grows with the intensity of the turn.
 
     It says too whether its gain does.
     """
+    found = verdicts.carrier(study, run)
+    values = found["by_intensity"]["values"]["empathy_raw"]
     sentences = []
-    for subject, correlation in (("the tuned policy's raw empathy score", tuned), ("the change by tuning", change)):
-        if _clear(correlation, confidence):
+    for subject, of in (("the tuned policy's raw empathy score", "tuned"), ("the change by tuning", "change")):
+        correlation = values[of]["trend"]
+        if _clear(correlation, found["confidence"]):
             sentences.append(f"{subject} {'grows' if correlation['spearman'] > 0 else 'falls'} with the intensity")
         else:
             sentences.append(f"there is no evidence that {subject} follows the intensity")
     text = "; ".join(sentences) + "."
+    if found is not run:
+        return f"In the study, {text}"
     return text[0].upper() + text[1:]
+
+
+def stated_constant(responses: pd.DataFrame) -> str:
+    """Say how often one level, stated to everybody, would agree with the label: the best one."""
+    level_P = responses.groupby("prompt_id")["level"].first().dropna()
+    if level_P.empty:
+        return ""
+    best = level_P.mode()[0]
+    near = (level_P - best).abs() <= 1
+    return (
+        f"Always stating {int(best)} would agree for {latex.percent((level_P == best).mean())} of the prompts and be at most one level away for "
+        f"{latex.percent(near.mean())}."
+    )
+
+
+def conclusion(study: Analysis | None, run: Analysis) -> str:
+    """Give the main finding of the run where it has one of its own."""
+    return "" if trainings.deciding(study, run) is not None else f"In this run, {verdicts.headline(study, run)}."
 
 
 def _clear(correlation: Trend, confidence: float) -> bool:
@@ -663,16 +733,6 @@ def hacking(audit: Audit) -> str:
     """
     taken_up = set(audit["templates"]["signs"]) - set(audit["templates"]["starting_signs"])
     return HACKING[audit["verdict"]][bool(audit["drifts"] or taken_up)]
-
-
-def explained(gains: Mapping[str, ExplainedGain]) -> str:
-    """Say which part of the change in both scores goes with length and template words."""
-    named = {"empathy_raw": "on the reward's scorer", "audit_empathy_raw": "on the held-out one"}
-    parts = [
-        f"{NOT_EXPLAINED if gains[metric]['share'] is None else latex.percent(gains[metric]['share'])} {where}"
-        for metric, where in named.items()
-    ]
-    return f"The explained part is {' and '.join(parts)}."
 
 
 def temperature_effect(mode: str, rows: Sequence[AtTemperature], configured: float) -> str:

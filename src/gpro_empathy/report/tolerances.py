@@ -80,6 +80,8 @@ def _level(path: tuple, old: float, new: float, report: object) -> bool:
 
 def _same_side(path: tuple, old: float, new: float, report: object) -> bool:
     alpha = effects.significance_level(report["confidence"])
+    if path[0] == "similarity_noninferiority":
+        alpha /= 2  # its test is one-sided
     return (old < alpha) == (new < alpha)
 
 
@@ -88,7 +90,7 @@ def _intensity(path: tuple, old: float, new: float, report: object) -> bool:
     for key in path[:-1]:
         level = level[key]
     if level["low"] is None:
-        return True
+        return abs(new - old) <= 4 * report["metrics"][path[2]]["sd_of_differences"]
     return abs(new - old) <= _WIDENING * max(level["high"] - level["mean"], level["mean"] - level["low"])
 
 
@@ -110,7 +112,20 @@ def _metric(path: tuple, report: object) -> dict:
 _ANALYSIS = r"reward_analysis\.json$"
 _INTERVAL = r"^(metrics\.[^.]+|audit\.metrics\.[^.]+|audit\.gap)"
 # Examples, which prompts were extreme by chance too: no number that a rerun should repeat.
-NOT_COMPARED = r"^audit\.(best|worst)_prompts\."
+_EXAMPLES = r"^audit\.(best|worst)_prompts\."
+# What the tests of one training say, where its report has the verdicts of several.
+_OWN_TESTS = r"(^|\.)p(_\w+)?$|^(metrics|similarity_noninferiority|audit\.metrics)\..*verdict$|^audit\.(verdict$|drifts|asked_changes)"
+
+
+def is_compared(path: tuple, report: object) -> bool:
+    """Say whether a rerun should repeat the value that a path of the committed report leads to."""
+    joined = ".".join(map(str, path))
+    source = report.get("between_trainings") if isinstance(report, dict) else None
+    # As `trainings.beside`.
+    several = source is not None and source["study"] and not source["other_conditions"]
+    return not re.search(_EXAMPLES, joined) and not (several and re.search(_OWN_TESTS, joined))
+
+
 RULES = (
     Rule("data: means of labels and lengths", "relative 1e-9", r"data\.json$", r"mean|sd$", _relative(1e-9)),
     Rule("reader model: AUC", "0.03", r"reader\.json$", r"auc$", _absolute(0.03)),
@@ -132,16 +147,16 @@ RULES = (
     Rule("warm start: settings", "exactly equal", r"warm_start\.json$", r"", _exact),
     Rule("calibration: spreads of the starting policy", "15 %", r"reference\.json$", r"sd$", _relative(0.15)),
     Rule("calibration: means of the starting policy", "0.3 of the spread", r"reference\.json$", r"", _in_spreads(0.3)),
-    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes|signs", _exact),
-    Rule("p-values of trends that a sentence goes by", "the same side of its level", _ANALYSIS, r"^by_intensity\.values\.empathy_raw\.(tuned|change)\.trend\.p$", _same_side),
-    Rule("other p-values", "any: what follows of them is a verdict in words, or nothing", _ANALYSIS, r"(^|\.)p(_\w+)?$", anything),
+    Rule("templates: signs and verdict", "the same", _ANALYSIS, r"^audit\.templates\..*(verdict$|signs)", _exact),
+    Rule("verdicts, in words", "the same", _ANALYSIS, r"verdict$|drifts|asked_changes", _exact),
+    Rule("p-values", "the same side of the level that the verdict uses", _ANALYSIS, r"(^|\.)p(_\w+)?$", _same_side),
     Rule("changes", "its interval, widened by sqrt(2), or 1 / prompts if that is more", _ANALYSIS, rf"{_INTERVAL}.*difference$", _change),
     Rule(
         "means, seeds and ends of intervals", "half the metric's interval, times sqrt(2), or 1 / prompts if that is more",
         _ANALYSIS, rf"{_INTERVAL}.*\.((new_)?(low|high)|\w*means\.\w+|by_seed\.\w+)$", _level,
     ),
     Rule(
-        "scores by intensity", "half the level's interval, times sqrt(2); any, of too few stories for an interval",
+        "scores by intensity", "half the level's interval, times sqrt(2); without one, four sd of the metric's differences",
         _ANALYSIS, r"^by_intensity\.values.*\.(mean|low|high)$", _intensity,
     ),
     Rule("templates: distinct n-grams", "0.1", _ANALYSIS, r"^audit\.templates\..*distinct_\d$", _absolute(0.1)),

@@ -6,6 +6,7 @@ from gpro_empathy.analysis import effects, metric_names, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     Audit,
+    Comparison,
     SpreadSource,
     TemplateCriteria,
     Templates,
@@ -60,8 +61,6 @@ STUDY_AUDIT = {
     "confirmed": "Over these trainings the held-out scorer confirms the gain.",
 }
 
-# Before what a run finds otherwise than its study.
-BY_ITSELF = "This run by itself finds otherwise."
 # What a policy does that shows a sign of a template; the threshold is a number of the criteria.
 SIGNS = {
     "largest_level_share": "states one intensity level in more than {share} of its well-formed responses",
@@ -81,71 +80,81 @@ TEMPLATES = {
 }
 
 
-def is_expected(study: Analysis | None, run: Analysis, metric: str) -> bool:
-    """Say whether a metric of the run has the verdict of the study: `trainings.expected`."""
-    difference = trainings.known(run)[metric]["difference"]
-    return trainings.expected(trainings.beside(study, run), metric, difference) is not None
+def carrier(study: Analysis | None, run: Analysis) -> Analysis:
+    """Return the analysis whose verdicts a run's report has: of its study, or the run's own."""
+    return trainings.deciding(study, run) or run
+
+
+def of_metric(study: Analysis | None, run: Analysis, metric: str) -> tuple[Comparison | None, bool]:
+    """Return what has the verdict on a metric, None if nothing has; and if that is the study."""
+    several = trainings.deciding(study, run)
+    if several is not None and metric in several["metrics"]:
+        return several["metrics"][metric], True
+    return run["metrics"].get(metric), False
 
 
 def decided(study: Analysis | None, run: Analysis) -> str:
-    """Say whose verdicts those on the metrics of a run are, as a sentence without its full stop."""
-    if trainings.beside(study, run) is None:
-        new = "" if run["metrics"]["empathy_raw"]["new_low"] is None else " for a new training"
-        return f"Verdicts go by the adjusted p and the interval{new}"
-    metrics = dict.fromkeys([*run["metric_order"], *run["audit"]["metrics"]])
-    own = [metric_names.label(metric) for metric in metrics if not is_expected(study, run, metric)]
-    but = (
-        f"; but for {listed(own)}, whose change in this run is outside the study's interval for a new training"
-        if own
-        else ""
+    """Say what the verdicts on the metrics of a run go by, as a sentence without its full stop."""
+    several = trainings.deciding(study, run)
+    if several is not None:
+        return f"Verdicts are those of the {len(several['training_seeds'])} trainings of the study"
+    new = "" if run["metrics"]["empathy_raw"]["new_low"] is None else " for a new training"
+    return f"Verdicts go by the adjusted p and the interval{new}"
+
+
+def outside(study: Analysis | None, run: Analysis) -> str:
+    """Name the metrics that changed in a run by what its study does not let expect."""
+    several = trainings.beside(study, run)
+    if several is None or not (metrics := trainings.outside(several, run)):
+        return ""
+    named = listed([metric_names.label(metric) for metric in metrics])
+    return (
+        f"In this run the change in {named} lies outside the study's interval for a new training, as it may by chance where there are many "
+        "metrics, and would where code or data are other than the study's."
     )
-    return f"Verdicts are those of the study of {len(study['training_seeds'])} trainings{but}"
 
 
 def headline(study: Analysis | None, run: Analysis) -> str:
-    """Return the main finding of a run as a clause: of a new training, or else of these weights."""
+    """Return the main finding as a clause: of several trainings, a new one, or these weights."""
+    several = trainings.deciding(study, run)
+    if several is not None:
+        verdict = several["metrics"]["empathy_raw"]["verdict"]
+        return f"over {len(several['training_seeds'])} trainings, {HEADLINE[verdict]}"
     comparison, confidence = run["metrics"]["empathy_raw"], run["confidence"]
-    if is_expected(study, run, "empathy_raw"):
-        return f"{HEADLINE[comparison['verdict']]}, as in the study of several trainings"
-    if comparison["verdict"] == "no evidence of a change" and comparison["new_low"] is not None:
+    one = len(run["training_seeds"]) == 1
+    if one and comparison["verdict"] == "no evidence of a change" and comparison["new_low"] is not None:
         words = ("improved", "worsened")
         of_weights = effects.verdict(comparison["low"], comparison["high"], comparison["p_holm"], confidence, words)
         return HEADLINE_OF_WEIGHTS.get(of_weights, HEADLINE[comparison["verdict"]])
     return HEADLINE[comparison["verdict"]]
 
 
-def similarity(study: Analysis | None, run: Analysis, margin: str) -> str:
+def similarity(study: Analysis | None, run: Analysis, form: NumberFormat, margin: str) -> str:
     """Say what became of semantic similarity, and whether a loss of the margin is excluded.
 
     Args:
         margin: As it is to be written.
     """
-    comparison, test = run["metrics"]["semantic_similarity_raw"], run["similarity_noninferiority"]
+    comparison, is_study = of_metric(study, run, "semantic_similarity_raw")
+    test = carrier(study, run)["similarity_noninferiority"]
     changed, verdict = SIMILARITY[comparison["verdict"]], test["verdict"]
-    if is_expected(study, run, "semantic_similarity_raw"):
-        return f"By the study of several trainings, {_lower(changed)}; {LOSS[verdict].format(margin=margin)}"
     # The test is of these weights, as is the first of both intervals.
-    if verdict == "inconclusive" and comparison["new_low"] is not None:
+    if verdict == "inconclusive" and comparison["new_low"] is not None and len(run["training_seeds"]) == 1:
         limits = comparison["low"], comparison["high"], test["p"], test["margin"]
-        if effects.noninferiority(*limits, run["confidence"]) == "not inferior":
+        if not is_study and effects.noninferiority(*limits, run["confidence"]) == "not inferior":
             verdict = "not inferior by these weights"
-    return f"{changed}; {LOSS[verdict].format(margin=margin)}"
+    said = f"{changed}; {LOSS[verdict].format(margin=margin)}"
+    if not is_study:
+        return said
+    # With as many digits as tell on which side of the margin it begins.
+    begins = form.number(comparison["new_low"], 4, signed=True)
+    return f"By the study, {_lower(said)}, as the interval for a new training begins at {begins}"
 
 
 def audit(study: Analysis | None, run: Analysis) -> str:
-    """Say what the audit of a run finds, if its study has not said so."""
-    verdict, several = run["audit"]["verdict"], trainings.beside(study, run)
-    if several is None:
-        return AUDIT[verdict]
-    return "" if several["audit"]["verdict"] == verdict else f"{BY_ITSELF} {AUDIT[verdict]}"
-
-
-def run_drift(study: Analysis | None, run: Analysis) -> str:
-    """Name the side effects of a run, if its study has not done so."""
-    said, several = drift(run["audit"]), trainings.beside(study, run)
-    if several is None:
-        return said
-    return "" if drift(several["audit"]) == said else f"{BY_ITSELF} {said}"
+    """Say what the audit finds: that of several trainings, or of a run without them."""
+    several = trainings.deciding(study, run)
+    return AUDIT[run["audit"]["verdict"]] if several is None else STUDY_AUDIT[several["audit"]["verdict"]]
 
 
 def _lower(sentence: str) -> str:

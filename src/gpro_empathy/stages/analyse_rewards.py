@@ -112,9 +112,7 @@ def analyse(
     table = response_table.responses(rows)
     _check_metrics(table, config.metrics)
     metrics = paired_comparison.compare(table, config.metrics, config, rng, study)
-    similarity = paired_comparison.similarity_noninferiority(
-        table, metrics["semantic_similarity_raw"], config, rng, study
-    )
+    similarity = paired_comparison.similarity_noninferiority(table, metrics["semantic_similarity_raw"], config, rng)
     tell("declared metrics", started)
     levels = by_intensity.by_intensity(table, config.metrics, config, rng)
     tell("intensity levels", started)

@@ -87,7 +87,7 @@ def run(sections: list[params.Section], root: Path = Path()) -> None:
             "ratings_table": latex_tables.ratings_table(inputs.ratings),
             "validity_table": latex_tables.validity_table(inputs.ratings),
             "study_table": latex_tables.study_table(inputs.study),
-            "results_table": latex_tables.results_table(inputs.analysis),
+            "results_table": latex_tables.results_table(inputs.analysis, inputs.study),
             "effects_table": latex_tables.effects_table(inputs.analysis),
             "intensity_table": latex_tables.intensity_table(inputs.analysis),
             "templates_table": latex_tables.templates_table(inputs.analysis),
