@@ -590,7 +590,7 @@ def test_report_of_a_run_beside_a_study_has_the_verdicts_of_the_study(tmp_path):
     assert verdicts.audit(study, one) == verdicts.STUDY_AUDIT[study["audit"]["verdict"]]
     assert "Confirmed drift" not in sentences.audit(study, one)
     assert verdicts.similarity(study, one, latex.LATEX, "0.05").startswith("By the study, ")
-    assert "this report's run, one more training, the change" in sentences.result_of_run(study, one)
+    assert "this report's run, one training, the change" in sentences.result_of_run(study, one)
     assert sentences.conclusion(study, one) == ""
     assert "the change in empathy, reward's scorer lies outside the study's interval" in verdicts.outside(study, one)
     assert verdicts.outside(study, one | {"metrics": study["metrics"]}) == ""
@@ -842,12 +842,12 @@ def test_further_terms_are_named_where_the_reward_has_any(weights, text):
         (["overlap"], "No term of the reward is a calibrated score.", False),
         (
             ["relative_empathy", "overlap"],
-            "The reward holds the score of a learned empathy regressor, less what is usual for the kind of answer; calibrated",
+            "The reward holds the score of a learned empathy regressor, less what is usual for the kind of answer; the score is",
             False,
         ),
         (
             ["approach_match", "relative_empathy", "relative_reader_sense"],
-            "in the answer, each less what is usual for the kind of answer, with whether message and answer are of one kind; each",
+            "in the answer, each less what is usual for the kind of answer, with whether message and answer are of one kind; each of",
             False,
         ),
     ],

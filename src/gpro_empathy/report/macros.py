@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gpro_empathy import calibration, params
-from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels
+from gpro_empathy.analysis import bootstrap, effects, response_table, stated_levels, trainings
 from gpro_empathy.analysis.results import Analysis, RunRatings, Templates, Trend
 from gpro_empathy.report import (
     baseline_section,
@@ -246,6 +246,7 @@ def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
         "RunSimilaritySentence": sentences.similarity(study, analysis),
         "RunCombinedSentence": sentences.combined(study, analysis),
+        "RunVerdictDash": "" if trainings.deciding(study, analysis) else " A dash: no change is established.",
         "RunVerdictsOf": latex.escape(verdicts.decided(study, analysis)),
         "RunWellFormedStart": latex.percent(formed["means"][start]),
         "RunWellFormedTuned": latex.percent(formed["means"]["tuned"]),
@@ -283,7 +284,7 @@ def _pearson(correlation: float | None) -> str:
 
 
 def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
-    audit, trainings = analysis["audit"], len(analysis["training_seeds"])
+    audit, count = analysis["audit"], len(analysis["training_seeds"])
     held_out, gap = audit["metrics"]["audit_empathy_raw"], audit["gap"]
     correlation = audit["prompt_correlation"]
     agreement, start = audit["response_agreement"], analysis["starting_policy"]
@@ -292,9 +293,9 @@ def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunAuditVerdict": verdicts.audit(study, analysis),
         "RunHackingSentence": sentences.hacking(verdicts.carrier(study, analysis)["audit"]),
         "RunSecondDifference": latex.number(held_out["difference"], 2, signed=True),
-        "RunSecondInterval": sentences.intervals(held_out, 2, trainings),
+        "RunSecondInterval": sentences.intervals(held_out, 2, count),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
-        "RunGapInterval": sentences.intervals(gap, 2, trainings),
+        "RunGapInterval": sentences.intervals(gap, 2, count),
         "RunSpreadSentence": sentences.spread(audit),
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),

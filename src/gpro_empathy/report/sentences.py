@@ -313,7 +313,11 @@ def scored_terms(weights: Mapping[str, float]) -> str:
         return f"The reward {verb} {listed(named)}, {end}"
     each = "each " if len(relative) > 1 else ""
     further = f", with {listed(named)}" if named else ""
-    return f"The reward {verb} {listed(relative)}, {each}less what is usual for the kind of answer{further}; {end}"
+    these = "each of these scores is" if several else "the score is"
+    return (
+        f"The reward {verb} {listed(relative)}, {each}less what is usual for the kind of answer{further}; {these} "
+        f"{end.removeprefix('each ')}"
+    )
 
 
 def reward_departure(weights: Mapping[str, float]) -> str:
@@ -424,7 +428,7 @@ def result_of_run(study: Analysis | None, run: Analysis) -> str:
     )
     on = f"on {latex.integer(run['prompts'])} test prompts about {latex.integer(run['stories'])} stories"
     if trainings.deciding(study, run) is not None:
-        return f"In this report's run, one more training, the change {on} is {found}."
+        return f"In this report's run, one training, the change {on} is {found}."
     return f"In this report's run, {on}, {verdicts.headline(study, run)}: the mean change is {found}."
 
 
