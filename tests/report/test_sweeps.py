@@ -8,7 +8,7 @@ import pytest
 import made_up_sweep
 from gpro_empathy import files
 from gpro_empathy.report import figure_files, latex, sweep_figure, sweeps, typeset
-from gpro_empathy.report.number_format import PAGE
+from gpro_empathy.report.number_format import LATEX, PAGE
 from gpro_empathy.tools import sweep_estimates
 
 T = "rewards.calibration_temperature"
@@ -118,6 +118,24 @@ def test_figure_of_a_sweep_without_a_finished_run_says_so(summarise):
     summary = summarise({0.6: 0.3}, seeds=(23,), failing=[(0.6, 23)])
     axes = sweep_figure.changes(summary, width=6.3, palette="colorblind").axes
     assert axes[0].texts[0].get_text() == "no run has finished"
+
+
+@pytest.mark.parametrize(
+    ("keys", "answered"),
+    [
+        (["rewards.calibration_temperature", "rewards.calibration"], sweeps.TEMPERATURE),
+        (["rewards.weights", "rewards.calibration_temperature"], sweeps.TEMPERATURE),
+        (["rewards.weights.length"], sweeps.WEIGHTS),
+        (["rewards.weights"], sweeps.WEIGHTS),
+        (["rewards.calibration"], None),
+    ],
+)
+def test_sweep_answers_one_question_of_the_results_or_none(summarise, keys, answered):
+    summary = summarise({0.6: 0.3, 1.0: 0.3}) | {"keys": keys}
+    assert sweeps.question(summary) == answered
+    for one in (sweeps.TEMPERATURE, sweeps.WEIGHTS):
+        assert (sweeps.answer([summary], one, "nothing") == "nothing") == (one != answered)
+    assert (sweeps.verdict(summary, LATEX) in sweeps.latex_section([summary])) == (answered is None)
 
 
 def test_page_has_the_verdict_the_failures_and_the_table(summarise):

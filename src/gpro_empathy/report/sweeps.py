@@ -22,7 +22,8 @@ _NEEDED = frozenset(
     {"name", "keys", "seeds", "arms", "reference", "confidence_together", "metric_order", "other_measures"}
 )
 _LONGEST_REASON = 100
-# The settings whose sweeps answer a question of the report's results: by `answer`, and only there.
+# The settings, or mappings of them, whose sweeps answer a question of the report's results, in
+# `answer` and only there.
 TEMPERATURE, WEIGHTS = "rewards.calibration_temperature", "rewards.weights"
 ABOUT = (
     "Change by tuning under each setting, with its interval over stories and trainings (empathy in label units, length in "
@@ -161,13 +162,19 @@ def latex_table(summary: Mapping) -> str:
     return generated + latex.tabular("@{}lr" + "r" * (len(head) - 2) + "@{}", head, rows(summary, LATEX), failed)
 
 
+def question(summary: Mapping) -> str | None:
+    """Return TEMPERATURE or WEIGHTS, the first of the two that a sweep varies; or None."""
+    varied = [key for key in (TEMPERATURE, WEIGHTS) for one in summary["keys"] if f"{one}.".startswith(f"{key}.")]
+    return next(iter(varied), None)
+
+
 def answer(summaries: list[dict], key: str, otherwise: str) -> str:
-    """Say in LaTeX what the sweeps that vary a setting found, or `otherwise` where none does."""
+    """Say in LaTeX what the sweeps of TEMPERATURE or WEIGHTS found, or `otherwise` without any."""
     found = [
         f"Policies were trained anew under {latex.integer(len(one['arms']))} settings of "
         rf"{_keys(one)} (\autoref{{tab:sweep-{one['name']}}}): {runs(one)} {verdict(one, LATEX)}"
         for one in summaries
-        if key in one["keys"]
+        if question(one) == key
     ]
     return " ".join(found) or otherwise
 
@@ -189,7 +196,7 @@ def _subsection(summary: Mapping) -> str:
     name = summary["name"]
     folder, more = f"{FOLDER}/{name}", latex.percent(summary["confidence_together"], 1)
     reference = latex.escape(summary["arms"][summary["reference"]]["label"])
-    told = "" if {TEMPERATURE, WEIGHTS} & set(summary["keys"]) else verdict(summary, LATEX)
+    told = "" if question(summary) else verdict(summary, LATEX)
     source = rf"\source{{make sweep}}{{{folder}/{SUMMARY}}}"
     return rf"""\subsection{{{latex.escape(title(summary))}}}
 \label{{sec:sweep-{name}}}
