@@ -725,6 +725,36 @@ def test_a_run_that_is_one_of_the_studys_trainings_is_said_to_be(tmp_path, seeds
     assert ("no independent evidence" in text) == within
 
 
+def test_change_of_the_reward_is_split_by_terms_each_prompt_counting_alike():
+    rows = [
+        {"prompt_id": prompt, "model": model, "empathy_reference": empathy, "length_raw": length}
+        for prompt, model, empathy, length in (
+            ("a", "base", 0.1, 1.0), ("a", "tuned", 0.5, 1.0), ("a", "tuned", 0.5, 1.0), ("b", "base", 0.3, 1.0),
+            ("b", "tuned", 0.3, 0.5),
+        )
+    ]  # fmt: skip
+    text = sentences.reward_parts(pd.DataFrame(rows), {"length": 1.0, "empathy": 3.0}, "base")
+    # Means 0.2 and 0.4 of the one, 1 and 0.75 of the other.
+    assert text.endswith(r"is empathy \num{+0.150}, length \num{-0.062}.")
+    assert sentences.reward_parts(pd.DataFrame(rows), {"unknown": 1.0}, "base") == ""
+
+
+def test_agreement_of_one_level_for_everybody_is_told():
+    table = pd.DataFrame({"prompt_id": ["a", "a", "b", "c", "d"], "level": [2.0, 2.0, 2.0, 3.0, 0.0]})
+    assert sentences.stated_constant(table) == (
+        r"Always stating 2 would agree for \qty{50}{\percent} of the prompts and be at most one level away for \qty{75}{\percent}."
+    )
+    assert sentences.stated_constant(table.assign(level=None)) == ""
+
+
+def test_base_model_is_told_where_a_warm_start_stands_before_it(tmp_path):
+    make_report(tmp_path)
+    analysis = files.read_json(tmp_path / "reports/reward_analysis.json")
+    score = analysis["metrics"]["empathy_raw"]["means"]["base"]
+    assert f"is not compared, scores {latex.number(score, 2)} on the reward's scorer" in sentences.base_model(analysis)
+    assert sentences.base_model(analysis | {"starting_policy": "base"}) == ""
+
+
 def test_rewarded_terms_that_are_no_declared_metric_are_given_before_and_after():
     responses = pd.DataFrame(
         {

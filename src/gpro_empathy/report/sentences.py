@@ -461,7 +461,7 @@ def reward_parts(responses: pd.DataFrame, weights: Mapping[str, float], start: s
             return ""
         # As everywhere, each prompt counts alike.
         mean = responses.groupby(["model", "prompt_id"])[column].mean().groupby("model").mean()
-        parts[metric_names.label(f"{term}_raw")] = weight * (mean["tuned"] - mean[start]) / total
+        parts[term.replace("_", " ")] = weight * (mean["tuned"] - mean[start]) / total
     ordered = sorted(parts, key=lambda name: -abs(parts[name]))
     said = [f"{latex.escape(name)} {latex.number(parts[name], 3, signed=True)}" for name in ordered]
     return f"By term, weighted as in the reward, this run's change of the combined score is {', '.join(said)}."
