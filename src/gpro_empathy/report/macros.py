@@ -87,7 +87,9 @@ def macros(inputs: Inputs) -> dict[str, str]:
             inputs.analysis["starting_policy"],
         ),
         "RunGainsSentence": sentences.gains(inputs.analysis, inputs.study, inputs.ratings),
-        "RunBestOfSentence": sentences.best_of(inputs.best_of, inputs.sections),
+        "RunBestOfSentence": sentences.best_of(
+            inputs.best_of, inputs.sections, verdicts.carrier(inputs.study, inputs.analysis)["audit"]
+        ),
         "RunProtocolSentence": protocol.sentence(inputs.protocol, inputs.sections),
         "RunGpuSentence": sentences.rehearsals(inputs.gpus),
     }
@@ -296,7 +298,7 @@ def _audit(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunSecondInterval": sentences.intervals(held_out, 2, count),
         "RunGapDifference": latex.number(gap["difference"], 2, signed=True),
         "RunGapInterval": sentences.intervals(gap, 2, count),
-        "RunSpreadSentence": sentences.spread(audit),
+        "RunSpreadSentence": sentences.spread(verdicts.carrier(study, analysis)["audit"]),
         "RunPromptCorrelation": _pearson(correlation),
         "RunResponseAgreementStart": _pearson(agreement[start]),
         "RunResponseAgreementTuned": _pearson(agreement["tuned"]),

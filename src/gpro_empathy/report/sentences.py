@@ -340,23 +340,27 @@ def start_departure(report: Mapping) -> str:
     return f"GRPO starts here from a warm start on demonstrations{kept}."
 
 
-def best_of(found: Mapping, sections: Mapping[str, params.Section]) -> str:
+def best_of(found: Mapping, sections: Mapping[str, params.Section], trained: Audit) -> str:
     """Say what choosing by the reward gives without training, if it was tried with these settings.
 
     Args:
         found: bench/best_of.json.
+        trained: What the audit found of training.
     """
     tried = found.get("test")
     if tried is None or any(sections[name].model_dump(mode="json") != of for name, of in tried["settings"].items()):
         return ""
+    names = ("empathy_raw", trainings.HELD_OUT)
     changes = [
         latex.LATEX.estimate({"estimate": one["difference"], "low": one["low"], "high": one["high"]})
-        for one in (tried["measures"][name] for name in ("empathy_raw", "audit_empathy_raw"))
+        for one in (tried["measures"][name] for name in names)
     ]
+    gained = [latex.number(trained["metrics"][name]["difference"], 2, signed=True) for name in names]
     return (
         f"A higher score can be had without training: keeping, of {latex.integer(tried['draws'])} answers of the starting policy to a test prompt, "
         f"the one that the reward puts highest changes empathy, against one draw, by {changes[0]} on the reward's scorer and by {changes[1]} on the "
-        r"held-out one (\linked{bench/best_of.json}). What tuning is worth is what it adds to that."
+        rf"held-out one (\linked{{bench/best_of.json}}), where training changed them by {gained[0]} and {gained[1]}. What tuning is worth is what it adds "
+        "to that."
     )
 
 
