@@ -260,6 +260,7 @@ class Rater:
         self.load()
 
     def load(self):
+        time.sleep(0.2)  # on a busy machine the browser is slow to pass on what a page stored before it is read again
         self.tab.open(self.path, self.size)
 
     def begin(self, name):

@@ -74,17 +74,11 @@ def macros(inputs: Inputs) -> dict[str, str]:
         **_audit(inputs.analysis, inputs.study),
         **_temperature(inputs.analysis),
         "RunTemperatureStudy": sweeps.answer(inputs.sweeps, sweeps.TEMPERATURE, sentences.NO_TEMPERATURES),
-        "RunTermsStudy": sweeps.answer(inputs.sweeps, sweeps.WEIGHTS, sentences.NO_TERMS),
+        "RunTermsStudy": sweeps.answer(inputs.sweeps, sweeps.WEIGHTS, ""),
         **_ratings(inputs.ratings),
         **baseline_section.macros(inputs.baseline),
         "RunRewardParts": sentences.reward_parts(
             inputs.responses, inputs.sections["rewards"].weights, inputs.analysis["starting_policy"]
-        ),
-        "RunUndeclaredTerms": sentences.undeclared_terms(
-            inputs.responses,
-            inputs.sections["rewards"].weights,
-            inputs.analysis["metric_order"],
-            inputs.analysis["starting_policy"],
         ),
         "RunGainsSentence": sentences.gains(inputs.analysis, inputs.study, inputs.ratings),
         "RunBestOfSentence": sentences.best_of(
@@ -241,9 +235,6 @@ def _results(analysis: Analysis, study: Analysis | None) -> dict[str, str]:
         "RunEmpathyDifference": latex.number(empathy["difference"], 2, signed=True),
         "RunEmpathyStart": latex.number(empathy["means"][start], 2),
         "RunEmpathyTuned": latex.number(empathy["means"]["tuned"], 2),
-        "RunEmpathyDz": r"\text{undefined}" if empathy["d_z"] is None else latex.number(empathy["d_z"], 2),
-        "RunEmpathyCliff": latex.number(empathy["cliffs_delta"], 2),
-        "RunEmpathyImprovement": latex.number(empathy["probability_of_improvement"], 2),
         "RunEmpathyDetectable": latex.number(empathy["smallest_detectable"], 2),
         "RunEmpathyDetectableAdjusted": latex.number(empathy["smallest_detectable_adjusted"], 2),
         "RunSimilaritySentence": sentences.similarity(study, analysis),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from gpro_empathy import calibration, params
-from gpro_empathy.analysis import effects, estimates, metric_names, trainings
+from gpro_empathy.analysis import effects, estimates, trainings
 from gpro_empathy.analysis.results import (
     Analysis,
     AtTemperature,
@@ -210,9 +210,8 @@ OTHER_TERMS = {
 }
 # By the verdict on the combined score.
 COMBINED = {"improved": "rose", "worsened": "fell", "no evidence of a change": "is not shown to have changed"}
-# Where no policies were trained at other temperatures, or without a term of the reward.
+# Where no policies were trained at other temperatures; what terms add is then not told either.
 NO_TEMPERATURES = r"No policy was trained at another $T$ to tell; \stage{make sweep} does it."
-NO_TERMS = r"What each term of the reward adds was not tried by leaving it out; \stage{make sweep} does that too."
 CALIBRATIONS = {
     "batch": "in batch calibration",
     "prompt": "calibrated over a single prompt's responses",
@@ -425,6 +424,8 @@ def similarity(study: Analysis | None, run: Analysis) -> str:
 def result_of_run(study: Analysis | None, run: Analysis) -> str:
     """Give the change of raw empathy in the run, with the verdict on it where it has its own."""
     empathy, count = run["metrics"]["empathy_raw"], len(run["training_seeds"])
+    if count > 1:  # the study, and its intervals stand before
+        return f"Over these trainings, {verdicts.headline(study, run)} (Holm-adjusted {latex.p_statement(empathy['p_holm'])})."
     change = latex.number(empathy["difference"], 2, signed=True)
     found = (
         f"{change} label units ({latex.percent(run['confidence'])} intervals: {intervals(empathy, 2, count)}; Holm-adjusted "
@@ -441,13 +442,13 @@ def base_model(run: Analysis) -> str:
     if run["starting_policy"] == "base":
         return ""
     known = run["audit"]["metrics"] | run["metrics"]
-    reward, held_out, words = (
-        [latex.number(known[metric]["means"][policy], digits) for policy in ("base", run["starting_policy"], "tuned")]
-        for metric, digits in (("empathy_raw", 2), (trainings.HELD_OUT, 2), ("answer_words", 1))
+    reward, held_out = (
+        [latex.number(known[metric]["means"][policy], 2) for policy in ("base", run["starting_policy"], "tuned")]
+        for metric in ("empathy_raw", trainings.HELD_OUT)
     )
     return (
-        f"The base model, which is not compared, scores {reward[0]} on the reward's scorer and {held_out[0]} on the held-out one (warm start {reward[1]} and "
-        f"{held_out[1]}, tuned {reward[2]} and {held_out[2]}), with {words[0]} words an answer."
+        f"The base model, which is not compared, scores {reward[0]} and {held_out[0]} on the reward's and the held-out scorer (warm start {reward[1]} and "
+        f"{held_out[1]}, tuned {reward[2]} and {held_out[2]})."
     )
 
 
@@ -662,25 +663,6 @@ def _is_one_of(found: Analysis, run: Analysis) -> bool:
         and math.isclose(found["metrics"][metric]["by_seed"].get(str(seed), math.nan), one["difference"], abs_tol=1e-9)
         for metric, one in run["metrics"].items()
     )
-
-
-def undeclared_terms(responses: pd.DataFrame, weights: Mapping[str, float], declared: Sequence[str], start: str) -> str:
-    """Give the means of the rewarded terms that no declared metric measures, before and after.
-
-    Args:
-        responses: One row a response, with the raw score of each term.
-        start: The policy that GRPO started from.
-    """
-    said = []
-    for term in weights:
-        score = f"{term}_raw"
-        if {term, score} & set(declared) or score not in responses:
-            continue
-        before, after = (responses.loc[responses["model"] == model, score].mean() for model in (start, "tuned"))
-        said.append(f"{latex.escape(metric_names.label(score))} {latex.number(before, 2)} and {latex.number(after, 2)}")
-    if not said:
-        return ""
-    return f"Rewarded and not among the declared metrics, so without a test, are, by their means before and after: {'; '.join(said)}."
 
 
 def seed_results(comparison: Comparison) -> str:
